@@ -1,0 +1,604 @@
+"""What does an author import? The contract of schemes and attacks, on one page.
+
+A scheme or an attack is one file in `schemes/` or `attacks/`. It imports from this module (and torch, numpy,
+scipy), never from the rest of the harness, which owns data, training, seeds, devices, storage and judging:
+
+* a **scheme** overrides the hooks it needs: `keygen`, `mark_data`, `embedding_loss`, `mark_model`, `verify`,
+  `capacity`. Marking data and adding a loss are all that embedding is, so the harness runs any scheme from
+  scratch, while fine-tuning and while distilling; none of that is a scheme's business.
+* an **attack** overrides `apply`, a generator over its ladder of strengths. It yields claims (a suspect, or a
+  key); the harness judges them. An attack never grades itself.
+
+Images are `N x C x H x W`, uint8 where they are stored and float32 in [0, 1] where a network sees them;
+networks normalise inside. Labels are int64. Every random number comes from the `Rng` that a hook is given.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from bench.identity import Rng, digest
+from bench.records import Point, Verdict
+from bench.stats import bits_p_value, cosine_p_value, fisher_p_value, rank_p_value
+
+__all__ = [
+    "AccessError",
+    "Arch",
+    "Attack",
+    "AttackCard",
+    "Capacity",
+    "Claim",
+    "Context",
+    "ContractError",
+    "DatasetCard",
+    "Field",
+    "Host",
+    "ImageSet",
+    "Key",
+    "Params",
+    "Paper",
+    "Point",
+    "Recipe",
+    "Rng",
+    "Scheme",
+    "SchemeCard",
+    "Suspect",
+    "Verdict",
+    "Victim",
+    "bits_p_value",
+    "cosine_p_value",
+    "digest",
+    "fisher_p_value",
+    "pixels",
+    "rank_p_value",
+    "replace",
+]
+
+Carrier = Literal["weights", "behaviour", "data", "none"]
+Access = Literal["white-box", "scores", "labels", "data set"]
+Stage = Literal["data", "training", "model", "inference", "evidence"]
+Situation = Literal["train", "fine-tune", "distill", "post-hoc"]
+JSON = bool | int | float | str | None | list[Any]
+
+
+class ContractError(TypeError):
+    """A scheme or an attack does not keep the contract; the message says what was expected."""
+
+
+class AccessError(PermissionError):
+    """A scheme asked a suspect for more than its card's access allows."""
+
+
+class Params(BaseModel):
+    """Hyper-parameters of a scheme or an attack: typed fields whose defaults are the paper's values.
+
+    Give each a bound and a description, `bits: int = Field(256, ge=1, description="payload length")`, and it is
+    settable as `--set scheme.bits=128`, shown by `bench show` and part of every record.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a method comes from."""
+
+    title: str
+    authors: str
+    year: int
+    link: str
+    code: str | None = None
+
+
+@dataclass(frozen=True)
+class SchemeCard:
+    """What a scheme declares; the contract suite proves each line against behaviour.
+
+    Attributes:
+        name: as typed on the command line.
+        carrier: what holds the mark; `none` for baselines that embed nothing.
+        access: what verification needs of the suspect.
+        payload: does a mark say only "mine" (`zero-bit`) or carry a message (`multi-bit`)?
+        situations: how it can be embedded; `("post-hoc",)` for a scheme that writes into a trained model.
+        stand_alone: a host can carry only one owner at a time (weight marks overwrite each other).
+        keygen_trains: key generation trains networks, so fresh keys for the null test are few.
+        extensions: the parts that are ours and not the authors', one line each. Never blur that.
+        tiny: parameters of a test configuration that runs in about a second on a CPU.
+    """
+
+    name: str
+    title: str
+    paper: Paper
+    carrier: Carrier
+    access: Access
+    payload: Literal["zero-bit", "multi-bit"]
+    situations: tuple[Situation, ...] = ("train", "fine-tune", "distill")
+    stand_alone: bool = False
+    keygen_trains: bool = False
+    extensions: tuple[str, ...] = ()
+    tiny: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AttackCard:
+    """What an attack declares.
+
+    Attributes:
+        knowledge: what the adversary has and knows: which data, labels or not, the scheme or not.
+        unit: of the strengths, for instance `% of weights`.
+        carriers: the carriers that it can act on.
+        extensions, tiny: as in `SchemeCard`.
+    """
+
+    name: str
+    title: str
+    paper: Paper
+    stage: Stage
+    knowledge: str
+    unit: str
+    carriers: tuple[Carrier, ...] = ("weights", "behaviour", "data", "none")
+    extensions: tuple[str, ...] = ()
+    tiny: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """What is known of a data set without loading it.
+
+    Attributes:
+        content: `digits` where digits are the task (so that a digit is no unrelated image), else `objects`.
+        augment: the batch augmentations that leave a label true, by name.
+    """
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    content: Literal["digits", "objects"]
+    augment: tuple[str, ...] = ("crop", "flip")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images as tensors on one device.
+
+    Attributes:
+        images: N x C x H x W, uint8.
+        labels: N, int64.
+        targets: N x K, float32 soft labels in the `distill` situation; else None.
+        exact: N, bool: rows that augmentation must leave as they are; None for none.
+    """
+
+    images: Tensor
+    labels: Tensor
+    targets: Tensor | None = None
+    exact: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            raise ContractError(
+                f"Expected images to be uint8 of N x C x H x W, but got {self.images.dtype} {tuple(self.images.shape)}."
+            )
+        for name in ("labels", "targets", "exact"):
+            rows = getattr(self, name)
+            if rows is not None and len(rows) != len(self.images):
+                raise ContractError(f"Expected {len(self.images)} {name}, one an image, but got {len(rows)}.")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: Tensor | slice) -> ImageSet:
+        """The given rows (indices, mask or slice)."""
+        return ImageSet(
+            self.images[rows],
+            self.labels[rows],
+            None if self.targets is None else self.targets[rows],
+            None if self.exact is None else self.exact[rows],
+        )
+
+    def to(self, device: torch.device | str) -> ImageSet:
+        """The same set on `device`."""
+        moved = (None if part is None else part.to(device) for part in self._parts())
+        return ImageSet(*moved)  # type: ignore[arg-type]  # the first two are never None
+
+    def with_images(self, images: Tensor) -> ImageSet:
+        """The same rows with other images: what a data watermark does."""
+        return replace(self, images=images)
+
+    def extend(self, images: Tensor, labels: Tensor, *, exact: bool = False) -> ImageSet:
+        """This set and further rows: what a trigger set does. Their labels count even when distilling.
+
+        Args:
+            exact: augmentation shall leave the new rows as they are.
+        """
+        images, labels = images.to(self.images.device), labels.to(self.labels.device)
+        targets = self.targets
+        if targets is not None:
+            hard = nn.functional.one_hot(labels, targets.shape[1]).to(targets.dtype)
+            targets = torch.cat([targets, hard])
+        mask = self.exact
+        if exact or mask is not None:
+            mask = torch.zeros(len(self), dtype=torch.bool, device=self.labels.device) if mask is None else mask
+            mask = torch.cat([mask, torch.full((len(labels),), exact, device=mask.device)])
+        return ImageSet(torch.cat([self.images, images]), torch.cat([self.labels, labels]), targets, mask)
+
+    def _parts(self) -> tuple[Tensor | None, ...]:
+        return self.images, self.labels, self.targets, self.exact
+
+
+def pixels(images: Tensor) -> Tensor:
+    """uint8 images as float32 in [0, 1]; floats pass through."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
+
+
+@dataclass(frozen=True)
+class Key:
+    """All secrets of one owner; stored as safetensors and JSON, never as a pickle.
+
+    Attributes:
+        tensors: for instance the projection matrix, the payload bits or the trigger images.
+        values: JSON values, for instance the embedded layer's name or a target class.
+    """
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    values: Mapping[str, JSON] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str) -> Key:
+        """The same key with its tensors on `device`."""
+        return Key({name: tensor.to(device) for name, tensor in self.tensors.items()}, self.values)
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a mark can say.
+
+    Attributes:
+        bits: payload bits carried; for a signature space log2 of its distinguishable keys.
+        limit: an upper bound known for this host, or None.
+    """
+
+    bits: float
+    limit: float | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained. The harness chooses one per profile; a `training` attack changes it.
+
+    Attributes:
+        lr: peak learning rate.
+        schedule: `onecycle`, `step` (times `gamma` at each milestone), `cosine` or `constant`.
+        milestones: as fractions of the epochs.
+        augment: batch augmentations by name; None takes the data set's.
+        transforms: further transforms of a batch, `(float N x C x H x W in [0, 1], generator) -> the same`.
+        perturb: adversarial training, `(model, images, labels) -> images`, before the ordinary step.
+        privacy: DP-SGD's `noise_multiplier` and `max_grad_norm`, or None.
+    """
+
+    epochs: int
+    lr: float
+    batch_size: int = 128
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    schedule: Literal["onecycle", "step", "cosine", "constant"] = "onecycle"
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
+    augment: tuple[str, ...] | None = None
+    label_smoothing: float = 0.0
+    transforms: tuple[Callable[[Tensor, torch.Generator], Tensor], ...] = ()
+    perturb: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None
+    privacy: Mapping[str, float] | None = None
+
+
+class Arch(ABC):
+    """One network architecture; one file in `bench/archs/`.
+
+    Attributes:
+        name: as typed on the command line.
+        layers: embedding layers by Uchida's group names (`conv2`, `conv3`, `conv4`), as paths of submodules.
+        head: path of the last linear layer, whose input is the feature vector.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    layers: ClassVar[Mapping[str, str]]
+    head: ClassVar[str]
+
+    @abstractmethod
+    def build(self, classes: int, width: float = 1.0) -> nn.Module:
+        """A network with fresh weights from torch's default generator, which the caller has seeded.
+
+        Args:
+            classes: number of outputs (logits).
+            width: multiplies every channel count; 1 is the published network.
+        """
+
+
+class Host(ABC):
+    """What an owner has at hand when making a key: the clean host, the data, the harness's training.
+
+    Attributes:
+        arch: the architecture.
+        dataset: the data set's card.
+        images: the owner's training set.
+        share: this owner's own part of it (all of it for the owner of a model).
+        heldout: images that no host is trained on.
+        device: where tensors live.
+    """
+
+    arch: Arch
+    dataset: DatasetCard
+    images: ImageSet
+    share: ImageSet
+    heldout: ImageSet
+    device: torch.device
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """A fresh copy of the clean host, in eval mode."""
+
+    @abstractmethod
+    def layer(self, group: str) -> str:
+        """The path, within `model()`, of the embedding layer called `group` (`conv2` ...).
+
+        Raises:
+            ValueError: the architecture has no such layer.
+        """
+
+    @abstractmethod
+    def train(self, images: ImageSet, rng: Rng, *, epochs: int | None = None) -> nn.Module:
+        """A network of this architecture trained from scratch on `images` by the host's recipe."""
+
+
+class Suspect:
+    """What a verifier may look at: as much as the card's access allows, with every query counted.
+
+    Args:
+        access: the scheme's access; asking for more raises `AccessError`.
+        model: the suspect network, None if the suspect is a data set.
+        images: the suspect data set, None if the suspect is a network.
+        transform: what stands before the network when queries arrive (inference-stage attacks).
+        batch_size: of the queries.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        *,
+        model: nn.Module | None = None,
+        images: ImageSet | None = None,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        batch_size: int = 512,
+    ) -> None:
+        self.access = access
+        self.queries = 0
+        self._model = model.eval() if model is not None else None
+        self._images = images
+        self._transform = transform
+        self._batch_size = batch_size
+        self._memory: dict[str, Any] = {}
+
+    @property
+    def model(self) -> nn.Module:
+        """The network itself, in eval mode (white box only)."""
+        return self._need(self._model, "white-box")
+
+    @property
+    def images(self) -> ImageSet:
+        """The suspect data set."""
+        return self._need(self._images, "data set")
+
+    def log_probs(self, images: Tensor) -> Tensor:
+        """Log-probabilities, N x K float32, of N x C x H x W images (uint8, or float in [0, 1])."""
+        return self._answers(images, "scores", "white-box")
+
+    def labels(self, images: Tensor) -> Tensor:
+        """Predicted classes, N int64."""
+        return self._answers(images, "labels", "scores", "white-box").argmax(1)
+
+    def losses(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of each image, N float32 (needs scores)."""
+        return -self.log_probs(images).gather(1, labels.to(images.device)[:, None]).squeeze(1)
+
+    def memo(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Compute once per suspect: for what does not depend on the key, for instance null statistics."""
+        if name not in self._memory:
+            self._memory[name] = compute()
+        return self._memory[name]
+
+    def _need(self, part: Any, *allowed: Access) -> Any:
+        if self.access not in allowed:
+            raise AccessError(
+                f"Expected a scheme with access {' or '.join(map(repr, allowed))}, but its card says {self.access!r}: "
+                "declare the access that verification needs, or ask for less."
+            )
+        if part is None:
+            raise AccessError(f"This suspect has nothing for access {self.access!r}.")
+        return part
+
+    @torch.no_grad()
+    def _answers(self, images: Tensor, *allowed: Access) -> Tensor:
+        model: nn.Module = self._need(self._model, *allowed)
+        self.queries += len(images)
+        answers = []
+        for batch in images.split(self._batch_size):
+            x = pixels(batch)
+            x = x if self._transform is None else self._transform(x)
+            answers.append(model(x.contiguous(memory_format=torch.channels_last)).float().log_softmax(1))
+        return torch.cat(answers)
+
+
+class _Configured:
+    """What schemes and attacks share: a card, and validated parameters."""
+
+    card: ClassVar[Any]
+    Params: ClassVar[type[Params]] = Params
+
+    def __init__(self, **params: Any) -> None:
+        self.params: Any = self.Params(**params)
+
+
+class Scheme(_Configured, ABC):
+    """Base of all schemes. Override `keygen` and `verify`, and the marking hooks that the scheme needs."""
+
+    card: ClassVar[SchemeCard]
+
+    @property
+    def share(self) -> float | int:
+        """The owner's part of the training set: a fraction (float) or a number of images (int)."""
+        return 1.0
+
+    @abstractmethod
+    def keygen(self, host: Host, rng: Rng) -> Key:
+        """Draw one owner's secrets. Called once per owner; two calls with different `rng` are independent."""
+
+    def mark_data(self, images: ImageSet, key: Key) -> ImageSet:
+        """Mark the owner's share before training: transform its images, or extend it by triggers."""
+        return images
+
+    def embedding_loss(self, model: nn.Module, key: Key) -> Tensor | None:
+        """Added to the task loss in every training step (already weighted), a scalar; None for nothing."""
+        return None
+
+    def undecayed(self, key: Key) -> tuple[str, ...]:
+        """Names of parameters that weight decay shall leave alone while embedding."""
+        return ()
+
+    def mark_model(self, model: nn.Module, key: Key, host: Host) -> nn.Module:
+        """Mark a trained model; return it."""
+        return model
+
+    @abstractmethod
+    def verify(self, suspect: Suspect, key: Key) -> Verdict:
+        """Is the suspect this owner's? Under the null (the suspect never saw the key) the p-value must be valid."""
+
+    def capacity(self, host: Host) -> Capacity | None:
+        """What a mark can say; None for a zero-bit mark."""
+        return None
+
+
+class Victim:
+    """What an attack is given.
+
+    Attributes:
+        key: of the first owner. Only attacks whose card says that the adversary knows the scheme may read from
+            it, and then only what the card names (for instance the embedded layer, never the payload).
+        images: the published, marked images (`data` and `training` stages).
+    """
+
+    def __init__(self, model: nn.Module, key: Key, images: ImageSet) -> None:
+        self._model = model
+        self.key = key
+        self.images = images
+
+    def model(self) -> nn.Module:
+        """A fresh copy of the marked model, which the attack may change."""
+        return copy.deepcopy(self._model)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What an attack yields at one rung: what the attacker ends with. The harness judges it.
+
+    Give a `model` (model stage), or `images` alone (data stage: the harness trains a model on them), or a `model`
+    and a `transform` before it (inference stage), or the `key` of a forger (evidence stage).
+
+    Attributes:
+        strength: in the card's unit, increasing, above 0; 0 is the victim before the attack.
+        measures: what the attack can say of its cost, for instance `{"psnr_db": 31.2}`; never its success.
+    """
+
+    strength: float
+    model: nn.Module | None = None
+    images: ImageSet | None = None
+    transform: Callable[[Tensor], Tensor] | None = None
+    key: Key | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+
+class Context(ABC):
+    """What the harness lends to an attack.
+
+    Attributes:
+        data: the adversary's images, disjoint from the owner's training set.
+        rng: the attack's random stream.
+        recipe: the learner's ordinary recipe; change it with `replace`.
+    """
+
+    data: ImageSet
+    rng: Rng
+    recipe: Recipe
+    arch: Arch
+    device: torch.device
+
+    @abstractmethod
+    def epochs(self, images: ImageSet, recipe: Recipe, *, model: nn.Module | None = None) -> Iterator[nn.Module]:
+        """Train `model` (None: a fresh network of this architecture) and yield it after every epoch, in eval mode.
+
+        It is one network that goes on learning: a claim on it must be judged before the next epoch begins.
+        """
+
+    def train(self, images: ImageSet, recipe: Recipe, *, model: nn.Module | None = None) -> nn.Module:
+        """The network after the last of the recipe's epochs, in eval mode."""
+        trained = None
+        for trained in self.epochs(images, recipe, model=model):
+            pass
+        if trained is None:
+            raise ContractError(f"Expected a recipe of at least one epoch, but got {recipe.epochs}.")
+        return trained
+
+
+class Attack(_Configured, ABC):
+    """Base of all attacks. Override `apply`; `run` is final, validates the ladder and has every claim judged."""
+
+    card: ClassVar[AttackCard]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "run" in cls.__dict__:
+            raise ContractError(f"Expected {cls.__name__} to override apply(victim, context), but it overrides run.")
+
+    @property
+    def ladder(self) -> tuple[float, ...]:
+        """The strengths in increasing order; by default the parameter `ladder`."""
+        return tuple(self.params.ladder)
+
+    @abstractmethod
+    def apply(self, victim: Victim, context: Context) -> Iterator[Claim]:
+        """Yield one claim per rung of the ladder, in order, so that one run visits all strengths."""
+
+    @final
+    def run(self, victim: Victim, context: Context, judge: Callable[[Claim], Point]) -> list[Point]:
+        """Walk the ladder and have each claim judged.
+
+        Raises:
+            ContractError: the ladder is not increasing, or `apply` does not yield exactly its strengths.
+        """
+        ladder = self.ladder
+        if not ladder or ladder[0] <= 0 or any(b <= a for a, b in zip(ladder, ladder[1:], strict=False)):
+            raise ContractError(f"Expected the ladder of {self.card.name} to increase from above 0, but got {ladder}.")
+        points: list[Point] = []
+        spent_s = 0.0
+        claims = self.apply(victim, context)
+        for strength in (*ladder, None):
+            start = time.perf_counter()
+            claim = next(claims, None)
+            spent_s += time.perf_counter() - start
+            got = None if claim is None else claim.strength
+            if got != strength:
+                raise ContractError(
+                    f"Expected {self.card.name} to yield strength {strength} after {len(points)} rungs, but got {got}."
+                )
+            if claim is not None:
+                points.append(judge(claim).model_copy(update={"attack_time_s": spent_s}))
+        return points

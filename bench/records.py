@@ -1,0 +1,268 @@
+"""What does one cell leave behind? The schema of a record, shared with the leaderboard.
+
+Records are the truth; MLflow and the leaderboard are projections of them. Anything that arrives by pull
+request is validated here, so unknown fields, numbers out of bounds and over-long texts are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bench.identity import digest
+
+__all__ = [
+    "Cell",
+    "Count",
+    "Point",
+    "Provenance",
+    "Record",
+    "RecordError",
+    "Security",
+    "Verdict",
+    "load_record",
+    "load_records",
+    "save_record",
+]
+
+SCHEMA_VERSION = 1
+Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+@-]*$")]
+Text = Annotated[str, Field(max_length=20_000)]
+Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Field(ge=0.0, lt=1e9)]
+Finite = Annotated[float, Field(ge=-1e30, le=1e30)]
+Scalar = bool | int | Finite | Annotated[str, Field(max_length=2000)] | None
+Detail = Scalar | Annotated[list[Scalar], Field(max_length=20_000)]
+
+
+class Strict(BaseModel):
+    """Base of everything stored: no unknown fields, no NaN, frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class RecordError(ValueError):
+    """A file is not a valid record; the message says which file and what is wrong."""
+
+
+class Verdict(Strict):
+    """What a scheme says about one suspect and one key.
+
+    Attributes:
+        statistic: the scheme's own evidence, larger is stronger.
+        p_value: chance of a statistic this strong from a null model (one that never saw the key).
+        detected: p_value <= the matrix's false positive rate; filled in by the harness, never by a scheme.
+        ber: bit error rate, 0..1; an erased bit counts one half.
+        payload: the payload as read, for instance "0110".
+        inferred: an inferred signature, in the scheme's own unit.
+        matched: did an identification match (the recovered signature is the owner's)?
+        chance: probability that `matched` is true by guessing (Eq. 7 of Anti-Neuron Watermarking).
+        queries: images sent to the suspect; filled in by the harness.
+        details: further named numbers.
+    """
+
+    statistic: Finite
+    p_value: Fraction
+    detected: bool | None = None
+    ber: Fraction | None = None
+    payload: Annotated[str, Field(max_length=100_000)] | None = None
+    inferred: Finite | None = None
+    matched: bool | None = None
+    chance: Fraction | None = None
+    queries: Annotated[int, Field(ge=0)] = 0
+    details: dict[str, Detail] = {}
+
+
+class Point(Strict):
+    """One rung of an attack's ladder, judged: one verdict per owner.
+
+    Attributes:
+        strength: in the attack's unit; 0 is the victim before the attack.
+        test_accuracy: fraction of the held-out images classified correctly.
+        measures: further utility measures, for instance `psnr_db`.
+        attack_time_s: seconds the attacker has spent up to this rung.
+        verify_time_s: seconds the verdicts took.
+    """
+
+    strength: Finite
+    test_accuracy: Fraction | None = None
+    verdicts: list[Verdict] = []
+    measures: dict[str, Finite] = {}
+    attack_time_s: Seconds = 0.0
+    verify_time_s: Seconds = 0.0
+
+
+class Count(Strict):
+    """How many of `trials` claims were (falsely) accepted."""
+
+    hits: Annotated[int, Field(ge=0)]
+    trials: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Count:
+        if self.hits > self.trials:
+            raise ValueError(f"Expected at most {self.trials} hits, but got {self.hits}.")
+        return self
+
+
+class Security(Strict):
+    """False claims of fresh keys at the matrix's FPR: on clean hosts, and on clean hosts after the attack.
+
+    `attacked` is per rung, in the order of the curve.
+    """
+
+    clean: Count
+    attacked: list[Count] = []
+
+
+class Cell(Strict):
+    """The identity of one cell of the matrix: what was asked for, nothing of how it went."""
+
+    scheme: Name
+    attack: Name
+    arch: Name
+    dataset: Name
+    situation: Name
+    profile: Name
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    owners: Annotated[int, Field(ge=1, le=10_000)] = 1
+    scheme_params: dict[str, Detail] = {}
+    attack_params: dict[str, Detail] = {}
+
+    @property
+    def identity(self) -> str:
+        """Digest of the cell's fields: two cells with the same digest ask the same question."""
+        return digest(self.model_dump())
+
+
+class Provenance(Strict):
+    """Where a record comes from: enough to rebuild it, and to see why two differ."""
+
+    bench_version: Name
+    git_revision: Annotated[str, Field(max_length=64)] | None = None
+    git_dirty: bool | None = None
+    source_hash: Hex
+    data_checksum: Annotated[str, Field(max_length=200)]
+    split: dict[str, int] = {}
+    steps: dict[str, Hex] = {}
+    packages: dict[str, Annotated[str, Field(max_length=60)]] = {}
+    python: Annotated[str, Field(max_length=60)] = ""
+    platform: Annotated[str, Field(max_length=200)] = ""
+    device: Annotated[str, Field(max_length=100)] = "cpu"
+    threads: Annotated[int, Field(ge=1, le=4096)] = 1
+    finished: Annotated[str, Field(max_length=40)] = ""
+
+
+class Record(Strict):
+    """Everything one cell left behind.
+
+    Attributes:
+        cell_key: content key: the cell, the source that computed it, the data and the seed.
+        status: `ok`, `failed` (see `traceback`) or `not applicable` (see `reason`): three different things.
+        carrier, access, stage: from the cards, so that a page can filter by threat model without the code.
+        unit: of the strengths.
+        marked: the marked model before the attack (strength 0).
+        curve: the attack's rungs in order.
+        clean_accuracy: test accuracy of the clean host with the same seed.
+        timings_s: seconds per phase: `host`, `keygen`, `embed`, `embed_baseline` and so on.
+        measures: numbers of the whole cell, for instance the capacity in bits or the PSNR of marked images.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    cell_key: Hex
+    cell: Cell
+    status: Literal["ok", "failed", "not applicable"]
+    reason: Text | None = None
+    traceback: Text | None = None
+    carrier: Name | None = None
+    access: Name | None = None
+    stage: Name | None = None
+    unit: Annotated[str, Field(max_length=80)] = ""
+    fpr: Fraction = 0.01
+    marked: Point | None = None
+    curve: Annotated[list[Point], Field(max_length=1000)] = []
+    clean_accuracy: Fraction | None = None
+    clean_verdicts: list[Verdict] = []
+    security: Security | None = None
+    timings_s: dict[str, Seconds] = {}
+    measures: dict[str, Finite] = {}
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Record:
+        if self.status == "ok" and self.marked is None:
+            raise ValueError("Expected a record with status 'ok' to hold the marked point, but it has none.")
+        if self.status == "failed" and not self.traceback:
+            raise ValueError("Expected a record with status 'failed' to hold its traceback, but it has none.")
+        if self.status == "not applicable" and not self.reason:
+            raise ValueError("Expected a record with status 'not applicable' to hold its reason, but it has none.")
+        return self
+
+    @property
+    def points(self) -> list[Point]:
+        """The marked point, then the rungs."""
+        return ([self.marked] if self.marked else []) + self.curve
+
+    def findings(self) -> dict[str, Any]:
+        """What must be the same when the same command runs again: everything but times and environment."""
+        data = self.model_dump(mode="json", exclude={"timings_s", "provenance"})
+        for point in [data["marked"], *data["curve"]]:
+            for name in ("attack_time_s", "verify_time_s"):
+                (point or {}).pop(name, None)
+        return data
+
+    @property
+    def filename(self) -> str:
+        """A readable name, unique to the cell's identity."""
+        cell = self.cell
+        parts = (cell.scheme, cell.attack, cell.arch, cell.dataset, cell.situation, cell.profile, f"s{cell.seed}")
+        return "__".join(part.replace(" ", "-") for part in parts) + f"__{cell.identity[:8]}.json"
+
+
+def save_record(record: Record, folder: Path) -> Path:
+    """Write `record` below `folder` (failed ones below `folder/failed`), atomically; returns the path.
+
+    A cell has one record: the new one replaces what an earlier run left, whatever its status.
+    """
+    kept, other = folder, folder / "failed"
+    if record.status == "failed":
+        kept, other = other, kept
+    kept.mkdir(parents=True, exist_ok=True)
+    path = kept / record.filename
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+    (other / record.filename).unlink(missing_ok=True)
+    return path
+
+
+def load_record(path: Path) -> Record:
+    """Read and validate one record.
+
+    Raises:
+        RecordError: the file is missing, is not JSON, or does not follow the schema.
+    """
+    try:
+        return Record.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the record"
+        raise RecordError(f"{path}: {where}: {first['msg']} ({error.error_count()} problems).") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecordError(f"Expected a record in {path}, but could not read it: {error}") from error
+
+
+def load_records(folder: Path) -> Iterator[Record]:
+    """All records below `folder`, failed ones too, in the order of their names.
+
+    Raises:
+        RecordError: one of the files is not a record.
+    """
+    for path in sorted([*folder.glob("*.json"), *folder.glob("failed/*.json")]):
+        yield load_record(path)

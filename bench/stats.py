@@ -1,0 +1,116 @@
+"""How sure are we? P-values, intervals, calibration.
+
+scipy.stats costs most of a second to import, so every function imports it where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+__all__ = [
+    "Interval",
+    "bits_p_value",
+    "cosine_p_value",
+    "fisher_p_value",
+    "largest_accepted_ber",
+    "protection_advantage",
+    "rank_p_value",
+    "student_interval",
+    "wilson_interval",
+]
+
+
+class Interval(NamedTuple):
+    """A closed interval, at 95 % unless its maker says otherwise."""
+
+    low: float
+    high: float
+
+
+def bits_p_value(errors: int, bits: int, *, two_sided: bool = True) -> float:
+    """Chance that a model which never saw the key matches this many of `bits` fair random bits.
+
+    Under the null every payload bit is right with probability 1/2, so the errors are
+    Binomial(bits, 1/2). Two-sided catches an inverted payload: the smaller tail, doubled.
+
+    Raises:
+        ValueError: `errors` is not in 0..bits.
+    """
+    if not 0 <= errors <= bits:
+        raise ValueError(f"Expected between 0 and {bits} bit errors, but got {errors}.")
+    if bits == 0:
+        return 1.0
+    from scipy.stats import binom
+
+    if not two_sided:
+        return float(binom.cdf(errors, bits, 0.5))
+    return min(1.0, 2.0 * float(binom.cdf(min(errors, bits - errors), bits, 0.5)))
+
+
+def largest_accepted_ber(bits: int, level: float) -> float:
+    """Largest bit error rate whose one-sided p-value is at most `level` (NaN-free: 0 bits give 0)."""
+    accepted = [e for e in range(bits + 1) if bits_p_value(e, bits, two_sided=False) <= level]
+    return max(accepted) / bits if accepted else 0.0
+
+
+def rank_p_value(statistic: float, null_statistics: Sequence[float]) -> float:
+    """Exact Monte Carlo p-value: the rank of `statistic` among exchangeable null draws, ties against it.
+
+    (1 + #{null >= statistic}) / (n + 1), which is valid for any n and never below 1/(n + 1).
+    """
+    exceeding = sum(1 for null in null_statistics if null >= statistic)
+    return (1 + exceeding) / (len(null_statistics) + 1)
+
+
+def cosine_p_value(cosine: float, dimension: int) -> float:
+    """Chance that a random direction in `dimension` dimensions has at least this cosine with a fixed one.
+
+    For c >= 0 this is I_(1-c^2)((d-1)/2, 1/2) / 2 (Sablayrolles et al. 2020, section 3); p(-c) = 1 - p(c).
+    """
+    if dimension < 2:
+        raise ValueError(f"Expected a dimension of at least 2, but got {dimension}.")
+    from scipy.special import betainc
+
+    tail = 0.5 * float(betainc((dimension - 1) / 2, 0.5, max(0.0, 1.0 - cosine * cosine)))
+    return tail if cosine >= 0 else 1.0 - tail
+
+
+def fisher_p_value(p_values: Sequence[float]) -> float:
+    """Fisher's combination of independent p-values: -2 sum ln p is chi-squared with 2 K degrees."""
+    from scipy.stats import combine_pvalues
+
+    return float(combine_pvalues(list(p_values), method="fisher").pvalue)
+
+
+def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> Interval | None:
+    """Wilson score interval of a proportion; None without trials."""
+    if trials == 0:
+        return None
+    from scipy.stats import binomtest
+
+    low, high = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    return Interval(float(low), float(high))
+
+
+def student_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
+    """Student-t interval of the mean over replications (seeds); None below two values."""
+    n = len(values)
+    if n < 2:
+        return None
+    from scipy.stats import t
+
+    mean = sum(values) / n
+    variance = sum((value - mean) ** 2 for value in values) / (n - 1)
+    half = float(t.ppf(0.5 + confidence / 2, n - 1)) * (variance / n) ** 0.5
+    return Interval(mean - half, mean + half)
+
+
+def protection_advantage(matches: int, trials: int, chance: float) -> float:
+    """(M - N p) / N: matches beyond what guessing gives (Zou et al., Anti-Neuron Watermarking, Eq. 7).
+
+    The ceiling is 1 - p, so a method with a large chance rate cannot score high whatever it does.
+    """
+    if trials <= 0:
+        raise ValueError(f"Expected at least one trial, but got {trials}.")
+    return matches / trials - chance
