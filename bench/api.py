@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, final
 
@@ -220,15 +220,23 @@ class ImageSet:
             exact: augmentation shall leave the new rows as they are.
         """
         images, labels = images.to(self.images.device), labels.to(self.labels.device)
-        targets = self.targets
-        if targets is not None:
-            hard = nn.functional.one_hot(labels, targets.shape[1]).to(targets.dtype)
-            targets = torch.cat([targets, hard])
-        mask = self.exact
-        if exact or mask is not None:
-            mask = torch.zeros(len(self), dtype=torch.bool, device=self.labels.device) if mask is None else mask
-            mask = torch.cat([mask, torch.full((len(labels),), exact, device=mask.device)])
-        return ImageSet(torch.cat([self.images, images]), torch.cat([self.labels, labels]), targets, mask)
+        targets = None
+        if self.targets is not None:
+            targets = nn.functional.one_hot(labels, self.targets.shape[1]).to(self.targets.dtype)
+        mask = torch.ones_like(labels, dtype=torch.bool) if exact else None
+        return ImageSet.join([self, ImageSet(images, labels, targets, mask)])
+
+    @staticmethod
+    def join(parts: Sequence[ImageSet]) -> ImageSet:
+        """One set of the rows of all `parts`, in order; they agree on whether they have targets."""
+        targets = [part.targets for part in parts if part.targets is not None]
+        masks = [torch.zeros_like(p.labels, dtype=torch.bool) if p.exact is None else p.exact for p in parts]
+        return ImageSet(
+            torch.cat([part.images for part in parts]),
+            torch.cat([part.labels for part in parts]),
+            torch.cat(targets) if targets else None,
+            torch.cat(masks) if any(part.exact is not None for part in parts) else None,
+        )
 
     def _parts(self) -> tuple[Tensor | None, ...]:
         return self.images, self.labels, self.targets, self.exact
@@ -367,7 +375,6 @@ class Suspect:
         access: the scheme's access; asking for more raises `AccessError`.
         model: the suspect network, None if the suspect is a data set.
         images: the suspect data set, None if the suspect is a network.
-        transform: what stands before the network when queries arrive (inference-stage attacks).
         batch_size: of the queries.
     """
 
@@ -377,14 +384,12 @@ class Suspect:
         *,
         model: nn.Module | None = None,
         images: ImageSet | None = None,
-        transform: Callable[[Tensor], Tensor] | None = None,
         batch_size: int = 512,
     ) -> None:
         self.access = access
         self.queries = 0
         self._model = model.eval() if model is not None else None
         self._images = images
-        self._transform = transform
         self._batch_size = batch_size
         self._memory: dict[str, Any] = {}
 
@@ -432,9 +437,8 @@ class Suspect:
         self.queries += len(images)
         answers = []
         for batch in images.split(self._batch_size):
-            x = pixels(batch)
-            x = x if self._transform is None else self._transform(x)
-            answers.append(model(x.contiguous(memory_format=torch.channels_last)).float().log_softmax(1))
+            x = pixels(batch).contiguous(memory_format=torch.channels_last)
+            answers.append(model(x).float().log_softmax(1))
         return torch.cat(answers)
 
 
@@ -543,8 +547,9 @@ class Context(ABC):
 
     @abstractmethod
     def epochs(self, images: ImageSet, recipe: Recipe, *, model: nn.Module | None = None) -> Iterator[nn.Module]:
-        """Train `model` (None: a fresh network of this architecture) and yield it after every epoch, in eval mode.
+        """Train `model` and yield it after every epoch, in eval mode.
 
+        None trains as the learner of this cell does: a fresh network, or the clean host in situation `fine-tune`.
         It is one network that goes on learning: a claim on it must be judged before the next epoch begins.
         """
 

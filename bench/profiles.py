@@ -26,7 +26,7 @@ class Profile:
         params: scheme parameters that differ from the paper at this scale, per scheme name or glob.
         null_keys: fresh keys that claim each clean host.
         attacked_null_keys: fresh keys that claim the clean host at every rung of an attack.
-        queries: images a verifier's batch holds.
+        trained_null_keys: fresh keys of schemes whose key generation trains networks.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Profile:
     params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     null_keys: int = 100
     attacked_null_keys: int = 20
+    trained_null_keys: int = 2
 
     def recipe(self, phase: str, arch: str) -> Recipe:
         """The recipe of a phase (`host` or `embed`) for an architecture; `wrn-16-2` takes that of `wrn`."""

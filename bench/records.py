@@ -97,6 +97,11 @@ class Point(Strict):
     attack_time_s: Seconds = 0.0
     verify_time_s: Seconds = 0.0
 
+    @property
+    def detected_share(self) -> float:
+        """Share of the owners whose claim holds."""
+        return sum(bool(verdict.detected) for verdict in self.verdicts) / max(1, len(self.verdicts))
+
 
 class Count(Strict):
     """How many of `trials` claims were (falsely) accepted."""
@@ -209,6 +214,30 @@ class Record(Strict):
         """The marked point, then the rungs."""
         return ([self.marked] if self.marked else []) + self.curve
 
+    def loss_pp(self, point: Point) -> float:
+        """Accuracy, in percentage points, that the attacker gave up to get from the marked model to `point`."""
+        if self.marked is None or self.marked.test_accuracy is None or point.test_accuracy is None:
+            return 0.0
+        return 100 * (self.marked.test_accuracy - point.test_accuracy)
+
+    @property
+    def fidelity_pp(self) -> float | None:
+        """Test accuracy of the marked model minus that of the clean host, in percentage points."""
+        if self.marked is None or self.marked.test_accuracy is None or self.clean_accuracy is None:
+            return None
+        return 100 * (self.marked.test_accuracy - self.clean_accuracy)
+
+    def worst_case(self, budget_pp: float = 5.0) -> Point | None:
+        """The point with the weakest detection among those that cost the attacker at most `budget_pp` points."""
+        affordable = [point for point in self.points if self.loss_pp(point) <= budget_pp]
+        return min(affordable, key=lambda point: (point.detected_share, -point.strength), default=None)
+
+    @property
+    def removal_cost_pp(self) -> float | None:
+        """The least accuracy an attacker gave up at a rung where the claim broke; None if no rung broke it."""
+        broken = [max(0.0, self.loss_pp(point)) for point in self.points if point.detected_share < 1]
+        return min(broken, default=None)
+
     def findings(self) -> dict[str, Any]:
         """What must be the same when the same command runs again: everything but times and environment."""
         data = self.model_dump(mode="json", exclude={"timings_s", "provenance"})
@@ -219,8 +248,12 @@ class Record(Strict):
 
     @property
     def filename(self) -> str:
-        """A readable name, unique to the cell's identity."""
-        cell = self.cell
+        """Where the cell's record is kept."""
+        return self.name_of(self.cell)
+
+    @staticmethod
+    def name_of(cell: Cell) -> str:
+        """A readable file name, unique to the cell's identity."""
         parts = (cell.scheme, cell.attack, cell.arch, cell.dataset, cell.situation, cell.profile, f"s{cell.seed}")
         return "__".join(part.replace(" ", "-") for part in parts) + f"__{cell.identity[:8]}.json"
 

@@ -1,0 +1,8 @@
+"""How does the reader compare? Records in, one self-contained static page out."""
+
+from __future__ import annotations
+
+from leaderboard.page import build
+from leaderboard.table import rows
+
+__all__ = ["build", "rows"]

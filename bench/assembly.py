@@ -1,0 +1,134 @@
+"""How do the results of steps become the record of a cell? And where does a record say that it comes from?"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import bench
+from bench.matrix import Planned
+from bench.records import Count, Point, Provenance, Record, Security, Verdict
+from bench.sources import closure
+from bench.identity import digest
+from bench.store import Store
+
+__all__ = ["assemble", "failed", "not_applicable_record"]
+
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors")
+
+
+def assemble(planned: Planned, store: Store, *, device: str, threads: int) -> Record:
+    """The record of a cell whose steps are all in the store."""
+    results = {name: store.load(step.key).result for name, step in planned.steps.items()}
+    host, keys, mark = results["host"], results["keys"], results["mark"]
+    fpr = planned.fpr
+    capacity = {f"capacity_{part}": keys[f"capacity_{part}"] for part in ("bits", "limit")}
+    return Record(
+        **_head(planned),
+        status="ok",
+        marked=_judged(mark["point"], fpr),
+        curve=[_judged(point, fpr) for point in results["attack"]["points"]],
+        clean_accuracy=host["test_accuracy"],
+        clean_verdicts=[_detected(verdict, fpr) for verdict in mark["clean_verdicts"]],
+        security=_security(results, fpr),
+        timings_s={"host": host["time_s"], "keygen": keys["time_s"], "embed": mark["time_s"]},
+        measures={name: value for name, value in {**mark["measures"], **capacity}.items() if value is not None},
+        provenance=_provenance(planned, device=device, threads=threads, split=host["split"]),
+    )
+
+
+def failed(planned: Planned, traceback: str, *, device: str, threads: int) -> Record:
+    """The record of a cell of which a step failed."""
+    where = _provenance(planned, device=device, threads=threads)
+    return Record(**_head(planned), status="failed", traceback=traceback[-20_000:], provenance=where)
+
+
+def not_applicable_record(planned: Planned) -> Record:
+    """The record of a cell that has no meaning."""
+    return Record(**_head(planned), status="not applicable", reason=planned.reason, provenance=_provenance(planned))
+
+
+def _head(planned: Planned) -> dict[str, Any]:
+    return {
+        "cell_key": planned.key,
+        "cell": planned.cell,
+        "carrier": planned.scheme.carrier,
+        "access": planned.scheme.access,
+        "stage": planned.attack.stage,
+        "unit": planned.attack.unit,
+        "fpr": planned.fpr,
+    }
+
+
+def _judged(point: Mapping[str, Any], fpr: float) -> Point:
+    verdicts = [_detected(verdict, fpr) for verdict in point["verdicts"]]
+    return Point.model_validate({**point, "verdicts": [verdict.model_dump() for verdict in verdicts]})
+
+
+def _detected(verdict: Mapping[str, Any], fpr: float) -> Verdict:
+    """The verdict at this rate; by the design only the harness decides, never the scheme."""
+    return Verdict.model_validate({**verdict, "detected": verdict["p_value"] <= fpr})
+
+
+def _security(results: Mapping[str, Any], fpr: float) -> Security | None:
+    if "nulls" not in results:
+        return None
+    rungs = results.get("attacked_nulls", {}).get("p_values", [])
+    return Security(clean=_count(results["nulls"]["p_values"], fpr), attacked=[_count(rung, fpr) for rung in rungs])
+
+
+def _count(p_values: list[float], fpr: float) -> Count:
+    return Count(hits=sum(p <= fpr for p in p_values), trials=len(p_values))
+
+
+def _provenance(
+    planned: Planned, *, device: str = "cpu", threads: int = 1, split: Mapping[str, int] | None = None
+) -> Provenance:
+    revision, dirty = _git()
+    return Provenance(
+        bench_version=bench.__version__,
+        git_revision=revision,
+        git_dirty=dirty,
+        source_hash=planned.source_hash if planned.steps else digest(closure(["bench.matrix"])),
+        data_checksum=planned.data,
+        split=dict(split or {}),
+        steps={name: step.key for name, step in planned.steps.items()},
+        packages=_packages(),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        device=device,
+        threads=threads,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+@cache
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def _git() -> tuple[str | None, bool | None]:
+    """Revision and whether the work tree differs from it; (None, None) outside a checkout."""
+    folder = Path(bench.__file__).parent
+
+    def ask(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None

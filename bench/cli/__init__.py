@@ -1,0 +1,34 @@
+"""What can a person type? The command line; every command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+from bench import __version__
+
+__all__ = ["main"]
+
+click.rich_click.COMMAND_GROUPS = {
+    "bench": [
+        {"name": "Look", "commands": ["list", "show", "plan"]},
+        {"name": "Compute", "commands": ["run", "results", "sync", "leaderboard"]},
+        {"name": "Contribute", "commands": ["new", "check"]},
+        {"name": "Understand", "commands": ["why", "doctor"]},
+    ]
+}
+click.rich_click.STYLE_OPTION = "cyan"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110})
+@click.version_option(__version__, prog_name="bench")
+def main() -> None:
+    """Cross every watermarking scheme with every attack on every architecture, with calibrated verdicts.
+
+    Begin with: bench run --scheme all --attack pruning
+    """
+
+
+from bench.cli import author, look, report, run  # noqa: E402  # the commands register themselves on `main`
+
+for command in (*look.COMMANDS, *run.COMMANDS, *report.COMMANDS, *author.COMMANDS):
+    main.add_command(command)

@@ -1,0 +1,176 @@
+"""Options that several commands share, and how what was typed becomes a request."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.matrix import Planned, Request
+
+__all__ = ["console", "data_options", "plan_of", "run_dir_option", "selectors", "sentences"]
+
+Command = Callable[..., Any]
+
+SELECT = "names, globs, comma lists, `all`, or @tags"
+
+run_dir_option = click.option(
+    "--run-dir", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), envvar="BENCH_RUN_DIR",
+    help="Where records, results of steps, the MLflow store and the page are kept.",
+)  # fmt: skip
+
+SELECTORS = (
+    click.option("--scheme", default="all", help=f"Schemes: {SELECT} such as @weights, @behaviour."),
+    click.option("--attack", default="pruning", help=f"Attacks: {SELECT} such as @model."),
+    click.option("--arch", default=None, help=f"Architectures: {SELECT}; wrn-16-2 and the like.  [default: the profile's]"),
+    click.option("--dataset", default=None, help="Data sets, comma-separated.  [default: the profile's]"),
+    click.option("--profile", default="quick", help="What the numbers mean: smoke, quick, small, standard or paper."),
+    click.option(
+        "--situation", default=None,
+        help="Embedding while: train, fine-tune, distill, or all of them.  [default: the profile's]",
+    ),
+    click.option("--seeds", type=click.IntRange(1, 10_000), default=None, help="Number of seeds.  [default: the profile's]"),
+    click.option("--owners", type=click.IntRange(1, 10_000), default=1, help="Owners a host carries at once."),
+    click.option("--fpr", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.01, help="False positive rate of verdicts."),
+    click.option("--set", "settings", multiple=True, metavar="NAME.PARAM=VALUE", help="A parameter of a scheme or attack."),
+)  # fmt: skip
+
+DATA_OPTIONS = (
+    click.option(
+        "--data-root", type=click.Path(path_type=Path), envvar="BENCH_DATA_ROOT", default=None,
+        help="Folder with real data sets (not needed for digits-m).",
+    ),
+    click.option("--download", is_flag=True, help="Let torchvision fetch a missing data set into --data-root."),
+)  # fmt: skip
+
+
+def _apply(options: Iterable[Callable[[Command], Command]]) -> Callable[[Command], Command]:
+    def decorate(function: Command) -> Command:
+        for option in reversed(tuple(options)):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+data_options = _apply(DATA_OPTIONS)
+selectors = _apply((*SELECTORS, *DATA_OPTIONS, run_dir_option))
+
+
+def sentences(function: Command) -> Command:
+    """Let a mistake in what was typed, or in the data, end as one sentence and exit status 2."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        from bench.data import DataError
+        from bench.records import RecordError
+        from bench.registry import RegistryError
+
+        try:
+            return function(*args, **kwargs)
+        except (RegistryError, DataError, RecordError) as error:
+            raise click.UsageError(str(error)) from error
+
+    return wrapped
+
+
+def console(stderr: bool = False) -> Console:
+    """A console that does not squeeze tables into 80 columns when the output goes to a file."""
+    from rich.console import Console
+
+    made = Console(stderr=stderr, highlight=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=140)
+
+
+def plan_of(options: dict[str, Any]) -> list[Planned]:
+    """All cells that the selectors ask for, each with its steps."""
+    from bench.data import checksum
+    from bench.matrix import expand
+
+    request = request_of(options)
+    where = {name: options[name] for name in ("data_root", "download")}
+    return expand(request, {name: checksum(name, **where) for name in request.datasets})
+
+
+def request_of(options: dict[str, Any]) -> Request:
+    """The request that the selectors describe.
+
+    Raises:
+        RegistryError: a name or a parameter does not exist.
+    """
+    from bench.matrix import Request
+    from bench.profiles import PROFILES
+    from bench.registry import attacks, choose, schemes, tags
+
+    profile = PROFILES[choose(options["profile"], dict.fromkeys(PROFILES, ()), "a profile")[0]]
+    situations = dict.fromkeys(("train", "fine-tune", "distill"), ())
+    return Request(
+        schemes=tuple(choose(options["scheme"], {n: tags(c) for n, c in schemes().items()}, "a scheme")),
+        attacks=tuple(choose(options["attack"], {n: tags(c) for n, c in attacks().items()}, "an attack")),
+        archs=_archs(options["arch"]) if options["arch"] else profile.archs,
+        datasets=_datasets(options["dataset"]) if options["dataset"] else (profile.dataset,),
+        situations=tuple(choose(options["situation"] or profile.situation, situations, "a situation")),
+        profile=profile,
+        seeds=tuple(range(options["seeds"] or profile.seeds)),
+        owners=options["owners"],
+        fpr=options["fpr"],
+        overrides=_overrides(options["settings"]),
+    )
+
+
+def _archs(expression: str) -> tuple[str, ...]:
+    from bench import archs
+    from bench.registry import RegistryError, choose
+
+    found: dict[str, None] = {}
+    for item in filter(None, map(str.strip, expression.split(","))):
+        try:
+            found |= dict.fromkeys(choose(item, dict.fromkeys(archs.names(), ()), "an architecture"))
+        except RegistryError:
+            try:
+                found[archs.arch(item).name if item in archs.names() else _parametric(item)] = None
+            except ValueError as error:
+                raise RegistryError(str(error)) from error
+    return tuple(found)
+
+
+def _parametric(name: str) -> str:
+    from bench import archs
+
+    archs.arch(name)
+    return name
+
+
+def _datasets(expression: str) -> tuple[str, ...]:
+    from bench import data
+
+    names = tuple(filter(None, map(str.strip, expression.split(","))))
+    for name in names:
+        data.card(name)
+    return names
+
+
+def _overrides(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
+    from bench.registry import RegistryError, attacks, choose, schemes
+
+    parts: dict[str, Any] = {**schemes(), **attacks()}
+    overrides: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        target, dot, param = name.rpartition(".")
+        if not (equals and dot and target and param):
+            raise RegistryError(f'Expected --set NAME.PARAM=VALUE, but got "{setting}": try --set uchida-random.bits=128.')
+        for part in choose(target, dict.fromkeys(parts, ()), "a scheme or attack"):
+            overrides.setdefault(part, {})[param] = _value(value)
+    return overrides
+
+
+def _value(text: str) -> Any:
+    """A list is written with commas; everything else is converted by the parameter's own type."""
+    return [item.strip() for item in text.split(",")] if "," in text else text

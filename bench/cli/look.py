@@ -1,0 +1,141 @@
+"""`bench list` and `bench show`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import rich_click as click
+
+from bench.cli.common import console, sentences
+
+__all__ = ["COMMANDS"]
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(["schemes", "attacks", "archs", "datasets", "profiles", "claims"]))
+@click.option("--format", "style", type=click.Choice(["table", "json"]), default="table")
+@sentences
+def list_(what: str, style: str) -> None:
+    """List what exists: schemes, attacks, archs, datasets, profiles or claims."""
+    from bench.cli.tables import plain_table
+
+    entries = _ENTRIES[what]()
+    if style == "json":
+        click.echo(json.dumps(entries, indent=1))
+        return
+    if not entries:
+        console().print(f"No {what} yet.")
+        return
+    columns = [name for name in _COLUMNS[what] if name in entries[0]]
+    console().print(plain_table(columns, [[_short(entry[name]) for name in columns] for entry in entries]))
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["scheme", "attack", "arch", "dataset", "profile"]))
+@click.argument("name")
+@sentences
+def show(kind: str, name: str) -> None:
+    """Show the card of one scheme, attack, architecture, data set or profile."""
+    from bench.cli.tables import plain_table
+    from bench.registry import RegistryError, unknown
+
+    entries = {entry["name"]: entry for entry in _ENTRIES[f"{kind}s"]()}
+    if name not in entries:
+        raise RegistryError(unknown(name, entries, f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"))
+    entry = dict(entries[name])
+    params = entry.pop("params", None)
+    out = console()
+    out.print(plain_table(("", ""), [(label.replace("_", " "), _long(value)) for label, value in entry.items()]))
+    if params:
+        rows = [(f"{name}.{p['name']}", p["type"], _long(p["default"]), p["description"]) for p in params]
+        out.print(plain_table(("--set", "type", "default", "meaning"), rows))
+
+
+COMMANDS = (list_, show)
+
+
+def _schemes() -> list[dict[str, Any]]:
+    from bench.registry import schemes
+
+    return [_card(cls) for cls in schemes().values()]
+
+
+def _attacks() -> list[dict[str, Any]]:
+    from bench.registry import attacks
+
+    return [_card(cls) for cls in attacks().values()]
+
+
+def _archs() -> list[dict[str, Any]]:
+    from bench import archs
+
+    found = [archs.arch(name) for name in archs.names()]
+    return [{"name": a.name, "title": a.title, "layers": dict(a.layers), "head": a.head} for a in found]
+
+
+def _datasets() -> list[dict[str, Any]]:
+    from bench.data import DATASETS
+
+    return [asdict(card) for card in DATASETS.values()]
+
+
+def _profiles() -> list[dict[str, Any]]:
+    from bench.profiles import PROFILES
+
+    return [asdict(profile) for profile in PROFILES.values()]
+
+
+def _claims() -> list[dict[str, Any]]:
+    """Papers' claims replayed as code; none is registered yet."""
+    return []
+
+
+_ENTRIES: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "schemes": _schemes, "attacks": _attacks, "archs": _archs,
+    "datasets": _datasets, "profiles": _profiles, "claims": _claims,
+}  # fmt: skip
+
+_COLUMNS = {
+    "schemes": ("name", "title", "carrier", "access", "payload", "situations", "paper"),
+    "attacks": ("name", "title", "stage", "knowledge", "unit", "paper"),
+    "archs": ("name", "title", "layers"),
+    "datasets": ("name", "title", "classes", "content", "augment"),
+    "profiles": ("name", "title", "dataset", "archs", "situation", "seeds", "owner", "ranked"),
+    "claims": ("id", "paper", "statement"),
+}
+
+
+def _card(cls: type[Any]) -> dict[str, Any]:
+    card = cls.card
+    entry: dict[str, Any] = json.loads(json.dumps(asdict(card) if is_dataclass(card) else {}))
+    entry["params"] = [
+        {
+            "name": name,
+            "type": getattr(field.annotation, "__name__", str(field.annotation)).replace("typing.", ""),
+            "default": json.loads(json.dumps(field.default)),
+            "description": field.description or "",
+        }
+        for name, field in cls.Params.model_fields.items()
+    ]
+    return entry
+
+
+def _short(value: Any) -> str | None:
+    if isinstance(value, dict) and "authors" in value:
+        return f"{value['authors'].split(',')[0].split(' and ')[0]} {value['year']}"
+    if isinstance(value, list | tuple) and len(value) > 6:
+        return f"{len(value)}"
+    return _long(value)
+
+
+def _long(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_long(part)}" for name, part in value.items() if part is not None) or None
+    if isinstance(value, list | tuple):
+        return ", ".join(str(_long(part)) for part in value) or None
+    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)

@@ -1,0 +1,68 @@
+"""How far is it? A live bar on a terminal, a line per step in a log file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich import progress as bars
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from bench.estimate import Durations
+    from bench.matrix import Step
+    from bench.records import Record
+    from bench.run import Outcome
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """Watches a run (see `bench.run.Watch`) and tells a person."""
+
+    def __init__(self, steps: Sequence[Step], durations: Durations, jobs: int, console: Console) -> None:
+        self._left = {step.key: step for step in steps}
+        self._total, self._durations, self._jobs, self._console = len(steps), durations, jobs, console
+        self._start = time.perf_counter()
+        self._bar = bars.Progress(
+            bars.SpinnerColumn(), bars.TextColumn("{task.fields[steps]}"), bars.BarColumn(), bars.TextColumn("{task.description}"),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task("", total=max(1, self._total), steps=f"0/{self._total}")
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(text, soft_wrap=True)
+
+    def left_s(self) -> float:
+        """Expected seconds until the end."""
+        return self._durations.total_s(self._left.values(), self._jobs)
+
+    def started(self, step: Step) -> None:
+        """`step` was handed to a worker."""
+        self._bar.update(self._task, description=f"{self._about_left()} · {step.label}")
+
+    def finished(self, step: Step, outcome: Outcome) -> None:
+        """`step` was computed, or failed."""
+        self._left.pop(step.key, None)
+        done = self._total - len(self._left)
+        word = "FAILED " if outcome.error else ""
+        self._bar.update(self._task, completed=done, steps=f"{done}/{self._total}", description=self._about_left())
+        self.say(f"[{done:>3}/{self._total}] {word}{step.label}  {outcome.seconds:.1f} s, {self._about_left()}".replace("[", r"\["))
+
+    def settled(self, record: Record) -> None:
+        """A cell has its record: the table at the end says it."""
+
+    def _about_left(self) -> str:
+        from bench.cli.run import duration
+
+        return f"about {duration(self.left_s())} left" if self._left else "done"

@@ -1,0 +1,109 @@
+"""`bench results`, `bench sync` and `bench leaderboard`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from bench.cli.common import console, run_dir_option, sentences
+
+if TYPE_CHECKING:
+    from bench.records import Record
+    from bench.run import RunDir
+
+__all__ = ["COMMANDS", "write_page"]
+
+
+@click.command()
+@run_dir_option
+@click.option("--format", "style", type=click.Choice(["table", "csv", "json", "parquet"]), default="table")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write to this file.")
+@sentences
+def results(run_dir: Path, style: str, out: Path | None) -> None:
+    """Print every result, one row per rung of an attack's ladder; strength 0 is the marked model."""
+    import pandas as pd
+
+    from bench.results import COLUMNS, rows
+
+    frame = pd.DataFrame(rows(_records(run_dir)), columns=list(COLUMNS))
+    if style == "table":
+        _print_table(frame)
+    elif style == "parquet":
+        if out is None and sys.stdout.isatty():
+            raise click.UsageError("Expected --out FILE for parquet on a terminal: it is binary.")
+        frame.to_parquet(out or sys.stdout.buffer, index=False)
+    else:
+        text = frame.to_csv(index=False) if style == "csv" else frame.to_json(orient="records", indent=1) + "\n"
+        out.write_text(text, encoding="utf-8") if out else click.echo(text, nl=False)
+
+
+@click.command()
+@run_dir_option
+@click.option("--tracking-uri", default=None, help="MLflow store or server.  [default: mlflow.db in the run directory]")
+@sentences
+def sync(run_dir: Path, tracking_uri: str | None) -> None:
+    """Copy all records into an MLflow store. Idempotent: a second call changes nothing."""
+    from bench import tracking
+    from bench.run import RunDir
+
+    uri = tracking_uri or tracking.default_uri(run_dir)
+    synced = tracking.sync(_records(run_dir), uri, ledger=RunDir(run_dir).ledger)
+    out = console()
+    out.print(f"MLflow runs: {synced.created} created, {synced.updated} updated, {synced.unchanged} unchanged.")
+    out.print(tracking.ui_command(uri), soft_wrap=True)
+
+
+@click.command()
+@run_dir_option
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=None, help="[default: RUN_DIR/site]")
+@click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
+@sentences
+def leaderboard(run_dir: Path, out: Path | None, show: bool) -> None:
+    """Render all records and submissions into one self-contained index.html."""
+    from bench.run import RunDir
+
+    place = RunDir(run_dir)
+    page = write_page(place, out or place.site)
+    console().print(str(page.resolve()), soft_wrap=True)
+    if show:
+        click.launch(page.resolve().as_uri())
+
+
+COMMANDS = (results, sync, leaderboard)
+
+
+def write_page(run_dir: RunDir, out: Path) -> Path:
+    """The leaderboard of a run directory and of the repository's submissions."""
+    import leaderboard as site
+    from bench.records import load_records
+
+    submissions = Path(site.__file__).parent / "submissions"
+    return site.build([*load_records(run_dir.records), *load_records(submissions)], out)
+
+
+def _records(run_dir: Path) -> list[Record]:
+    from bench.records import load_records
+    from bench.run import RunDir
+
+    if not run_dir.is_dir():
+        raise click.UsageError(f"Expected a run directory, but there is no {run_dir}: give --run-dir, or run `bench run` first.")
+    return list(load_records(RunDir(run_dir).records))
+
+
+def _print_table(frame: Any) -> None:
+    from bench.cli.tables import plain_table
+
+    shown = ["scheme", "attack", "arch", "situation", "seed", "strength", "status", "test_accuracy", "fidelity_pp",
+             "statistic", "p_value", "detected", "ber", "queries"]  # fmt: skip
+    numbers = {"test_accuracy": "{:.3f}", "fidelity_pp": "{:+.1f}", "statistic": "{:.3f}", "p_value": "{:.2g}", "ber": "{:.3f}"}
+
+    def text(name: str, value: Any) -> str | None:
+        if value is None or value != value:
+            return None
+        return numbers.get(name, "{}").format(value)
+
+    lines = [[text(name, row[name]) for name in shown] for row in frame.to_dict("records")]
+    console().print(plain_table(shown, lines, right=shown[5:]))

@@ -1,0 +1,237 @@
+"""Does a scheme or an attack keep the contract? The suite behind `bench check`, CI and the contract tests.
+
+Every check is a function that raises `AssertionError` with one sentence. They run a real cell on the embedded data
+set in the `smoke` profile, with the card's tiny configuration, so that a declaration is proven against behaviour.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.api import Attack, Key, Scheme
+from bench.data import checksum
+from bench.matrix import Request, Step, expand, not_applicable, steps_of
+from bench.profiles import PROFILES
+from bench.records import Record
+from bench.registry import attacks, make, schemes
+from bench.run import RunDir, Settings, execute
+from bench.steps import Job, Place, _fresh_keys, _host_of, _marked_images
+from bench.store import Store
+
+__all__ = ["suite"]
+
+PARTNERS = {"attack": "pruning", "scheme": "uchida-random"}
+
+
+def suite(name: str, folder: Path | None = None) -> Iterator[tuple[str, str | None]]:
+    """Yield (what was checked, None or what is wrong) for one scheme or attack.
+
+    Args:
+        folder: where to compute; runs that share it share the clean host. A temporary one by default.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        part = "scheme" if name in schemes() else "attack"
+        trial = _Trial(name, part, RunDir(folder or Path(temporary)))
+        for check in (*CARD, *(SCHEME if part == "scheme" else ATTACK)):
+            title = (check.__doc__ or check.__name__).split(".")[0]
+            yield title, _outcome(check, trial)
+
+
+def _outcome(check: Callable[[_Trial], None], trial: _Trial) -> str | None:
+    try:
+        check(trial)
+    except AssertionError as error:
+        return str(error)
+    except Exception as error:  # whatever a submitted file raises is its failure, not the suite's
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+class _Trial:
+    """One scheme or attack, and what its tiny cell left."""
+
+    def __init__(self, name: str, part: str, run_dir: RunDir) -> None:
+        self.name, self.part, self.run_dir = name, part, run_dir
+        self.cls: type[Any] = schemes()[name] if part == "scheme" else attacks()[name]
+        self.card = self.cls.card
+
+    @cached_property
+    def request(self) -> Request:
+        """The tiny cell: this part and a partner that it makes a cell with."""
+        scheme, attack = (self.name, self._partner()) if self.part == "scheme" else (self._partner(), self.name)
+        overrides = {scheme: dict(schemes()[scheme].card.tiny), attack: dict(attacks()[attack].card.tiny)}
+        profile = PROFILES["smoke"]
+        situations = (profile.situation,)
+        return Request((scheme,), (attack,), profile.archs, (profile.dataset,), situations, profile, (0,), overrides=overrides)
+
+    @cached_property
+    def record(self) -> Record:
+        """The record of the tiny cell."""
+        (planned,) = expand(self.request, {"digits-m": checksum("digits-m")})
+        (record,) = execute([planned], self.run_dir, Settings(Place()), _Silent()).records
+        assert record.status == "ok", f"Expected its tiny cell to be ok, but it is {record.status}: {record.traceback or record.reason}"
+        return record
+
+    def job(self, kind: str) -> Job:
+        """The finished step of this kind, opened again."""
+        _ = self.record
+        (planned,) = expand(self.request, {"digits-m": checksum("digits-m")})
+        step = planned.steps[kind]
+        return _opened(step, self.run_dir.store)
+
+    def _partner(self) -> str:
+        if self.part == "scheme":
+            fits = [a for a in attacks().values() if not_applicable(self.card, a.card) is None]
+        else:
+            fits = [s for s in schemes().values() if not_applicable(s.card, self.card) is None]
+        names = [cls.card.name for cls in fits]
+        assert names, f"Expected {self.name} to make a cell with something registered, but it does with nothing."
+        wish = PARTNERS["attack" if self.part == "scheme" else "scheme"]
+        return wish if wish in names else names[0]
+
+
+class _Silent:
+    """Watches and says nothing."""
+
+    def started(self, step: Any) -> None: ...
+    def finished(self, step: Any, outcome: Any) -> None: ...
+    def settled(self, record: Any) -> None: ...
+
+
+def _opened(step: Step, store: Store) -> Job:
+    return Job(step.spec, {name: store.load(s.key) for name, s in step.inputs.items()}, Place())
+
+
+def card_is_complete(trial: _Trial) -> None:
+    """The card names its paper and every parameter says what it means."""
+    card = trial.card
+    assert re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", card.name), f"Expected a lower-case name, but got {card.name!r}."
+    assert card.title and card.paper.authors and card.paper.link.startswith("https://"), "Expected title, authors and an https link."
+    for name, field in trial.cls.Params.model_fields.items():
+        assert field.description, f"Expected parameter {name} to have a description, but it has none."
+    assert trial.cls.__doc__, "Expected the class to have a docstring, but it has none."
+
+
+def tiny_is_valid(trial: _Trial) -> None:
+    """The tiny configuration consists of parameters within their bounds."""
+    make(trial.cls, dict(trial.card.tiny))
+
+
+def imports_the_api_only(trial: _Trial) -> None:
+    """The file imports nothing of the harness but bench.api."""
+    import ast
+    import inspect
+
+    tree = ast.parse(Path(inspect.getfile(trial.cls)).read_text(encoding="utf-8"))
+    found = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
+    found |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    wrong = sorted(m for m in found if m.split(".")[0] in ("bench", "leaderboard", "pickle") and m != "bench.api")
+    assert not wrong, f"Expected imports of bench.api only, but it imports {', '.join(wrong)}."
+
+
+def runs_through(trial: _Trial) -> None:
+    """Its tiny cell ends with status ok."""
+    assert trial.record.curve, "Expected at least one rung, but there is none."
+
+
+def keys_follow_the_rng(trial: _Trial) -> None:
+    """The same stream gives the same key, another stream another."""
+    job = trial.job("keys")
+    scheme, host = job.scheme, _host_of(job, job.data.owner)
+    first, again, other = (scheme.keygen(host, job.rng("trial", i)) for i in (0, 0, 1))
+    assert _same(first, again), "Expected keygen to give the same key for the same rng, but the keys differ."
+    assert not _same(first, other), "Expected keygen to give another key for another rng, but they are equal."
+
+
+def marks_as_declared(trial: _Trial) -> None:
+    """The carrier on the card is what carries the mark."""
+    job = trial.job("mark")
+    marked, before = _marked_images(job, job.scheme, job.keys())[0], job.data.owner
+    same = len(marked) == len(before) and torch.equal(marked.images, before.images)
+    kept = torch.equal(marked.images[: len(before)], before.images) and torch.equal(marked.labels[: len(before)], before.labels)
+    carrier = trial.card.carrier
+    if carrier in ("weights", "none"):
+        assert same, f"Expected a scheme with carrier {carrier!r} to leave the images alone, but it changes them."
+    elif carrier == "behaviour":
+        assert kept and len(marked) > len(before), "Expected carrier 'behaviour' to keep all images and add triggers, but it does not."
+    else:
+        assert not same, "Expected carrier 'data' to change images, but it leaves them alone."
+
+
+def finds_its_mark(trial: _Trial) -> None:
+    """The marked model gives stronger evidence than the clean one."""
+    if trial.card.carrier == "none":
+        return
+    record = trial.record
+    assert record.marked is not None
+    marked, clean = record.marked.verdicts[0], record.clean_verdicts[0]
+    assert marked.p_value < clean.p_value or marked.statistic > clean.statistic, (
+        f"Expected stronger evidence on the marked model, but got p={marked.p_value:.3g} against {clean.p_value:.3g} on the clean one."
+    )
+
+
+def keeps_the_error_rate(trial: _Trial) -> None:
+    """Fresh keys claim the clean host at 5 % no more often than chance allows (one in ten thousand)."""
+    from scipy.stats import binom
+
+    job = trial.job("nulls")
+    p_values = trial.run_dir.store.load(_key(trial, "nulls")).result["p_values"]
+    false = sum(p <= 0.05 for p in p_values)
+    limit = int(binom.isf(1e-4, len(p_values), 0.05))
+    assert len(_fresh_keys(job, job.scheme)) == len(p_values), "Expected a p-value for each fresh key."
+    assert false <= limit, f"Expected at most {limit} false claims of {len(p_values)} keys at 5 %, but got {false}."
+
+
+def victim_is_left_alone(trial: _Trial) -> None:
+    """The attack changes copies, never the victim itself, and its ladder is walked in order."""
+    job = trial.job("attack")
+    before = {name: tensor.clone() for name, tensor in job.model("mark").state_dict().items()}
+    after = job.model("mark").state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items()), "Expected the stored victim to stay as it is."
+    strengths = [point.strength for point in trial.record.curve]
+    assert strengths == list(job.attack.ladder), f"Expected the ladder {job.attack.ladder}, but got {strengths}."
+
+
+def same_again(trial: _Trial) -> None:
+    """Computed again from nothing, the record has the same findings, bit for bit."""
+    (planned,) = expand(trial.request, {"digits-m": checksum("digits-m")})
+    last = {"attack": planned.steps["attack"], "mark": planned.steps["mark"]}
+    from bench.run import COMPUTE
+
+    for kind, step in last.items():
+        again = COMPUTE[kind](_opened(step, trial.run_dir.store)).result
+        stored = trial.run_dir.store.load(step.key).result
+        assert _without_times(again) == _without_times(stored), f"Expected step {kind!r} to give the same result twice, but it differs."
+
+
+CARD: tuple[Callable[[_Trial], None], ...] = (card_is_complete, tiny_is_valid, imports_the_api_only, runs_through)
+SCHEME: tuple[Callable[[_Trial], None], ...] = (
+    keys_follow_the_rng, marks_as_declared, finds_its_mark, keeps_the_error_rate, same_again,
+)  # fmt: skip
+ATTACK: tuple[Callable[[_Trial], None], ...] = (victim_is_left_alone, same_again)
+
+
+def _key(trial: _Trial, kind: str) -> str:
+    (planned,) = expand(trial.request, {"digits-m": checksum("digits-m")})
+    return {step.kind: step.key for step in steps_of([planned])}[kind]
+
+
+def _same(a: Key, b: Key) -> bool:
+    if dict(a.values) != dict(b.values) or a.tensors.keys() != b.tensors.keys():
+        return False
+    return all(torch.equal(tensor, b.tensors[name]) for name, tensor in a.tensors.items())
+
+
+def _without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {n: _without_times(v) for n, v in value.items() if not n.endswith("_s") and n != "seconds"}
+    if isinstance(value, list):
+        return [_without_times(v) for v in value]
+    return value

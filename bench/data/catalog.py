@@ -1,0 +1,197 @@
+"""Which image sets are known, before any of them is loaded?"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.api import DatasetCard
+
+__all__ = ["DATASETS", "SPECS", "DataError", "Spec", "card", "card_names", "default_cache", "resolve_root", "spec"]
+
+
+class DataError(ValueError):
+    """A data set cannot be had as asked; one sentence says what was looked for, where, and what to do."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How one data set is found and brought to one size.
+
+    Attributes:
+        size: height and width of its images as tensors.
+        side: height and width that the source's images must have; the difference to `size` is padded with zeros.
+            None: any, resized to `size` without keeping the aspect ratio.
+        folders: names below the data root where its files may lie; the root itself is tried last.
+        loader: name of its class in `torchvision.datasets`, None if it has none.
+        files: the folder in which that class keeps its files.
+    """
+
+    card: DatasetCard
+    size: int
+    side: int | None = None
+    folders: tuple[str, ...] = ()
+    loader: str | None = None
+    files: str | None = None
+
+    @property
+    def own(self) -> bool:
+        """Anybody's own folder, whose classes are not known beforehand."""
+        return self.card.name.startswith("folder@")
+
+    def bases(self, root: Path) -> list[Path]:
+        """Where its files may lie, in the order in which to look."""
+        return [*(root / folder for folder in self.folders), *([] if self.own else [root])]
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_DIGITS = tuple(map(str, range(10)))
+_CIFAR10 = _words("airplane automobile bird cat deer dog frog horse ship truck")
+_CIFAR100 = _words(
+    """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
+    motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
+    poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+    wardrobe whale willow_tree wolf woman worm"""
+)
+
+
+def _numbered(classes: int) -> tuple[str, ...]:
+    return tuple(f"{number:03d}" for number in range(1, classes + 1))
+
+
+# Classes that are only numbered here get their names from the source when it is loaded.
+SPECS: dict[str, Spec] = {
+    spec.card.name: spec
+    for spec in (
+        Spec(DatasetCard("digits-m", "Handwritten digits over photographs", _DIGITS, "digits", ("crop",)), 32),
+        Spec(
+            DatasetCard("cifar10", "CIFAR-10", _CIFAR10, "objects"),
+            32,
+            32,
+            ("cifar10", "cifar-10"),
+            "CIFAR10",
+            "cifar-10-batches-py",
+        ),
+        Spec(
+            DatasetCard("cifar100", "CIFAR-100", _CIFAR100, "objects"),
+            32,
+            32,
+            ("cifar100", "cifar-100"),
+            "CIFAR100",
+            "cifar-100-python",
+        ),
+        Spec(
+            DatasetCard("mnist", "MNIST", _DIGITS, "digits", ("crop",)),
+            32,
+            28,
+            ("mnist",),
+            "MNIST",
+            "MNIST/raw",
+        ),
+        Spec(
+            DatasetCard("caltech101", "Caltech-101", _numbered(101), "objects"),
+            32,
+            None,
+            ("caltech101", "caltech-101"),
+            "Caltech101",
+        ),
+        Spec(
+            DatasetCard("tiny-imagenet", "Tiny ImageNet", _numbered(200), "objects"),
+            64,
+            64,
+            ("tiny-imagenet", "tiny-imagenet/tiny-imagenet-200", "tiny-imagenet-200"),
+        ),
+        Spec(
+            DatasetCard("cub200", "CUB-200-2011", _numbered(200), "objects"),
+            64,
+            None,
+            ("cub200", "cub200/CUB_200_2011", "CUB_200_2011"),
+        ),
+    )
+}
+DATASETS: dict[str, DatasetCard] = {name: known.card for name, known in SPECS.items()}
+
+
+def default_cache(cache: Path | None = None) -> Path:
+    """Where decoded images are kept: `cache`, else `BENCH_CACHE`, else the user's cache directory."""
+    if cache is not None:
+        return Path(cache)
+    if os.environ.get("BENCH_CACHE"):
+        return Path(os.environ["BENCH_CACHE"])
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("watermark-bench"))
+
+
+def resolve_root(data_root: Path | None, cache: Path | None = None) -> Path:
+    """Where data sets lie: `data_root`, else `BENCH_DATA_ROOT`, else `data` below the cache (for downloads)."""
+    given = data_root or os.environ.get("BENCH_DATA_ROOT")
+    return (Path(given).expanduser() if given else default_cache(cache) / "data").resolve()
+
+
+def spec(name: str, root: Path) -> Spec:
+    """The specification of `name`, which is a known data set or `folder:NAME`.
+
+    Raises:
+        DataError: there is no such data set.
+    """
+    if name in SPECS:
+        return SPECS[name]
+    if name.startswith(("folder:", "folder@")):
+        return _own_folder(name[len("folder:") :], root)
+    near = difflib.get_close_matches(name.lower(), SPECS, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise DataError(
+        f'Expected a data set, but got "{name}": {hint}Known: {", ".join(SPECS)}, or folder:NAME for your own.'
+    )
+
+
+def card(name: str, *, data_root: Path | None = None) -> DatasetCard:
+    """The card of a data set, without loading it; for `folder:NAME` the class folders are listed.
+
+    The card of `folder:NAME` is named `folder@NAME`, which is accepted as a name too: records and file names take
+    no colon.
+
+    Raises:
+        DataError: there is no such data set; the message names those that are near.
+    """
+    return spec(name, resolve_root(data_root)).card
+
+
+def card_names(folder: Path) -> list[str]:
+    """The names of the class folders in `folder`, sorted."""
+    return sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _own_folder(name: str, root: Path) -> Spec:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,59}", name):
+        raise DataError(
+            f'Expected folder:NAME with the plain name of a folder in {root}, but got "{name}": '
+            "choose the folder above it with --data-root."
+        )
+    base = root / name
+    if not base.is_dir():
+        known = _listed(child.name for child in root.iterdir() if child.is_dir()) if root.is_dir() else "no such folder"
+        raise DataError(f"Expected a folder of images in {base}, but there is none ({root}: {known}): see --data-root.")
+    base = base / "train" if (base / "train").is_dir() else base
+    classes = card_names(base)
+    if len(classes) < 2:
+        raise DataError(
+            f"Expected one folder of pictures for each class in {base}, but found {len(classes)}: sort them."
+        )
+    return Spec(DatasetCard(f"folder@{name}", name, tuple(classes), "objects"), 32, None, (name,))
+
+
+def _listed(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:5]) + (", ..." if len(ordered) > 5 else "") if ordered else "empty"

@@ -1,0 +1,1 @@
+"""What is measured? One file per column group of the leaderboard."""

@@ -1,0 +1,53 @@
+"""Records as a flat table: one row per rung (and owner), in the contract's columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from bench.records import Point, Record, Verdict
+
+__all__ = ["COLUMNS", "rows"]
+
+COLUMNS = (
+    "scheme", "attack", "arch", "dataset", "situation", "profile", "seed", "strength", "unit", "status", "reason",
+    "test_accuracy", "clean_accuracy", "fidelity_pp", "statistic", "p_value", "detected", "ber", "matched", "queries",
+    "embed_time_s", "attack_time_s", "verify_time_s", "cell_key", "owner",
+)  # fmt: skip
+
+
+def rows(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """A dict of `COLUMNS` per rung and owner; strength 0 is the marked model before the attack.
+
+    A cell that failed or is not applicable has one row, with its reason and no numbers. With several owners
+    a rung has a row for each, numbered in `owner`.
+    """
+    return [row for record in records for row in _rows(record)]
+
+
+def _rows(record: Record) -> Iterator[dict[str, Any]]:
+    if record.status != "ok":
+        yield _row(record)
+    for point in record.points:
+        for owner, verdict in enumerate(point.verdicts):
+            yield _row(record, point, verdict, owner)
+
+
+def _row(
+    record: Record, point: Point | None = None, verdict: Verdict | None = None, owner: int | None = None
+) -> dict[str, Any]:
+    reason = record.reason
+    if record.traceback:
+        reason = record.traceback.strip().splitlines()[-1]
+    values: dict[str, Any] = record.cell.model_dump()
+    values |= {"unit": record.unit, "status": record.status, "reason": reason, "cell_key": record.cell_key}
+    values |= {"clean_accuracy": record.clean_accuracy, "owner": owner}
+    if point is not None and verdict is not None:
+        values |= point.model_dump() | verdict.model_dump()
+        values |= {"fidelity_pp": _difference_pp(point.test_accuracy, record.clean_accuracy)}
+        values |= {"embed_time_s": record.timings_s.get("embed")}
+    return {name: values.get(name) for name in COLUMNS}
+
+
+def _difference_pp(accuracy: float | None, clean: float | None) -> float | None:
+    return None if accuracy is None or clean is None else 100 * (accuracy - clean)

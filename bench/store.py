@@ -1,0 +1,146 @@
+"""Where do results of steps live? In a content-addressed folder: written once, atomically, with checksums.
+
+`STORE/ab/abcd.../` holds `meta.json` (what was computed, from what, how long it took), `result.json` and one
+safetensors file per group of tensors. A folder that is there is complete, because it was renamed into place.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Store", "Stored", "StoreError"]
+
+
+class StoreError(RuntimeError):
+    """A stored result is missing or damaged."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One stored result."""
+
+    folder: Path
+    meta: dict[str, Any]
+    result: dict[str, Any]
+
+    def tensors(self, group: str) -> dict[str, Tensor]:
+        """The tensors saved under this group name, on the CPU.
+
+        Raises:
+            StoreError: there is no such group, or its bytes changed since they were written.
+        """
+        from safetensors.torch import load
+
+        path = self.folder / f"{group}.safetensors"
+        if not path.exists():
+            raise StoreError(f"Expected tensors {group!r} in {self.folder}, but there are none.")
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.meta["files"][path.name]:
+            raise StoreError(f"{path} is damaged (its checksum differs): delete {self.folder} and run again.")
+        return load(content)
+
+
+class Store:
+    """The store below `root`; it is created by the first `save`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, key: str) -> Path:
+        """Where the result of `key` is, or would be."""
+        return self.root / key[:2] / key
+
+    def has(self, key: str) -> bool:
+        """Is there a complete result? One with a missing or shortened file counts as none and is removed."""
+        folder = self.folder(key)
+        if not folder.exists():
+            return False
+        try:
+            sizes = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["sizes"]
+            whole = all((folder / name).stat().st_size == size for name, size in sizes.items())
+        except (OSError, ValueError, KeyError):
+            whole = False
+        if not whole:
+            shutil.rmtree(folder, ignore_errors=True)
+        return whole
+
+    def load(self, key: str) -> Stored:
+        """The result of `key`.
+
+        Raises:
+            StoreError: there is none, or it is damaged.
+        """
+        folder = self.folder(key)
+        try:
+            meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+            content = (folder / "result.json").read_bytes()
+        except (OSError, ValueError) as error:
+            raise StoreError(f"Expected a stored result in {folder}, but could not read it: {error}") from error
+        if hashlib.sha256(content).hexdigest() != meta["files"]["result.json"]:
+            raise StoreError(f"{folder}/result.json is damaged (its checksum differs): delete {folder} and run again.")
+        return Stored(folder, meta, json.loads(content))
+
+    def save(
+        self, key: str, meta: Mapping[str, Any], result: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]
+    ) -> None:
+        """Write a result: into a temporary folder first, then renamed; who comes second loses nothing."""
+        import torch
+        from safetensors.torch import save
+
+        target = self.folder(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.root))
+        contents = {"result.json": json.dumps(result, allow_nan=False).encode()}
+        for group, named in tensors.items():
+            contents[f"{group}.safetensors"] = save({n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in named.items()})
+        for name, content in contents.items():
+            _write(temporary / name, content)
+        sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        sizes = {name: len(content) for name, content in contents.items()}
+        _write(temporary / "meta.json", json.dumps({**meta, "files": sums, "sizes": sizes}, indent=1).encode())
+        try:
+            temporary.rename(target)
+        except OSError:  # another process was first: its result is the same
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    @contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Only one process computes `key` at a time; the lock goes with the process, however it ends."""
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / key).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def metas(self) -> Iterator[dict[str, Any]]:
+        """The `meta.json` of everything stored."""
+        for path in self.root.glob("??/*/meta.json"):
+            try:
+                yield json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+
+    def sweep(self) -> None:
+        """Remove what killed writers left half-written. Call it when no other run uses this store."""
+        for folder in self.root.glob(".writing-*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

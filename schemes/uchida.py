@@ -1,0 +1,274 @@
+"""Embedding Watermarks into Deep Neural Networks: bits in the mean filter of a convolution (white box).
+
+Yusuke Uchida, Yuki Nagai, Shigeyuki Sakazawa, Shin'ichi Satoh, ICMR 2017. https://arxiv.org/abs/1701.04082
+Authors' implementation: https://github.com/yu4u/dnn-watermark (Keras)
+
+Where ours differs, and why:
+
+* The payload is uniformly random, theirs is all ones: with a constant payload the error count of an unmarked model
+  need not be Binomial(T, 1/2), and a zeroed layer reads as the owner's.
+* A projection of exactly 0 is an erasure; the paper reads a 1, their code a 0. It counts as half an error.
+* The p-value is two-sided, since subtracting a multiple of the mean filter inverts every bit.
+* Weight decay spares the embedded tensor by default: their code has none, though the paper says 5e-4 (`decay=true`).
+* The loss takes logits, in float32 whatever the precision of training; theirs clips probabilities at 1e-7.
+* The mean filter is flattened as I x kH x kW, theirs as kH x kW x I: keys cannot be exchanged.
+* Post-hoc (Eq. 6): the loss is the mean over bits, which is what their Table 7 fits; how w is written back is not
+  said, we add its change to every filter, which is the smallest change of weights that gives it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.api import (
+    Capacity,
+    Field,
+    Host,
+    Key,
+    Paper,
+    Params,
+    Rng,
+    Scheme,
+    SchemeCard,
+    Suspect,
+    Verdict,
+    bits_p_value,
+    replace,
+)
+
+_CARD = SchemeCard(
+    name="uchida-random",
+    title="Uchida et al., Gaussian key",
+    paper=Paper(
+        title="Embedding Watermarks into Deep Neural Networks",
+        authors="Y. Uchida, Y. Nagai, S. Sakazawa, S. Satoh",
+        year=2017,
+        link="https://arxiv.org/abs/1701.04082",
+        code="https://github.com/yu4u/dnn-watermark",
+    ),
+    carrier="weights",
+    access="white-box",
+    payload="multi-bit",
+    stand_alone=True,
+    extensions=(
+        "uniformly random payload instead of all ones",
+        "two-sided binomial p-value; a projection of exactly 0 is an erasure",
+    ),
+    tiny={"bits": 16, "strength": 0.1},
+)
+
+
+class KeyParams(Params):
+    """What every key of this family has."""
+
+    bits: int = Field(256, ge=1, le=100_000, description="payload length T")
+    layer: str = Field("conv2", description="layer group that carries the mark: conv2, conv3 or conv4")
+
+
+class RegulariserParams(KeyParams):
+    """Embedding while training (Eq. 1 and 4; section 4.1)."""
+
+    strength: float = Field(0.01, ge=0, description="lambda, weight of the embedding loss summed over the bits")
+    decay: bool = Field(False, description="let weight decay act on the embedded tensor too")
+
+
+class PosthocParams(KeyParams):
+    """Embedding without training (Eq. 6)."""
+
+    strength: float = Field(10.0, ge=0, description="lambda, weight of the embedding loss averaged over the bits")
+
+
+def mean_filter(model: nn.Module, layer: str) -> Tensor:
+    """The mean w over the filters (dim 0 of O x I x kH x kW) of the layer called `layer`: M, float32.
+
+    Raises:
+        AttributeError: the model has no such layer, or the layer has no weight.
+    """
+    weight = model.get_submodule(layer).weight
+    if not isinstance(weight, Tensor):
+        raise AttributeError(f"Expected {layer!r} to have a weight tensor, but got {type(weight).__name__}.")
+    return weight.float().mean(0).flatten()
+
+
+def read(model: nn.Module, key: Key) -> Tensor | None:
+    """The projections y = X w, T float64 on the CPU; None if the layer is gone or no longer fits the key.
+
+    What is not finite carries no bit: it reads as 0, an erasure.
+    """
+    projection = key.tensors["projection"]
+    try:
+        w = mean_filter(model, str(key.values["layer"])).detach()
+    except AttributeError:
+        return None
+    if len(w) != projection.shape[1]:
+        return None
+    y = projection.cpu().double() @ w.cpu().double()
+    return y.nan_to_num(0.0, 0.0, 0.0).clamp(-1e29, 1e29)
+
+
+def solve(w0: np.ndarray, projection: np.ndarray, payload: np.ndarray, strength: float) -> np.ndarray:
+    """The w that minimises ||w - w0||^2 / 2 + strength * mean BCE(X w, b) (Eq. 6), by L-BFGS in float64."""
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    def objective(w: np.ndarray) -> tuple[float, np.ndarray]:
+        y = projection @ w
+        loss = np.mean(np.logaddexp(0.0, y) - payload * y)
+        gradient = projection.T @ (expit(y) - payload) / len(y)
+        return float(np.sum((w - w0) ** 2) / 2 + strength * loss), w - w0 + strength * gradient
+
+    limits = {"maxiter": 5000, "maxfun": 10_000, "ftol": 1e-14, "gtol": 1e-8}
+    return minimize(objective, w0, jac=True, method="L-BFGS-B", options=limits).x
+
+
+class _Uchida(Scheme):
+    """Key, verification and capacity; how the mark gets into the weights is left to the subclasses."""
+
+    @abstractmethod
+    def rows(self, dimension: int, generator: torch.Generator) -> Tensor:
+        """The projection X: T x M float32, one row a bit (section 3.3)."""
+
+    def most_bits(self, dimension: int) -> int:
+        """Cover (1965): up to 2 M random rows can be given any signs, with high probability."""
+        return 2 * dimension
+
+    def keygen(self, host: Host, rng: Rng) -> Key:
+        """Draw the projection and a uniformly random payload from streams of their own."""
+        layer = host.layer(self.params.layer)
+        projection = self.rows(len(mean_filter(host.model(), layer)), rng.torch("projection"))
+        payload = torch.randint(2, (self.params.bits,), dtype=torch.uint8, generator=rng.torch("payload"))
+        return Key({"projection": projection, "payload": payload}, {"layer": layer}).to(host.device)
+
+    def verify(self, suspect: Suspect, key: Key) -> Verdict:
+        """Read the bits (Eq. 2 and 3): 1 if the projection is above 0, 0 below, `?` where it is exactly 0.
+
+        The statistic is |1 - 2 BER|: 1 if all bits are right or all are inverted, 0 at chance.
+        """
+        y = read(suspect.model, key)
+        if y is None:
+            return Verdict(statistic=0.0, p_value=1.0, ber=0.5, details={"unreadable": True})
+        bits = key.tensors["payload"].cpu().double()
+        margins = (2 * bits - 1) * y
+        erased, errors = int((y == 0).sum()), int((margins < 0).sum())
+        ber = (errors + erased / 2) / len(bits)
+        return Verdict(
+            statistic=abs(1 - 2 * ber),
+            p_value=bits_p_value(errors, len(bits) - erased),
+            ber=ber,
+            payload="".join("0?1"[int(sign) + 1] for sign in y.sign().tolist()),
+            details={
+                "embedding_loss": F.binary_cross_entropy_with_logits(y, bits).item(),
+                "margin_mean": margins.mean().item(),
+                "erased_bits": erased,
+            },
+        )
+
+    def capacity(self, host: Host) -> Capacity:
+        """T bits, of at most 2 M (`direct`: M, `diff`: M / 2) for a mean filter of M weights."""
+        dimension = len(mean_filter(host.model(), host.layer(self.params.layer)))
+        return Capacity(self.params.bits, limit=self.most_bits(dimension))
+
+    def _disjoint(self, count: int, dimension: int, generator: torch.Generator) -> Tensor:
+        """`count` positions for each bit, no position used twice: T x count."""
+        bits, most = self.params.bits, self.most_bits(dimension)
+        if bits > most:
+            raise ValueError(
+                f"Expected at most {most} bits for a mean filter of {dimension} weights, but got {bits}: lower "
+                f"--set {self.card.name}.bits={most} or choose a wider layer with --set {self.card.name}.layer=conv4."
+            )
+        return torch.randperm(dimension, generator=generator)[: bits * count].view(bits, count)
+
+
+class _Regularised(_Uchida):
+    """Embedding by a parameter regulariser while the network is trained (section 3.2)."""
+
+    Params = RegulariserParams
+
+    def embedding_loss(self, model: nn.Module, key: Key) -> Tensor:
+        """Eq. 1 and 4: lambda times the SUM over bits of the cross-entropy of sigmoid(X w)."""
+        w = mean_filter(model, str(key.values["layer"]))
+        projection, payload = (key.tensors[name].to(w.device) for name in ("projection", "payload"))
+        # A bfloat16 product is coarser than the margins that the mark lives on.
+        with torch.autocast(w.device.type, enabled=False):
+            loss = F.binary_cross_entropy_with_logits(projection @ w, payload.float(), reduction="sum")
+        return self.params.strength * loss
+
+    def undecayed(self, key: Key) -> tuple[str, ...]:
+        """The embedded tensor, unless `decay` is set."""
+        return () if self.params.decay else (f"{key.values['layer']}.weight",)
+
+
+class UchidaRandom(_Regularised):
+    """Every bit is spread over the whole mean filter: the paper's choice."""
+
+    card = _CARD
+
+    def rows(self, dimension: int, generator: torch.Generator) -> Tensor:
+        """Every element from N(0, 1); T may exceed M."""
+        return torch.randn(self.params.bits, dimension, generator=generator)
+
+
+class UchidaDirect(_Regularised):
+    """Every bit is the sign of one weight of the mean filter."""
+
+    card = replace(_CARD, name="uchida-direct", title="Uchida et al., direct key", tiny={"bits": 16, "strength": 1.0})
+
+    def most_bits(self, dimension: int) -> int:
+        """One weight a bit."""
+        return dimension
+
+    def rows(self, dimension: int, generator: torch.Generator) -> Tensor:
+        """One 1 a row, no two in a column."""
+        return torch.zeros(self.params.bits, dimension).scatter_(1, self._disjoint(1, dimension, generator), 1.0)
+
+
+class UchidaDiff(_Regularised):
+    """Every bit is the sign of the difference between two weights of the mean filter."""
+
+    card = replace(_CARD, name="uchida-diff", title="Uchida et al., diff key", tiny={"bits": 16, "strength": 1.0})
+
+    def most_bits(self, dimension: int) -> int:
+        """Two weights a bit."""
+        return dimension // 2
+
+    def rows(self, dimension: int, generator: torch.Generator) -> Tensor:
+        """One +1 and one -1 a row, no two entries in a column."""
+        signs = torch.tensor([1.0, -1.0]).expand(self.params.bits, 2)
+        return torch.zeros(self.params.bits, dimension).scatter_(1, self._disjoint(2, dimension, generator), signs)
+
+
+class UchidaPosthoc(_Uchida):
+    """Embedding into a trained network without training it: the paper's counterexample (Eq. 6, Table 7)."""
+
+    card = replace(
+        _CARD,
+        name="uchida-posthoc",
+        title="Uchida et al., without training",
+        situations=("post-hoc",),
+        extensions=(
+            *_CARD.extensions,
+            "the change of the mean filter is added to every filter (minimum norm); the paper does not say how",
+            "lambda 10 by default: the smallest that the paper reports with BER 0",
+        ),
+        tiny={"bits": 16},
+    )
+    Params = PosthocParams
+
+    def rows(self, dimension: int, generator: torch.Generator) -> Tensor:
+        """As in `uchida-random`."""
+        return torch.randn(self.params.bits, dimension, generator=generator)
+
+    def mark_model(self, model: nn.Module, key: Key, host: Host) -> nn.Module:
+        """Move the mean filter to the minimiser of Eq. 6, in place."""
+        layer = str(key.values["layer"])
+        projection, payload = (key.tensors[name].cpu().double().numpy() for name in ("projection", "payload"))
+        w0 = mean_filter(model, layer).detach().cpu().double().numpy()
+        change = torch.from_numpy(solve(w0, projection, payload, self.params.strength) - w0)
+        weight = model.get_parameter(f"{layer}.weight").detach()
+        weight.add_(change.view(weight.shape[1:]).to(weight))
+        return model
