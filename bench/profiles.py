@@ -19,7 +19,7 @@ class Profile:
     Attributes:
         ranked: whether its results may be ranked on the leaderboard.
         archs, dataset, situation, seeds: what is run when the command line does not say.
-        owner, adversary, heldout: images of each part of the split; None for all there are.
+        owner, adversary, heldout: images of each part of the split; None for the data set's own division.
         widths: width multiplier per architecture; 1 where it is missing.
         host: recipe of the clean host per architecture (`*`: the others); used by situation `train` too.
         embed: recipe of fine-tuning and distilling while embedding.
@@ -65,4 +65,111 @@ class Profile:
         return merged
 
 
-PROFILES: dict[str, Profile] = {}
+def _steps(lr: float, batch_size: int, epochs: int, every: int, gamma: float) -> Recipe:
+    """SGD whose learning rate is multiplied by `gamma` every so many epochs, as DeepStamp's code trains."""
+    milestones = tuple(epoch / epochs for epoch in range(every, epochs, every))
+    return Recipe(epochs, lr, batch_size, nesterov=False, schedule="step", milestones=milestones, gamma=gamma)
+
+
+SMOKE = Profile(
+    name="smoke",
+    title="Does it run? Seconds on one core",
+    ranked=False,
+    archs=("wrn",),
+    dataset="digits-m",
+    situation="fine-tune",
+    seeds=1,
+    owner=600,
+    adversary=200,
+    heldout=200,
+    host={"*": Recipe(2, 0.1, 32), "alexnet": Recipe(2, 0.001, 32, "adam")},
+    embed={"*": Recipe(1, 0.1, 32), "alexnet": Recipe(1, 0.001, 32, "adam")},
+    widths={"wrn": 0.125, "vgg16": 0.125, "resnet50": 0.0625, "alexnet": 0.25},
+    params={"uchida-*": {"bits": 32}},
+    null_keys=20,
+    attacked_null_keys=5,
+)
+
+QUICK = Profile(
+    name="quick",
+    title="A demonstration: minutes on two cores, narrow networks, the embedded digits",
+    ranked=False,
+    archs=("wrn",),
+    dataset="digits-m",
+    situation="fine-tune",
+    seeds=1,
+    owner=None,
+    adversary=None,
+    heldout=None,
+    host={
+        "*": Recipe(6, 0.1, 64),
+        "vgg16": Recipe(6, 0.05, 64),
+        "resnet50": Recipe(6, 0.05, 64),
+        "alexnet": Recipe(8, 0.001, 64, "adam"),
+    },
+    embed={
+        "*": Recipe(2, 0.1, 64),
+        "vgg16": Recipe(2, 0.05, 64),
+        "resnet50": Recipe(2, 0.05, 64),
+        "alexnet": Recipe(3, 0.001, 64, "adam"),
+    },
+    widths={"wrn": 0.25, "vgg16": 0.25, "resnet50": 0.125, "alexnet": 0.5},
+    # A key of `diff` needs two entries of the mean filter a bit, and the narrowest mean filter has 144.
+    params={"uchida-*": {"bits": 64}},
+)
+
+SMALL = Profile(
+    name="small",
+    title="A fifth of CIFAR-10 and the full network, on a CPU",
+    ranked=True,
+    archs=("wrn",),
+    dataset="cifar10",
+    situation="fine-tune",
+    seeds=1,
+    owner=10_000,
+    adversary=5_000,
+    heldout=2_000,
+    host={"*": Recipe(12, 0.1, 64), "alexnet": Recipe(20, 0.001, 64, "adam")},
+    embed={"*": Recipe(3, 0.1, 64), "alexnet": Recipe(5, 0.001, 64, "adam")},
+)
+
+STANDARD = Profile(
+    name="standard",
+    title="The full data set, a modern schedule, one GPU",
+    ranked=True,
+    archs=("wrn", "alexnet", "vgg16", "resnet50"),
+    dataset="cifar10",
+    situation="train",
+    seeds=5,
+    owner=None,
+    adversary=None,
+    heldout=None,
+    host={"*": Recipe(30, 0.1), "wrn": Recipe(30, 0.2), "alexnet": Recipe(30, 0.001, optimizer="adam")},
+    embed={"*": Recipe(10, 0.1), "wrn": Recipe(10, 0.2), "alexnet": Recipe(10, 0.001, optimizer="adam")},
+)
+
+# Uchida et al. 2017, section 4.1. Embedding by fine-tuning is a second full training (their footnote 5).
+_UCHIDA = Recipe(200, 0.1, 64, schedule="step", milestones=(0.3, 0.6, 0.8), gamma=0.2)
+# Hong et al. 2019, the authors' code for clean images; on marked ones they chose `gamma` for each case.
+_DEEPSTAMP = {
+    "alexnet": _steps(0.01, 128, 300, every=10, gamma=0.95),
+    "vgg16": _steps(0.1, 128, 300, every=100, gamma=0.1),
+    "resnet50": _steps(0.1, 128, 300, every=100, gamma=0.1),
+}
+
+PAPER = Profile(
+    name="paper",
+    title="The papers' own hyper-parameters",
+    ranked=True,
+    archs=("wrn", "alexnet", "vgg16", "resnet50"),
+    dataset="cifar10",
+    situation="train",
+    seeds=5,
+    owner=50_000,
+    adversary=None,
+    heldout=None,
+    host={"*": _UCHIDA, "wrn": _UCHIDA, **_DEEPSTAMP},
+    embed={"*": _UCHIDA, "wrn": _UCHIDA, **_DEEPSTAMP},
+)
+
+PROFILES: dict[str, Profile] = {profile.name: profile for profile in (SMOKE, QUICK, SMALL, STANDARD, PAPER)}

@@ -63,8 +63,8 @@ def default_uri(run_dir: Path) -> str:
         ValueError: the path holds a character that no SQLite URI can say.
     """
     path = (run_dir.expanduser().resolve() / "mlflow.db").as_posix()
-    if "?" in path:
-        raise ValueError(f"Expected a run directory without '?', but got {path}: MLflow cannot open a store there.")
+    if "?" in path or "%" in path:
+        raise ValueError(f"Expected a run directory without '?' or '%', but got {path}: rename it for MLflow's sake.")
     return f"sqlite:///{path}"
 
 
@@ -530,13 +530,13 @@ def _draw_curve(record: Record, path: Path) -> None:
     inches = 1.4 + 1.8 * len(draw)
     figure = Figure(figsize=(7.0, inches), dpi=100)
     # Margins by hand: a layout engine draws everything twice, and the figure is most of what a run costs.
-    grid = {"left": 0.1, "right": 0.975, "top": 1 - 0.85 / inches, "bottom": 0.5 / inches, "hspace": 0.12}
+    grid = {"left": 0.115, "right": 0.975, "top": 1 - 0.85 / inches, "bottom": 0.5 / inches, "hspace": 0.12}
     axes = figure.subplots(len(draw), 1, sharex=True, squeeze=False, gridspec_kw=grid)[:, 0]
     for axis, panel in zip(axes, draw, strict=True):
         panel(axis, record)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.yaxis.set_label_coords(-0.065, 0.5)
+        axis.yaxis.set_label_coords(-0.085, 0.5)
     _set_strength_axis(axes[-1], record)
     cell = record.cell
     title = f"{_run_name(record)}\n{cell.dataset}, {cell.situation}, profile {cell.profile}"
@@ -555,7 +555,9 @@ def _draw_accuracy(axis: Any, record: Record) -> None:
         ("claim fails", "X", RED, [i for i, share in enumerate(shares) if share is not None and share < 0.5]),
     ):
         if rows:
-            axis.scatter([x[i] for i in rows], [y[i] for i in rows], 55, color, marker, label=label, zorder=3)
+            axis.scatter(
+                [x[i] for i in rows], [y[i] for i in rows], s=55, c=color, marker=marker, label=label, zorder=3
+            )
     if record.clean_accuracy is not None:
         axis.axhline(100 * record.clean_accuracy, color=GREY, linestyle="--", linewidth=1.1, label="clean host")
     axis.set_ylabel("test accuracy (%)")

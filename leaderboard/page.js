@@ -16,106 +16,264 @@ function make(tag, attributes = {}, ...children) {
 }
 const sub = (text, extra = "") => make("span", { class: "sub " + extra }, text);
 const known = (value) => value !== null && value !== undefined;
-const fixed = (value, digits) => (known(value) ? value.toFixed(digits).replace(/^-(?=0(\.0*)?$)/, "").replace("-", "−") : MISSING);
+const fixed = (value, digits) =>
+  known(value)
+    ? value
+        .toFixed(digits)
+        .replace(/^-(?=0(\.0*)?$)/, "")
+        .replace("-", "−")
+    : MISSING;
 const percent = (value, digits = 1) => fixed(known(value) ? 100 * value : null, digits);
-const range = (low, high, digits) => (known(low) ? `[${fixed(low, digits)}, ${fixed(high, digits)}]` : MISSING);
 const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
-const pValue = (p) => (!known(p) ? MISSING : p === 0 ? "0" : p >= 0.001 ? p.toFixed(3) : p.toExponential(0).replace("-", "−"));
+const pValue = (p) =>
+  !known(p) ? MISSING : p === 0 ? "0" : p >= 0.001 ? p.toFixed(3) : p.toExponential(0).replace("-", "−");
 const of = (count) => `${count.hits} of ${count.trials}`;
-const wilson = (count) => `${of(count)} = ${percent(count.hits / count.trials)} %, 95 % Wilson interval ${range(100 * count.low, 100 * count.high, 1)} %`;
-const mean = (found, digits, unit) => `mean ${fixed(found.mean, digits)}${unit}, 95 % t interval ${range(found.low, found.high, digits)}; each seed: ${found.values.map((v) => fixed(v, digits)).join(", ")}`;
+const wilson = (count) =>
+  `${of(count)} = ${percent(count.hits / count.trials)} % (Wilson ${percent(count.low)} to ${percent(count.high)} %)`;
+const mean = (found, digits, unit) =>
+  [
+    `${fixed(found.mean, digits)}${unit} (Student-t `,
+    known(found.low) ? `${fixed(found.low, digits)} to ${fixed(found.high, digits)}` : MISSING,
+    `); seeds ${found.values.map((value) => fixed(value, digits)).join(", ")}`,
+  ].join("");
+const bounds = (found) => found.values.map(([pp, more]) => (more ? "> " : "") + fixed(pp, 1)).join(", ");
 const units = (row) => (row.owners > 1 ? "claims" : "seeds");
 
 // ---- columns ----------------------------------------------------------------------------------------------------
 const hardness = (row) => (state.attack ? (row.attacks[state.attack] || {}).survival : row.robustness) || null;
 const removal = (row) => (state.attack ? (row.attacks[state.attack] || {}).removal : row.removal) || null;
 const rate = (count) => (count ? count.hits / count.trials : null);
-const text = (id, label) => ({ id, label, value: (row) => row[id], cell: (row) => ({ parts: [row[id] ?? MISSING], kind: "tag" }) });
+const text = (id, label) => ({
+  id,
+  label,
+  value: (row) => row[id],
+  cell: (row) => ({ parts: [row[id] ?? MISSING], kind: "tag" }),
+});
 
 function stateCell(count, lines, tip) {
   if (!count) return { parts: [MISSING], kind: "num missing", tip };
   const kind = count.hits === count.trials ? "all" : count.hits === 0 ? "none" : "some";
   const glyph = { all: "● ", some: "◐ ", none: "○ " }[kind];
-  return { parts: [make("span", { class: "pill" }, glyph + of(count)), ...lines.map((line) => sub(line))], kind: "num state " + kind, tip };
+  return {
+    parts: [make("span", { class: "pill" }, glyph + of(count)), ...lines.map((line) => sub(line))],
+    kind: "num state " + kind,
+    tip,
+  };
 }
 
 function schemeCell(row) {
   const badges = [];
-  for (const [status, word] of [["failed", "failed"], ["not applicable", "n/a"]]) {
+  for (const [status, word] of [
+    ["failed", "failed"],
+    ["not applicable", "n/a"],
+  ]) {
     const found = row.problems.filter((problem) => problem.status === status);
     const cells = found.reduce((sum, problem) => sum + problem.seeds.length, 0);
     const why = found.map((p) => `${p.attack}: ${p.reason}`).join("\n");
-    if (cells) badges.push(make("span", { class: `badge ${status === "failed" ? "fail" : ""}`, title: why }, `${plural(cells, "cell")} ${word}`));
+    if (cells)
+      badges.push(
+        make(
+          "span",
+          { class: `badge ${status === "failed" ? "fail" : ""}`, title: why },
+          `${plural(cells, "cell")} ${word}`,
+        ),
+        " ",
+      );
   }
   if (row.warnings.length) badges.push(make("span", { class: "badge warn", title: row.warnings.join("\n") }, "mixed"));
   if (row.fpr !== 0.01) badges.push(make("span", { class: "badge warn" }, `FPR ${percent(row.fpr, 2)} %`));
-  const tags = [row.carrier, row.access, row.arch, row.dataset, row.situation, plural(row.seeds.length, "seed")].map((t) => t ?? MISSING);
-  const button = make("button", { type: "button", class: "name", "aria-expanded": String(state.row === row.id) }, row.scheme);
-  return { parts: [button, row.variant ? sub(row.variant, "wrap") : null, sub(tags.join(" · "), "only-narrow"), ...badges], kind: "wide" };
+  const tags = [row.carrier, row.access, row.arch, row.dataset, row.situation, plural(row.seeds.length, "seed")].map(
+    (t) => t ?? MISSING,
+  );
+  const button = make(
+    "button",
+    { type: "button", class: "name", "aria-expanded": String(state.row === row.id) },
+    row.scheme,
+  );
+  return {
+    parts: [
+      button,
+      row.variant ? sub(row.variant, "wrap") : null,
+      sub(tags.join(" · "), "only-narrow"),
+      badges.length ? make("span", { class: "badges" }, ...badges) : null,
+    ],
+    kind: "wide",
+  };
 }
 
 function robustnessCell(row) {
   const found = hardness(row);
   const one = state.attack && row.attacks[state.attack];
-  if (one && one.status !== "ok") return { parts: [one.status === "failed" ? "✕ failed" : "n/a"], kind: "num missing", tip: reasons(row, one.name) };
-  const lines = found && !state.attack ? [`mean ${percent(found.mean, 0)} %, ${plural(found.attacks.length, "attack")}`] : [];
+  if (one && one.status !== "ok") {
+    const word = one.status === "failed" ? "✕ failed" : "n/a";
+    return { parts: [word], kind: "num missing", tip: reasons(row, one.name) };
+  }
+  const lines = found && !state.attack ? [`mean ${percent(found.mean, 0)} %`] : [];
+  if (lines.length && found.attacks.length < judged().length)
+    lines.push(`${found.attacks.length} of ${judged().length} attacks`);
   const failed = state.attack ? 0 : Object.values(row.attacks).filter((attack) => attack.status === "failed").length;
   if (failed) lines.push(`${plural(failed, "attack")} failed`);
   if (found && found.undecided) lines.push(`${found.undecided} undecided`);
-  return stateCell(found, lines, found ? `survives ${wilson(found)}` : "no attack of this row has been judged");
+  return stateCell(
+    found,
+    lines,
+    found
+      ? `survives ${wilson(found)}${state.attack ? "" : `, under ${found.attacks.join(", ")}`}`
+      : "no attack of this row has been judged",
+  );
 }
 
 function removalCell(row) {
   const found = removal(row);
   if (!found) return { parts: [MISSING], kind: "num missing" };
-  const each = found.values.map(([pp, more]) => (more ? "> " : "") + fixed(pp, 1)).join(", ");
-  return { parts: [(found.more ? "> " : "") + fixed(found.pp, 1)], kind: "num", tip: `each of the ${units(row)}: ${each} points` };
+  return {
+    parts: [(found.more ? "> " : "") + fixed(found.pp, 1)],
+    kind: "num",
+    tip: `each of the ${units(row)}: ${bounds(found)} points`,
+  };
 }
 
 function securityCell(row) {
   const count = row.security && row.security.clean;
   if (!count) return { parts: [MISSING], kind: "num missing" };
   const over = count.low > row.fpr;
-  const parts = [make("span", { class: over ? "over" : "" }, `${over ? "▲ " : ""}${count.hits}/${count.trials}`), sub(`${percent(count.low)}–${percent(count.high)} %`)];
+  const parts = [
+    make("span", { class: over ? "over" : "" }, `${over ? "▲ " : ""}${count.hits}/${count.trials}`),
+    sub(`${percent(count.low)}–${percent(count.high)} %`),
+  ];
   return { parts, kind: "num", tip: securityText(row).join("\n") };
 }
 
 function meanCell(found, digits, suffix) {
   if (!found) return { parts: [MISSING], kind: "num missing" };
   const half = known(found.low) ? fixed((found.high - found.low) / 2, digits) : MISSING;
-  return { parts: [fixed(found.mean, digits) + suffix, sub(`± ${half}`)], kind: "num", tip: mean(found, digits, suffix) };
+  return {
+    parts: [fixed(found.mean, digits) + suffix, sub(`± ${half}`)],
+    kind: "num",
+    tip: mean(found, digits, suffix),
+  };
 }
 
 const COLUMNS = [
   { id: "scheme", label: "Scheme", value: (row) => row.scheme, cell: schemeCell },
-  text("carrier", "Carrier"), text("access", "Access"), text("arch", "Arch"), text("dataset", "Data set"), text("situation", "Situation"),
-  { id: "seeds", label: "Seeds", number: true, value: (row) => row.seeds.length, cell: (row) => ({ parts: [row.seeds.length], kind: "num tag" }) },
-  { id: "fidelity", label: "Fidelity", unit: "pp", number: true, value: (row) => row.fidelity && row.fidelity.mean, cell: (row) => meanCell(row.fidelity, 2, "") },
-  { id: "effectiveness", label: "Effective", unit: "detected", number: true, value: (row) => rate(row.effectiveness), cell: (row) => stateCell(row.effectiveness, [], row.effectiveness && `detected ${wilson(row.effectiveness)}`) },
-  { id: "evidence", label: "Evidence", unit: "p-value", number: true, up: true, value: (row) => row.evidence.p_value,
-    cell: (row) => ({ parts: [pValue(row.evidence.p_value), known(row.evidence.ber) ? sub(`BER ${percent(row.evidence.ber)} %`) : null], kind: "num" }) },
-  { id: "robustness", label: "Robustness", unit: "survives", number: true, value: (row) => rate(hardness(row)), cell: robustnessCell },
-  { id: "removal", label: "Removal cost", unit: "pp", number: true, value: (row) => removal(row) && removal(row).pp + (removal(row).more ? 1e-6 : 0), cell: removalCell },
-  { id: "security", label: "False claims", unit: "fresh keys", number: true, up: true, value: (row) => row.security && rate(row.security.clean), cell: securityCell },
-  { id: "embedding", label: "Embedding", unit: "× training", number: true, up: true, value: (row) => row.embed_ratio && row.embed_ratio.mean, cell: (row) => meanCell(row.embed_ratio, 2, "×") },
+  text("carrier", "Carrier"),
+  text("access", "Access"),
+  text("arch", "Arch"),
+  text("dataset", "Data set"),
+  text("situation", "Situation"),
+  {
+    id: "seeds",
+    label: "Seeds",
+    number: true,
+    value: (row) => row.seeds.length,
+    cell: (row) => ({ parts: [row.seeds.length], kind: "num tag" }),
+  },
+  {
+    id: "fidelity",
+    label: "Fidelity",
+    unit: "pp",
+    number: true,
+    value: (row) => row.fidelity && row.fidelity.mean,
+    cell: (row) => meanCell(row.fidelity, 2, ""),
+  },
+  {
+    id: "effectiveness",
+    label: "Effective",
+    unit: "detected",
+    number: true,
+    value: (row) => rate(row.effectiveness),
+    cell: (row) => stateCell(row.effectiveness, [], row.effectiveness && `detected ${wilson(row.effectiveness)}`),
+  },
+  {
+    id: "evidence",
+    label: "Evidence",
+    unit: "p-value",
+    number: true,
+    up: true,
+    value: (row) => row.evidence.p_value,
+    cell: (row) => ({
+      parts: [pValue(row.evidence.p_value), known(row.evidence.ber) ? sub(`BER ${percent(row.evidence.ber)} %`) : null],
+      kind: "num",
+    }),
+  },
+  {
+    id: "robustness",
+    label: "Robustness",
+    unit: "survives",
+    number: true,
+    value: (row) => rate(hardness(row)),
+    cell: robustnessCell,
+  },
+  {
+    id: "removal",
+    label: "Removal",
+    unit: "pp",
+    number: true,
+    value: (row) => removal(row) && removal(row).pp + (removal(row).more ? 1e-6 : 0),
+    cell: removalCell,
+  },
+  {
+    id: "security",
+    label: "False claims",
+    unit: "fresh keys",
+    number: true,
+    up: true,
+    value: (row) => row.security && rate(row.security.clean),
+    cell: securityCell,
+  },
+  {
+    id: "embedding",
+    label: "Embedding",
+    unit: "× training",
+    number: true,
+    up: true,
+    value: (row) => row.embed_ratio && row.embed_ratio.mean,
+    cell: (row) => meanCell(row.embed_ratio, 2, "×"),
+  },
 ];
 const natural = (column) => (column.number && !column.up ? "down" : "up");
 const METRICS = COLUMNS.findIndex((column) => column.id === "fidelity");
-const reasons = (row, attack) => row.problems.filter((p) => !attack || p.attack === attack).map((p) => `${p.attack}: ${p.status}: ${p.reason}`).join("\n");
+const reasons = (row, attack) =>
+  row.problems
+    .filter((p) => !attack || p.attack === attack)
+    .map((p) => `${p.attack}: ${p.status}: ${p.reason}`)
+    .join("\n");
 const shown = () => COLUMNS.filter((column) => column.id !== "dataset" || !state.dataset);
 
 // ---- state, which lives in the URL ------------------------------------------------------------------------------
-const defaults = { profile: "", dataset: "", carrier: "", access: "", arch: "", attack: "", q: "", sort: "robustness", order: "down", row: "", curves: "" };
+const defaults = {
+  profile: "",
+  dataset: "",
+  carrier: "",
+  access: "",
+  arch: "",
+  attack: "",
+  q: "",
+  sort: "robustness",
+  order: "down",
+  row: "",
+  curves: "",
+};
 let state = { ...defaults };
 const place = (name) => (PROFILES.includes(name) ? PROFILES.indexOf(name) : PROFILES.length);
-const profiles = [...new Set(data.rows.map((row) => row.profile))].sort((a, b) => place(a) - place(b) || a.localeCompare(b));
+const profiles = [...new Set(data.rows.map((row) => row.profile))].sort(
+  (a, b) => place(a) - place(b) || a.localeCompare(b),
+);
 const inProfile = () => data.rows.filter((row) => row.profile === state.profile);
 const attacksOf = (found) => [...new Set(found.flatMap((row) => Object.keys(row.attacks)))].sort();
-const drawn = (found) => attacksOf(found).filter((attack) => found.some((row) => row.attacks[attack] && row.attacks[attack].curves.length));
+const judged = () => [...new Set(inProfile().flatMap((row) => (row.robustness ? row.robustness.attacks : [])))].sort();
+const drawn = (found) =>
+  attacksOf(found).filter((attack) => found.some((row) => row.attacks[attack] && row.attacks[attack].curves.length));
 
 function options(name) {
   if (name === "attack") return attacksOf(inProfile());
-  return [...new Set(inProfile().map((row) => row[name]).filter(known))].sort();
+  return [
+    ...new Set(
+      inProfile()
+        .map((row) => row[name])
+        .filter(known),
+    ),
+  ].sort();
 }
 
 function settle() {
@@ -123,7 +281,9 @@ function settle() {
   for (const name of FILTERS) if (!options(name).includes(state[name])) state[name] = "";
   if (!COLUMNS.some((column) => column.id === state.sort)) state.sort = defaults.sort;
   if (!inProfile().some((row) => row.id === state.row)) state.row = "";
-  if (!drawn(inProfile()).includes(state.curves)) state.curves = state.attack && drawn(inProfile()).includes(state.attack) ? state.attack : drawn(inProfile())[0] || "";
+  if (!drawn(inProfile()).includes(state.curves))
+    state.curves =
+      state.attack && drawn(inProfile()).includes(state.attack) ? state.attack : drawn(inProfile())[0] || "";
 }
 
 function readHash() {
@@ -146,11 +306,30 @@ function change(update) {
 }
 
 // ---- table ------------------------------------------------------------------------------------------------------
-const haystack = (row) => [row.scheme, row.variant, row.carrier, row.access, row.arch, row.dataset, row.situation, ...Object.keys(row.attacks), ...Object.entries(row.params).map((pair) => pair.join("=")), reasons(row)].join(" ").toLowerCase();
+const haystack = (row) =>
+  [
+    row.scheme,
+    row.variant,
+    row.carrier,
+    row.access,
+    row.arch,
+    row.dataset,
+    row.situation,
+    ...Object.keys(row.attacks),
+    ...Object.entries(row.params).map((pair) => pair.join("=")),
+    reasons(row),
+  ]
+    .join(" ")
+    .toLowerCase();
 
 function visible() {
   const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
-  const found = inProfile().filter((row) => FILTERS.every((name) => !state[name] || (name === "attack" ? row.attacks[state.attack] : row[name] === state[name])) && words.every((word) => haystack(row).includes(word)));
+  const found = inProfile().filter(
+    (row) =>
+      FILTERS.every(
+        (name) => !state[name] || (name === "attack" ? row.attacks[state.attack] : row[name] === state[name]),
+      ) && words.every((word) => haystack(row).includes(word)),
+  );
   const sign = state.order === "down" ? -1 : 1;
   const column = COLUMNS.find((each) => each.id === state.sort);
   const cost = COLUMNS.find((each) => each.id === "removal");
@@ -159,7 +338,13 @@ function visible() {
     if (!known(x) || !known(y)) return known(y) - known(x);
     return direction * (by.number ? x - y : x.localeCompare(y));
   };
-  return found.sort((a, b) => compare(a, b, column, sign) || (state.sort === "robustness" && compare(a, b, cost, sign)) || a.scheme.localeCompare(b.scheme) || a.id.localeCompare(b.id));
+  return found.sort(
+    (a, b) =>
+      compare(a, b, column, sign) ||
+      (state.sort === "robustness" && compare(a, b, cost, sign)) ||
+      a.scheme.localeCompare(b.scheme) ||
+      a.id.localeCompare(b.id),
+  );
 }
 
 function header() {
@@ -167,21 +352,51 @@ function header() {
     const active = state.sort === column.id;
     const order = active ? (state.order === "up" ? "down" : "up") : natural(column);
     const button = make("button", { type: "button", "data-sort": column.id }, column.label);
-    button.addEventListener("click", () => { change({ sort: column.id, order }); document.querySelector(`[data-sort="${column.id}"]`).focus(); });
+    button.addEventListener("click", () => {
+      change({ sort: column.id, order });
+      document.querySelector(`[data-sort="${column.id}"]`).focus();
+    });
     const sorted = active ? (state.order === "up" ? "ascending" : "descending") : null;
-    return make("th", { scope: "col", role: "columnheader", class: column.number ? "num" : "", "aria-sort": sorted }, button, column.unit ? sub(column.unit) : null);
+    return make(
+      "th",
+      { scope: "col", role: "columnheader", class: column.number ? "num" : "", "aria-sort": sorted },
+      button,
+      column.unit ? sub(column.unit) : null,
+    );
   });
   return make("tr", { role: "row" }, ...cells);
 }
 
 function tableRow(row) {
   const idle = row.status !== "ok";
-  const cells = shown().filter((column) => !idle || COLUMNS.indexOf(column) < METRICS).map((column) => {
-    const { parts, kind, tip } = column.cell(row);
-    return make("td", { role: "cell", class: kind, title: tip || null, "data-label": column.label + (column.unit ? `, ${column.unit}` : "") }, ...parts);
-  });
-  if (idle) cells.push(make("td", { role: "cell", class: `why wide ${row.status}`, colspan: COLUMNS.length - METRICS, title: reasons(row) }, `${row.status === "failed" ? "✕ failed" : "– not applicable"}: ${row.problems[0].reason}`));
-  const element = make("tr", { role: "row", class: "row" + (state.row === row.id ? " open" : ""), "data-id": row.id }, ...cells);
+  const cells = shown()
+    .filter((column) => !idle || COLUMNS.indexOf(column) < METRICS)
+    .map((column) => {
+      const { parts, kind, tip } = column.cell(row);
+      return make(
+        "td",
+        {
+          role: "cell",
+          class: kind,
+          title: tip || null,
+          "data-label": column.label + (column.unit ? `, ${column.unit}` : ""),
+        },
+        ...parts,
+      );
+    });
+  if (idle)
+    cells.push(
+      make(
+        "td",
+        { role: "cell", class: `why wide ${row.status}`, colspan: COLUMNS.length - METRICS, title: reasons(row) },
+        `${row.status === "failed" ? "✕ failed" : "– not applicable"}: ${row.problems[0].reason}`,
+      ),
+    );
+  const element = make(
+    "tr",
+    { role: "row", class: "row" + (state.row === row.id ? " open" : ""), "data-id": row.id },
+    ...cells,
+  );
   element.addEventListener("click", () => {
     if (String(getSelection())) return;
     change({ row: state.row === row.id ? "" : row.id });
@@ -196,46 +411,64 @@ function securityText(row) {
   const { clean, attacked, forged } = row.security || {};
   return [
     clean && `fresh keys accepted on clean hosts: ${wilson(clean)}`,
-    attacked && `on clean hosts after the attacks: ${of(attacked)} = ${percent(attacked.hits / attacked.trials)} %, all rungs together`,
+    attacked &&
+      `after the attacks: ${of(attacked)} = ${percent(attacked.hits / attacked.trials)} %, all rungs together`,
     forged && `forged claims accepted at some rung: ${wilson(forged)}`,
   ].filter(Boolean);
 }
 
 function facts(pairs) {
   const kept = pairs.filter(([, value]) => known(value) && value !== "");
-  return make("dl", { class: "facts" }, ...kept.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+  return make(
+    "dl",
+    { class: "facts" },
+    ...kept.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))),
+  );
 }
 
 const block = (title, ...children) => make("div", { class: "block" }, make("h3", {}, title), ...children);
 
 function numbers(row) {
   const survived = Object.entries(row.attacks).filter(([, attack]) => attack.survival);
-  return block("Numbers", facts([
-    ["Fidelity", row.fidelity && mean(row.fidelity, 2, " pp")],
-    ["Effectiveness", row.effectiveness && wilson(row.effectiveness)],
-    ["Worst case", row.robustness && `${wilson(row.robustness)}${row.robustness.undecided ? `; ${row.robustness.undecided} undecided` : ""}`],
-    ...survived.map(([label, attack]) => [label, `survives ${wilson(attack.survival)}`]),
-    ["Removal cost", row.removal && `${row.removal.values.map(([pp, more]) => (more ? "> " : "") + fixed(pp, 1)).join(", ")} pp, one a claim`],
-    ["False claims", securityText(row).join("; ")],
-    ["Embedding", row.embed_ratio && mean(row.embed_ratio, 2, "×")],
-    ["Parameters", Object.entries(row.params).map((pair) => pair.join(" = ")).join(", ")],
-  ]));
+  return block(
+    "Numbers",
+    facts([
+      ["Fidelity", row.fidelity && mean(row.fidelity, 2, " pp")],
+      ["Effectiveness", row.effectiveness && wilson(row.effectiveness)],
+      ["Worst case", row.robustness && `survives ${wilson(row.robustness)}; ${row.robustness.undecided} undecided`],
+      ...survived.map(([label, attack]) => [`Under ${label}`, `survives ${wilson(attack.survival)}`]),
+      ["Removal cost", row.removal && `${bounds(row.removal)} pp, one for each of the ${units(row)}`],
+      ["False claims", securityText(row).join("; ")],
+      ["Embedding", row.embed_ratio && mean(row.embed_ratio, 2, "×")],
+      [
+        "Parameters",
+        Object.entries(row.params)
+          .map((pair) => pair.join(" = "))
+          .join(", "),
+      ],
+    ]),
+  );
 }
 
 function problems(row) {
   if (!row.problems.length && !row.warnings.length) return null;
-  const items = row.problems.map((p) => make("li", {}, make("b", {}, `${p.attack}, seed ${p.seeds.join(", ")}: ${p.status}`), ` ${MISSING} ${p.reason}`));
+  const items = row.problems.map((p) =>
+    make("li", {}, make("b", {}, `${p.attack}, seed ${p.seeds.join(", ")}: ${p.status}`), ` ${MISSING} ${p.reason}`),
+  );
   items.push(...row.warnings.map((warning) => make("li", {}, make("b", {}, "mixed"), ` ${MISSING} ${warning}`)));
   return block("Cells without numbers, and warnings", make("ul", { class: "reasons" }, ...items));
 }
 
 function commands(row) {
-  return block("Reproduce", ...row.commands.map((command) => {
-    const button = make("button", { type: "button" }, "Copy");
-    const code = make("code", {}, command);
-    button.addEventListener("click", () => copy(code, button));
-    return make("div", { class: "command" }, code, button);
-  }));
+  return block(
+    "Reproduce",
+    ...row.commands.map((command) => {
+      const button = make("button", { type: "button" }, "Copy");
+      const code = make("code", {}, command);
+      button.addEventListener("click", () => copy(code, button));
+      return make("div", { class: "command" }, code, button);
+    }),
+  );
 }
 
 function copy(code, button) {
@@ -248,21 +481,41 @@ function copy(code, button) {
 function provenance(row) {
   const all = row.environments.map((i) => data.environments[i]);
   const distinct = (pick) => [...new Set(all.map(pick).filter(Boolean))].join(" | ");
-  return block("Provenance", facts([
-    ["Revision", distinct((e) => (e.git_revision ? e.git_revision.slice(0, 12) + (e.git_dirty ? " (with uncommitted changes)" : "") : "unknown"))],
-    ["Finished", [...new Set(row.finished)].join(" to ")],
-    ["Device", distinct((e) => `${e.device}, ${plural(e.threads, "thread")}`)],
-    ["Data", distinct((e) => e.data_checksum.slice(0, 24))],
-    ["Harness", distinct((e) => e.bench_version)],
-    ["Python", distinct((e) => e.python)],
-    ["Platform", distinct((e) => e.platform)],
-    ["Packages", distinct((e) => Object.entries(e.packages).map((pair) => pair.join(" ")).join(", "))],
-  ]));
+  return block(
+    "Provenance",
+    facts([
+      [
+        "Revision",
+        distinct((e) =>
+          e.git_revision ? e.git_revision.slice(0, 12) + (e.git_dirty ? " (with uncommitted changes)" : "") : "unknown",
+        ),
+      ],
+      ["Finished", [...new Set(row.finished)].join(" to ")],
+      ["Device", distinct((e) => `${e.device}, ${plural(e.threads, "thread")}`)],
+      ["Data", distinct((e) => e.data_checksum.slice(0, 24))],
+      ["Harness", distinct((e) => e.bench_version)],
+      ["Python", distinct((e) => e.python)],
+      ["Platform", distinct((e) => e.platform)],
+      [
+        "Packages",
+        distinct((e) =>
+          Object.entries(e.packages)
+            .map((pair) => pair.join(" "))
+            .join(", "),
+        ),
+      ],
+    ]),
+  );
 }
 
 function detail(row) {
-  const curves = Object.entries(row.attacks).filter(([, attack]) => attack.curves.length).map(([label, attack]) => block(`${label}: what each seed shows`, make("div", { class: "panels" }, ...attackCharts(row, attack))));
-  const cell = make("td", { role: "cell", colspan: shown().length }, ...curves, problems(row), numbers(row), commands(row), provenance(row));
+  const curves = Object.entries(row.attacks)
+    .filter(([, attack]) => attack.curves.length)
+    .map(([label, attack]) =>
+      block(`${label}: what each seed shows`, make("div", { class: "panels" }, ...attackCharts(row, attack))),
+    );
+  const inner = make("div", { class: "inner" }, ...curves, problems(row), numbers(row), commands(row), provenance(row));
+  const cell = make("td", { role: "cell", colspan: shown().length }, inner);
   return make("tr", { role: "row", class: "detail" }, cell);
 }
 
@@ -271,7 +524,8 @@ function ticks(low, high, wanted = 4) {
   const step = 10 ** Math.floor(Math.log10((high - low) / wanted || 1));
   const size = [1, 2, 2.5, 5, 10].map((m) => m * step).find((s) => (high - low) / s <= wanted + 0.5) || step;
   const found = [];
-  for (let i = Math.ceil(low / size - 1e-9); i * size <= high + size * 1e-9; i++) found.push(+(i * size).toPrecision(10));
+  for (let i = Math.ceil(low / size - 1e-9); i * size <= high + size * 1e-9; i++)
+    found.push(+(i * size).toPrecision(10));
   return found;
 }
 
@@ -280,8 +534,11 @@ function strengths(curves) {
   const all = [...new Set(curves.flatMap((curve) => curve.strength))].sort((a, b) => a - b);
   const positive = all.filter((x) => x > 0);
   const even = positive.length > 2 && positive[positive.length - 1] / positive[0] > 50;
-  const at = (x) => (even ? all.indexOf(x) / Math.max(1, all.length - 1) : (x - all[0]) / (all[all.length - 1] - all[0] || 1));
-  const marks = even ? all.filter((_, i) => i % Math.ceil(all.length / 6) === 0) : ticks(all[0], all[all.length - 1], 5);
+  const at = (x) =>
+    even ? all.indexOf(x) / Math.max(1, all.length - 1) : (x - all[0]) / (all[all.length - 1] - all[0] || 1);
+  const marks = even
+    ? all.filter((_, i) => i % Math.ceil(all.length / 6) === 0)
+    : ticks(all[0], all[all.length - 1], 5);
   return { at, marks };
 }
 
@@ -290,23 +547,56 @@ function chart({ title, note, curves, unit, values, axis, limits, tips }) {
   const { at, marks } = strengths(curves);
   const x = (value) => left + at(value) * (width - left - right);
   const y = (value) => height - bottom - ((value - axis.low) / (axis.high - axis.low || 1)) * (height - top - bottom);
-  const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title} against strength in ${unit}, ${plural(curves.length, "seed")}` });
-  for (const tick of axis.ticks) svg.append(make("line", { class: "grid", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }), make("text", { x: left - 5, y: y(tick) + 3.5, "text-anchor": "end" }, axis.label(tick)));
-  for (const mark of marks) svg.append(make("text", { x: x(mark), y: height - bottom + 13, "text-anchor": "middle" }, mark));
-  svg.append(make("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, unit || "strength"));
-  for (const limit of limits.filter((each) => each.at > axis.low && each.at < axis.high)) svg.append(make("line", { class: "limit", x1: left, x2: width - right, y1: y(limit.at), y2: y(limit.at) }), make("text", { x: width - right, y: y(limit.at) - 3, "text-anchor": "end" }, limit.label));
+  const svg = make("svg", {
+    viewBox: `0 0 ${width} ${height}`,
+    role: "img",
+    "aria-label": `${title} against strength in ${unit}, ${plural(curves.length, "seed")}`,
+  });
+  for (const tick of axis.ticks)
+    svg.append(
+      make("line", { class: "grid", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }),
+      make("text", { x: left - 5, y: y(tick) + 3.5, "text-anchor": "end" }, axis.label(tick)),
+    );
+  for (const mark of marks)
+    svg.append(make("text", { x: x(mark), y: height - bottom + 13, "text-anchor": "middle" }, mark));
+  svg.append(
+    make("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, unit || "strength"),
+  );
+  for (const limit of limits.filter((each) => each.at > axis.low && each.at < axis.high))
+    svg.append(
+      make("line", { class: "limit", x1: left, x2: width - right, y1: y(limit.at), y2: y(limit.at) }),
+      make("text", { x: left + 3, y: y(limit.at) + limit.shift }, limit.label),
+    );
   for (const curve of curves) {
-    const found = values(curve).map((value, i) => ({ value, i })).filter((each) => known(each.value));
-    svg.append(make("path", { class: "seed", d: found.map((each, k) => `${k ? "L" : "M"}${x(curve.strength[each.i]).toFixed(1)} ${y(each.value).toFixed(1)}`).join("") }));
+    const found = values(curve)
+      .map((value, i) => ({ value, i }))
+      .filter((each) => known(each.value));
+    svg.append(
+      make("path", {
+        class: "seed",
+        d: found
+          .map((each, k) => `${k ? "L" : "M"}${x(curve.strength[each.i]).toFixed(1)} ${y(each.value).toFixed(1)}`)
+          .join(""),
+      }),
+    );
     for (const { value, i } of found) {
       const kind = curve.hits[i] === curve.trials[i] ? "on" : curve.hits[i] === 0 ? "off" : "part";
-      svg.append(make("circle", { class: kind, r: 2.6, cx: x(curve.strength[i]).toFixed(1), cy: y(value).toFixed(1) }, make("title", {}, tips(curve, i))));
+      svg.append(
+        make(
+          "circle",
+          { class: kind, r: 2.6, cx: x(curve.strength[i]).toFixed(1), cy: y(value).toFixed(1) },
+          make("title", {}, tips(curve, i)),
+        ),
+      );
     }
   }
   return make("figure", { class: "panel" }, make("figcaption", {}, title, note ? sub(note) : null), svg);
 }
 
-const tip = (unit) => (curve, i) => `seed ${curve.seed}, ${curve.strength[i]} ${unit}: ${curve.hits[i]} of ${curve.trials[i]} detected, p ${pValue(curve.p_value[i])}, accuracy ${percent(curve.accuracy[i])} %` + (known(curve.ber[i]) ? `, BER ${percent(curve.ber[i])} %` : "");
+const tip = (unit) => (curve, i) =>
+  `seed ${curve.seed}, ${curve.strength[i]} ${unit}: ${curve.hits[i]} of ${curve.trials[i]} detected, ` +
+  `p ${pValue(curve.p_value[i])}, accuracy ${percent(curve.accuracy[i])} %` +
+  (known(curve.ber[i]) ? `, BER ${percent(curve.ber[i])} %` : "");
 const flat = (curves, values) => curves.flatMap(values).filter(known);
 
 function linear(values, { low = null, high = null, label = String } = {}) {
@@ -322,13 +612,22 @@ function pAxis(curves) {
   const high = Math.min(30, Math.max(3, Math.ceil(-Math.log10(least))));
   const marks = ticks(0, high).filter(Number.isInteger);
   const capped = -Math.log10(least) > high;
-  return { low: 0, high, ticks: marks, label: (e) => (e === 0 ? "1" : `${capped && e === high ? "≤" : ""}1e−${e}`) };
+  const label = (e) => (e === 0 ? "1" : `${capped && e === high ? "≤" : ""}1e−${e}`);
+  return { low: 0, high, ticks: marks, label };
 }
 
 const accuracies = (curve) => curve.accuracy.map((a) => (known(a) ? 100 * a : null));
 const budgetLine = (curves) => {
   const marked = curves.map((curve) => curve.accuracy[0]).filter(known);
-  return marked.length ? [{ at: (100 * marked.reduce((a, b) => a + b, 0)) / marked.length - data.budget_pp, label: `−${data.budget_pp} points` }] : [];
+  return marked.length
+    ? [
+        {
+          at: (100 * marked.reduce((a, b) => a + b, 0)) / marked.length - data.budget_pp,
+          label: `${data.budget_pp} points below`,
+          shift: 11,
+        },
+      ]
+    : [];
 };
 
 function attackCharts(row, attack) {
@@ -336,27 +635,85 @@ function attackCharts(row, attack) {
   const common = { curves, unit: attack.unit, tips: tip(attack.unit), limits: [] };
   const axis = pAxis(curves);
   const forged = attack.stage === "evidence" ? "of the forged claim" : "higher is stronger evidence";
-  const charts = [chart({ ...common, title: "p-value", note: `(log) ${forged}`, axis, limits: [{ at: -Math.log10(row.fpr), label: `FPR ${percent(row.fpr, 0)} %` }], values: (curve) => curve.p_value.map((p) => (known(p) ? Math.min(axis.high, -Math.log10(Math.max(p, 1e-300))) : null)) })];
-  if (flat(curves, accuracies).length) charts.push(chart({ ...common, title: "Test accuracy", note: "%", axis: linear(flat(curves, accuracies)), values: accuracies, limits: budgetLine(curves) }));
+  const charts = [
+    chart({
+      ...common,
+      title: "p-value",
+      note: `(log) ${forged}`,
+      axis,
+      limits: [{ at: -Math.log10(row.fpr), label: `detected above: p ≤ ${row.fpr}`, shift: -3 }],
+      values: (curve) =>
+        curve.p_value.map((p) => (known(p) ? Math.min(axis.high, -Math.log10(Math.max(p, 1e-300))) : null)),
+    }),
+  ];
+  if (flat(curves, accuracies).length)
+    charts.push(
+      chart({
+        ...common,
+        title: "Test accuracy",
+        note: "%",
+        axis: linear(flat(curves, accuracies)),
+        values: accuracies,
+        limits: budgetLine(curves),
+      }),
+    );
   const errors = (curve) => curve.ber.map((b) => (known(b) ? 100 * b : null));
-  if (flat(curves, errors).length) charts.push(chart({ ...common, title: "Bit error rate", note: "%", axis: linear(flat(curves, errors), { low: 0, high: Math.max(50, ...flat(curves, errors)) }), values: errors }));
-  else charts.push(chart({ ...common, title: "Statistic", note: "in the scheme's own unit", axis: linear(flat(curves, (c) => c.statistic)), values: (curve) => curve.statistic }));
+  if (flat(curves, errors).length)
+    charts.push(
+      chart({
+        ...common,
+        title: "Bit error rate",
+        note: "%",
+        axis: linear(flat(curves, errors), { low: 0, high: Math.max(50, ...flat(curves, errors)) }),
+        values: errors,
+      }),
+    );
+  else
+    charts.push(
+      chart({
+        ...common,
+        title: "Statistic",
+        note: "in the scheme's own unit",
+        axis: linear(flat(curves, (c) => c.statistic)),
+        values: (curve) => curve.statistic,
+      }),
+    );
   return charts;
 }
 
 function overview(found) {
-  const faced = found.filter((row) => row.attacks[state.curves] && flat(row.attacks[state.curves].curves, accuracies).length);
+  const faced = found.filter(
+    (row) => row.attacks[state.curves] && flat(row.attacks[state.curves].curves, accuracies).length,
+  );
   const all = faced.flatMap((row) => flat(row.attacks[state.curves].curves, accuracies));
+  const telling = ["variant", "arch", "dataset", "situation"].filter(
+    (name) => new Set(faced.map((row) => row[name])).size > 1,
+  );
   const panels = faced.slice(0, 60).map((row) => {
     const attack = row.attacks[state.curves];
-    const note = [row.variant, row.arch, state.dataset ? "" : row.dataset, row.situation].filter(Boolean).join(", ");
-    const panel = chart({ title: row.scheme, note, curves: attack.curves, unit: attack.unit, tips: tip(attack.unit), axis: linear(all, { label: (v) => `${v} %` }), values: accuracies, limits: budgetLine(attack.curves).map((each) => ({ ...each, label: "" })) });
-    return panel;
+    const note = telling
+      .map((name) => row[name])
+      .filter(Boolean)
+      .join(", ");
+    return chart({
+      title: row.scheme,
+      note,
+      curves: attack.curves,
+      unit: attack.unit,
+      tips: tip(attack.unit),
+      axis: linear(all, { label: (v) => `${v} %` }),
+      values: accuracies,
+      limits: budgetLine(attack.curves).map((each) => ({ ...each, label: "" })),
+    });
   });
-  const rest = faced.length > 60 ? [make("p", { class: "empty" }, `${faced.length - 60} more rows: filter the table to see their curves.`)] : [];
+  const rest =
+    faced.length > 60
+      ? [make("p", { class: "empty" }, `${faced.length - 60} more rows: filter the table to see their curves.`)]
+      : [];
   byId("panels").replaceChildren(...panels, ...rest);
   byId("overview").hidden = !drawn(inProfile()).length;
-  if (!panels.length) byId("panels").replaceChildren(make("p", { class: "empty" }, "No row that is shown has curves for this attack."));
+  if (!panels.length)
+    byId("panels").replaceChildren(make("p", { class: "empty" }, "No row that is shown has curves for this attack."));
 }
 
 // ---- drawing and events -----------------------------------------------------------------------------------------
@@ -368,28 +725,68 @@ function fill(select, choices, value, all) {
 
 function draw() {
   fill(byId("profile"), profiles, state.profile);
-  for (const name of FILTERS) fill(byId(name), options(name), state[name], name === "attack" ? "worst case over all" : "all");
+  for (const name of FILTERS)
+    fill(byId(name), options(name), state[name], name === "attack" ? "worst case over all" : "all");
   fill(byId("curves"), drawn(inProfile()), state.curves);
-  fill(byId("sorter"), COLUMNS.map((column) => column.id), state.sort);
+  fill(
+    byId("sorter"),
+    COLUMNS.map((column) => column.id),
+    state.sort,
+  );
   if (byId("q").value !== state.q) byId("q").value = state.q;
   const found = visible();
   const board = byId("board");
   board.tHead.replaceChildren(header());
-  board.tBodies[0].replaceChildren(...found.flatMap((row) => (row.id === state.row ? [tableRow(row), detail(row)] : [tableRow(row)])));
-  if (!found.length) board.tBodies[0].append(make("tr", { role: "row" }, make("td", { role: "cell", class: "empty", colspan: shown().length }, data.rows.length ? "No row fits these filters." : "No records yet: run `bench run` first.")));
-  byId("count").textContent = `${found.length} of ${plural(inProfile().length, "row")} of profile ${state.profile || MISSING}. Click a row for its curves, command and provenance.`;
+  board.tBodies[0].replaceChildren(
+    ...found.flatMap((row) => (row.id === state.row ? [tableRow(row), detail(row)] : [tableRow(row)])),
+  );
+  if (!found.length)
+    board.tBodies[0].append(
+      make(
+        "tr",
+        { role: "row" },
+        make(
+          "td",
+          { role: "cell", class: "empty", colspan: shown().length },
+          data.rows.length ? "No row fits these filters." : "No records yet: run `bench run` first.",
+        ),
+      ),
+    );
+  const faced = state.attack ? `under ${state.attack} alone` : `worst case over ${judged().join(", ") || "no attack"}`;
+  byId("count").textContent =
+    `${found.length} of ${plural(inProfile().length, "row")} of profile ${state.profile || MISSING}; ` +
+    `robustness: ${faced}. Click a row for its curves, command and provenance.`;
   overview(found);
 }
 
 function csv() {
-  const ends = (name, found) => [[name, found && found.mean], [`${name}_low`, found && found.low], [`${name}_high`, found && found.high]];
-  const counts = (name, found) => [[`${name}_hits`, found && found.hits], [`${name}_trials`, found && found.trials], [`${name}_low`, found && found.low], [`${name}_high`, found && found.high]];
+  const ends = (name, found) => [
+    [name, found && found.mean],
+    [`${name}_low`, found && found.low],
+    [`${name}_high`, found && found.high],
+  ];
+  const counts = (name, found) => [
+    [`${name}_hits`, found && found.hits],
+    [`${name}_trials`, found && found.trials],
+    [`${name}_low`, found && found.low],
+    [`${name}_high`, found && found.high],
+  ];
   const lines = visible().map((row) => [
-    ...["profile", "scheme", "variant", "carrier", "access", "arch", "dataset", "situation", "status", "fpr"].map((name) => [name, row[name]]),
-    ["seeds", row.seeds.length], ...ends("fidelity_pp", row.fidelity), ...counts("effectiveness", row.effectiveness),
-    ["p_value", row.evidence.p_value], ["ber", row.evidence.ber], ["attack", state.attack || "worst case"],
-    ...counts("robustness", hardness(row)), ["removal_cost_pp", removal(row) && removal(row).pp], ["removal_cost_is_lower_bound", removal(row) && removal(row).more],
-    ...counts("false_claims", row.security && row.security.clean), ...ends("embed_ratio", row.embed_ratio), ["problems", reasons(row)],
+    ...["profile", "scheme", "variant", "carrier", "access", "arch", "dataset", "situation", "status", "fpr"].map(
+      (name) => [name, row[name]],
+    ),
+    ["seeds", row.seeds.length],
+    ...ends("fidelity_pp", row.fidelity),
+    ...counts("effectiveness", row.effectiveness),
+    ["p_value", row.evidence.p_value],
+    ["ber", row.evidence.ber],
+    ["attack", state.attack || "worst case"],
+    ...counts("robustness", hardness(row)),
+    ["removal_cost_pp", removal(row) && removal(row).pp],
+    ["removal_cost_is_lower_bound", removal(row) && removal(row).more],
+    ...counts("false_claims", row.security && row.security.clean),
+    ...ends("embed_ratio", row.embed_ratio),
+    ["problems", reasons(row)],
   ]);
   const quote = (value) => {
     if (!known(value)) return "";
@@ -398,7 +795,11 @@ function csv() {
     return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   const head = lines.length ? [lines[0].map(([name]) => name)] : [];
-  return [...head, ...lines.map((line) => line.map(([, value]) => quote(value)))].map((line) => line.join(",")).join("\r\n") + "\r\n";
+  return (
+    [...head, ...lines.map((line) => line.map(([, value]) => quote(value)))]
+      .map((line) => line.join(","))
+      .join("\r\n") + "\r\n"
+  );
 }
 
 function download() {
@@ -407,12 +808,20 @@ function download() {
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
-for (const name of ["profile", ...FILTERS, "curves"]) byId(name).addEventListener("change", (event) => change({ [name]: event.target.value, ...(name === "attack" ? { curves: "" } : {}) }));
-byId("sorter").addEventListener("change", (event) => change({ sort: event.target.value, order: natural(COLUMNS.find((c) => c.id === event.target.value)) }));
+for (const name of ["profile", ...FILTERS, "curves"])
+  byId(name).addEventListener("change", (event) =>
+    change({ [name]: event.target.value, ...(name === "attack" ? { curves: "" } : {}) }),
+  );
+byId("sorter").addEventListener("change", (event) =>
+  change({ sort: event.target.value, order: natural(COLUMNS.find((c) => c.id === event.target.value)) }),
+);
 byId("q").addEventListener("input", (event) => change({ q: event.target.value }));
 byId("clear").addEventListener("click", () => change({ ...defaults, profile: state.profile }));
 byId("csv").addEventListener("click", download);
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
-addEventListener("hashchange", () => { readHash(); draw(); });
+addEventListener("hashchange", () => {
+  readHash();
+  draw();
+});
 readHash();
 draw();

@@ -26,8 +26,8 @@ class Trial(NamedTuple):
 
     Attributes:
         survived: within the budget; None if it cannot be told (an attack failed, or an accuracy is missing).
-        cost_pp: least accuracy loss at which the claim broke, None if it never did.
-        held_pp: largest accuracy loss at which the claim still held, None if no accuracy is known.
+        cost_pp: least accuracy loss at which the claim broke; None if it never did, or it cannot be told.
+        held_pp: largest accuracy loss at which the claim still held; None if it never did, or it cannot be told.
     """
 
     survived: bool | None
@@ -247,8 +247,8 @@ def _trial(done: Sequence[Record], owner: int, complete: bool) -> Trial:
     decided = complete and None not in broken
     return Trial(
         survived=False if within else True if decided else None,
-        cost_pp=min(costs, default=None),
-        held_pp=max((loss for loss in held if loss is not None), default=None),
+        cost_pp=min(costs, default=None) if decided else None,
+        held_pp=max((loss for loss in held if loss is not None), default=None) if decided else None,
     )
 
 
@@ -349,17 +349,24 @@ def _thin(points: list[Point]) -> list[Point]:
 
 def _command(members: Sequence[Record]) -> str:
     """What reproduces these records; quoted, because parameters of a stranger's record may hold anything."""
-    cell = members[0].cell
+    cell, fpr = members[0].cell, members[0].fpr
     words = ["bench", "run"]
     for name in ("scheme", "attack", "arch", "dataset", "situation", "profile"):
-        words += [f"--{name}", getattr(cell, name)]
+        # A post-hoc scheme has its one situation whatever is asked for, and the option does not know it.
+        if getattr(cell, name) != "post-hoc":
+            words += [f"--{name}", getattr(cell, name)]
     words += ["--seeds", str(max(record.cell.seed for record in members) + 1)]
-    if cell.owners > 1:
-        words += ["--owners", str(cell.owners)]
-    for kind, params in (("scheme", cell.scheme_params), ("attack", cell.attack_params)):
+    words += ["--owners", str(cell.owners)] if cell.owners > 1 else []
+    words += ["--fpr", f"{fpr:g}"] if fpr != Record.model_fields["fpr"].default else []
+    for part, params in ((cell.scheme, cell.scheme_params), (cell.attack, cell.attack_params)):
         for name, value in params.items():
-            words += ["--set", f"{kind}.{name}={_short(value)}"]
+            words += ["--set", f"{part}.{name}={_typed(value)}"] if value is not None else []
     return shlex.join(words)
+
+
+def _typed(value: Any) -> str:
+    """A parameter as it is typed on the command line: lists with commas."""
+    return ",".join(map(_short, value)) if isinstance(value, list) else _short(value)
 
 
 def _environments(group: Sequence[Record]) -> list[dict[str, Any]]:

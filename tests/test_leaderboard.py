@@ -189,6 +189,13 @@ def test_a_seed_whose_attack_failed_is_undecided_unless_another_attack_broke_it(
     assert (found["hits"], found["trials"], found["undecided"]) == (1, 2, 1)
 
 
+def test_a_seed_that_missed_an_attack_has_no_removal_cost():
+    holds = [point(10, 0.7, verdict(1e-9))]
+    made = [record(attack="a", seed=s, curve=holds) for s in (0, 1)] + [record(attack="b", seed=0, curve=holds)]
+    (value,) = only([*made, idle("failed", attack="b", seed=1)])["removal"]["values"]
+    assert value == pytest.approx([20.0, True])
+
+
 def test_a_break_of_unknown_cost_leaves_the_claim_undecided():
     found = only([record(curve=[point(10, None, verdict(0.5)), point(20, 0.9, verdict(1e-9))])])
     assert found["robustness"] is None
@@ -316,8 +323,15 @@ def test_the_command_repeats_the_cell_and_quotes_what_a_shell_would_run():
     (command,) = only(made)["commands"]
     assert command == (
         "bench run --scheme uchida-random --attack pruning --arch wrn-10-4 --dataset digits-m --situation train "
-        """--profile quick --seeds 5 --set scheme.bits=64 --set 'scheme.note=$(rm -rf x); '"'"'y'"'"''"""
+        """--profile quick --seeds 5 --set uchida-random.bits=64 --set 'uchida-random.note=$(rm -rf x); '"'"'y'"'"''"""
     )
+
+
+def test_the_command_says_only_what_the_command_line_knows():
+    made = record("uchida-posthoc", owners=3, fpr=0.05, attack_params={"ladder": [10, 20], "layer": None})
+    (command,) = only([made])["commands"]
+    assert "--situation" not in command
+    assert command.endswith("--owners 3 --fpr 0.05 --set uchida-posthoc.bits=256 --set pruning.ladder=10,20")
 
 
 def test_long_curves_and_texts_are_cut_but_judged_whole():
@@ -383,14 +397,16 @@ def test_the_policy_allows_this_script_and_no_other(tmp_path):
 
 def test_hostile_strings_stay_inside_the_data_block(tmp_path):
     hostile = record(scheme_params={"note": HOSTILE}, unit=HOSTILE[:80], provenance={"platform": HOSTILE})
-    made = [hostile, idle("failed", attack="b", why=HOSTILE), idle("not applicable", attack="c", why=HOSTILE)]
+    note = {"note": HOSTILE}
+    made = [hostile, idle("failed", attack="b", why=HOSTILE, scheme_params=note)]
+    made += [idle("not applicable", attack="c", why=HOSTILE, scheme_params=note)]
     page, path = page_of(made, tmp_path, generated=HOSTILE)
     assert len(page.scripts) == 2
     assert "img" not in page.tags
     assert "<script>alert" not in path.read_text(encoding="utf-8")
     payload = json.loads(page.scripts[0][1])
-    assert payload["rows"][0]["params"]["note"] == HOSTILE
-    assert {p["reason"] for p in payload["rows"][0]["problems"]} == {HOSTILE}
+    assert {row["params"]["note"] for row in payload["rows"]} == {HOSTILE}
+    assert {p["reason"] for row in payload["rows"] for p in row["problems"]} == {HOSTILE}
 
 
 def test_equal_records_give_equal_bytes_and_the_date_is_said_when_given(tmp_path):

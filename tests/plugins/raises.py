@@ -1,0 +1,27 @@
+"""A scheme whose embedding hook raises: its cells must fail, and no others."""
+
+from __future__ import annotations
+
+from bench.api import Host, ImageSet, Key, Paper, Rng, Scheme, SchemeCard, Suspect, Verdict
+
+
+class Raises(Scheme):
+    """Raises while marking the data."""
+
+    card = SchemeCard(
+        name="test-raises",
+        title="Raises in one hook",
+        paper=Paper("None", "Nobody", 2026, "https://example.org"),
+        carrier="behaviour",
+        access="labels",
+        payload="zero-bit",
+    )
+
+    def keygen(self, host: Host, rng: Rng) -> Key:
+        return Key(values={"seed": rng.seed})
+
+    def mark_data(self, images: ImageSet, key: Key) -> ImageSet:
+        raise RuntimeError("this hook is broken on purpose")
+
+    def verify(self, suspect: Suspect, key: Key) -> Verdict:
+        return Verdict(statistic=0.0, p_value=1.0)

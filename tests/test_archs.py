@@ -1,0 +1,184 @@
+"""Networks: the published parameter counts, the embedding layers, and weights that depend on their stream alone."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from bench import archs
+from bench.identity import Rng
+
+RNG = Rng("test archs")
+QUICK = {"alexnet": 0.5, "resnet50": 0.125, "vgg16": 0.25, "wrn": 0.25}
+
+
+def outline(name: str, width: float = 1.0) -> nn.Module:
+    """The network without memory for its weights, which takes no time to make."""
+    with torch.device("meta"):
+        return archs.arch(name).build(10, width)
+
+
+def parameters(name: str) -> int:
+    return sum(p.numel() for p in outline(name).parameters())
+
+
+def mean_filter_sizes(name: str, width: float = 1.0) -> list[int]:
+    net = outline(name, width)
+    return [net.get_submodule(path).weight.mean(0).numel() for path in archs.arch(name).layers.values()]
+
+
+def test_names_and_their_modules_without_importing_the_networks():
+    script = (
+        "import sys; from bench import archs; "
+        "print([archs.module_of(n) for n in (*archs.names(), 'wrn-16-2')], 'bench.archs.wrn' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    files = ["alexnet", "resnet", "vgg", "wrn", "wrn"]
+    assert run.stdout.strip() == f"{[f'bench.archs.{file}' for file in files]} False"
+
+
+@pytest.mark.parametrize("name", archs.names())
+def test_an_architecture_is_found_by_the_name_it_bears(name):
+    found = archs.arch(name)
+    assert found.name == name
+    assert type(found).__module__ == archs.module_of(name)
+    assert set(found.layers) == {"conv2", "conv3", "conv4"}
+
+
+@pytest.mark.parametrize("lookup", [archs.arch, archs.module_of])
+def test_a_wrong_name_is_answered_with_a_near_one(lookup):
+    with pytest.raises(ValueError, match=r'^Expected an architecture, but got "wnr"\. Did you mean "wrn"\? Known: '):
+        lookup("wnr")
+
+
+def test_a_name_without_neighbours_lists_what_is_known():
+    with pytest.raises(ValueError, match=r'got "x"\. Known: alexnet, resnet50, vgg16, wrn, wrn-D-K\.$'):
+        archs.arch("x")
+
+
+@pytest.mark.parametrize("name", ["wrn-12-2", "wrn-4-1", "wrn-10-0"])
+def test_an_impossible_depth_or_width_is_refused(name):
+    with pytest.raises(ValueError, match=rf"depth D of 10, 16, .* but got {name}\.$"):
+        archs.arch(name)
+
+
+@pytest.mark.parametrize(("name", "count"), [("wrn", 1_200_170), ("wrn-10-4", 1_200_170), ("alexnet", 2_506_570)])
+def test_parameter_counts_given_exactly(name, count):
+    assert parameters(name) == count
+
+
+@pytest.mark.parametrize(("name", "millions"), [("vgg16", 14.7), ("resnet50", 23.5)])
+def test_parameter_counts_given_in_millions(name, millions):
+    assert parameters(name) / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+def test_parameters_of_a_deeper_wrn_by_hand():
+    def block(incoming: int, channels: int) -> int:
+        convolutions = 9 * incoming * channels + channels + 9 * channels**2 + channels
+        shortcut = 0 if incoming == channels else incoming * channels + channels
+        return convolutions + 4 * channels + shortcut
+
+    groups = [(16, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)]
+    stem, head = 9 * 3 * 16 + 16 + 2 * 16, 128 * 10 + 10
+    assert parameters("wrn-16-2") == stem + sum(block(*pair) for pair in groups) + head
+
+
+def test_the_narrow_wrn_is_the_one_of_widening_factor_1():
+    narrow, one = archs.build("wrn", 10, width=0.25, rng=RNG), archs.build("wrn-10-1", 10, rng=RNG)
+    assert all(torch.equal(a, b) for a, b in zip(narrow.parameters(), one.parameters(), strict=True))
+
+
+def test_embedding_layers_of_wrn_have_the_papers_mean_filters():
+    assert mean_filter_sizes("wrn") == [576, 1152, 2304]
+
+
+def test_embedding_layers_of_wrn_are_the_second_convolutions_of_their_groups():
+    order = [name for name, module in archs.build("wrn-16-1", 10, rng=RNG).named_modules() if is_3x3(module)]
+    assert [order.index(archs.layer_path("wrn-16-1", group)) for group in ("conv2", "conv3", "conv4")] == [2, 6, 10]
+
+
+def is_3x3(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)
+
+
+@pytest.mark.parametrize("name", archs.names())
+def test_embedding_layers_hold_long_keys(name):
+    assert min(mean_filter_sizes(name)) >= 512
+    assert mean_filter_sizes(name, width=QUICK[name])[0] >= 128
+
+
+@pytest.mark.parametrize("name", archs.names())
+def test_embedding_layers_lie_ever_deeper(name):
+    order = [path for path, _ in archs.build(name, 10, width=QUICK[name], rng=RNG).named_modules()]
+    places = [order.index(archs.layer_path(name, group)) for group in ("conv2", "conv3", "conv4")]
+    assert places == sorted(places)
+
+
+def test_an_unknown_layer_group_is_refused():
+    with pytest.raises(ValueError, match=r'of wrn \(conv2, conv3, conv4\), but got "conv9"'):
+        archs.layer_path("wrn", "conv9")
+
+
+@pytest.mark.parametrize("name", archs.names())
+@pytest.mark.parametrize("size", [32, 64])
+def test_logits_and_features_at_any_size(name, size):
+    model = archs.build(name, 7, width=QUICK[name] / 2, rng=RNG).eval()
+    images = torch.rand(2, 3, size, size, generator=RNG.torch("images"))
+    with torch.no_grad():
+        logits, features = model(images), model.features(images)
+        head = model.net.get_submodule(archs.arch(name).head)
+        assert logits.shape == (2, 7)
+        assert torch.equal(head(features), logits)
+    assert features.shape == (2, head.in_features)
+    assert not head._forward_pre_hooks
+
+
+def test_normalisation_is_inside():
+    model = archs.build("wrn", 10, width=0.25, rng=RNG).eval()
+    grey = torch.full((1, 3, 32, 32), 0.5)
+    with torch.no_grad():
+        assert torch.equal(model(grey), model.net(torch.zeros(1, 3, 32, 32)))
+        assert torch.equal(model(grey + 0.25), model.net(torch.ones(1, 3, 32, 32)))
+
+
+@pytest.mark.parametrize("name", archs.names())
+def test_weights_depend_on_the_stream_alone(name):
+    first = archs.build(name, 10, width=QUICK[name], rng=RNG)
+    torch.rand(3, generator=torch.default_generator)
+    again = archs.build(name, 10, width=QUICK[name], rng=RNG)
+    other = archs.build(name, 10, width=QUICK[name], rng=RNG.child("other"))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    layer = archs.layer_path(name, "conv2")
+    assert not torch.equal(first.get_submodule(layer).weight, other.get_submodule(layer).weight)
+
+
+def test_building_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    archs.build("wrn", 10, width=0.25, rng=RNG)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", archs.names())
+def test_nothing_works_in_place_and_convolutions_are_channels_last(name):
+    model = archs.build(name, 10, width=QUICK[name], rng=RNG)
+    assert not any(getattr(module, "inplace", False) for module in model.modules())
+    weight = model.get_submodule(archs.layer_path(name, "conv2")).weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_width_must_be_positive():
+    with pytest.raises(ValueError, match=r"width multiplier above 0, but got -1"):
+        archs.build("alexnet", 10, width=-1, rng=RNG)
+
+
+def test_wrn_blocks_add_the_raw_input_and_nothing_follows():
+    block = archs.build("wrn", 10, rng=RNG).eval().net.get_submodule("group1.0")
+    nn.init.zeros_(block.norm2.weight)
+    nn.init.constant_(block.norm2.bias, -1.0)  # the ReLU before the addition turns the branch off
+    x = torch.randn(2, 16, 8, 8, generator=RNG.torch("block"))
+    with torch.no_grad():
+        y = block(x)
+        assert torch.equal(y, nn.functional.conv2d(x, block.shortcut.weight, block.shortcut.bias))
+    assert (y < 0).any()

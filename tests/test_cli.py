@@ -1,0 +1,103 @@
+"""What a person types."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Bench
+
+HEAVY = ("torch", "scipy", "mlflow", "pandas", "numpy", "sklearn", "pydantic")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = f"import sys, bench.cli; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_command_and_option_is_explained(bench: Bench) -> None:
+    from bench.cli import main
+
+    for name, command in main.commands.items():
+        assert command.help, f"{name} has no help"
+        for param in command.params:
+            if param.param_type_name == "option" and param.name not in ("style",):
+                assert getattr(param, "help", None), f"{name} --{param.name} has no help"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("run", "--scheme", "uchda-random"), 'Did you mean "uchida-random"?'),
+        (("run", "--attack", "prunning"), 'Did you mean "pruning"?'),
+        (("run", "--arch", "wnr"), 'Did you mean "wrn"?'),
+        (("run", "--dataset", "digit-m"), 'Did you mean "digits-m"?'),
+        (("run", "--profile", "quik"), 'Did you mean "quick"?'),
+        (("run", "--situation", "finetune"), 'Did you mean "fine-tune"?'),
+        (("run", "--set", "uchida-random.bits=0"), "uchida-random.bits"),
+        (("run", "--set", "bits=4"), "Expected --set NAME.PARAM=VALUE"),
+        (("run", "--dataset", "cifar10", "--data-root", "nowhere"), "cifar10"),
+        (("run", "--device", "cuda:9"), "Expected a device of this machine"),
+        (("show", "scheme", "uchida"), "Expected a scheme"),
+        (("check", "nothing"), "Expected a scheme or attack"),
+        (("results", "--run-dir", "nowhere"), "Expected a run directory"),
+        (("new", "scheme", "Bad Name"), "lower case"),
+        (("new", "scheme", "uchida-random"), "exists"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_sentence_and_status_2(bench: Bench, words: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+    where = ("--run-dir", tmp_path) if words[0] == "run" else ()
+    done = bench(*words, *where, check=2)
+    assert sentence in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("what", ["schemes", "attacks", "archs", "datasets", "profiles", "claims"])
+def test_list_as_json_and_table(bench: Bench, what: str) -> None:
+    entries = json.loads(bench("list", what, "--format", "json").stdout)
+    assert all("name" in entry for entry in entries)
+    table = bench("list", what).stdout
+    assert all(entry["name"] in table for entry in entries)
+
+
+def test_show_a_card(bench: Bench) -> None:
+    card = bench("show", "scheme", "uchida-random").stdout
+    assert "Uchida" in card
+    assert "uchida-random.bits" in card
+    assert "256" in card
+    for kind, name in (("attack", "pruning"), ("arch", "wrn"), ("dataset", "digits-m"), ("profile", "quick")):
+        assert name in bench("show", kind, name).stdout
+
+
+def test_plan_counts_and_computes_nothing(bench: Bench, tmp_path: Path) -> None:
+    words = ("plan", "--profile", "smoke", "--scheme", "uchida-random,zhang-noise", "--attack", "pruning-embedded", "--run-dir", tmp_path)
+    plan = json.loads(bench(*words, "--format", "json").stdout)
+    assert set(plan) == {"steps", "cached", "cells", "estimate_s"}
+    assert plan["cells"] == {"run": 1, "not_applicable": 1}
+    assert plan["steps"] == 6
+    assert not (tmp_path / "store").exists()
+    keys = [line.split()[0] for line in bench(*words, "--keys").stdout.splitlines() if line.startswith(tuple("0123456789abcdef"))]
+    listed = [key for key in keys if len(key) == 16]
+    assert len(listed) == 6
+    assert "not cached" in bench("why", listed[0], "--run-dir", tmp_path).stdout
+    bench("why", "ffffffffffffffffffff", "--run-dir", tmp_path, check=2)
+
+
+def test_doctor_is_content(bench: Bench, tmp_path: Path) -> None:
+    printed = bench("doctor", "--run-dir", tmp_path).stdout
+    assert "problem" not in printed
+    assert "problem" in bench("doctor", "--run-dir", tmp_path, "--data-root", tmp_path / "missing", check=1).stdout
+
+
+@pytest.mark.parametrize("kind", ["scheme", "attack"])
+def test_a_new_file_keeps_the_contract_at_once(bench: Bench, tmp_path: Path, kind: str) -> None:
+    bench("new", kind, "my-method", "--folder", tmp_path)
+    assert (tmp_path / "my_method.py").exists()
+    bench("new", kind, "my-method", "--folder", tmp_path, check=2)
+    checked = bench("check", "my-method", env={"BENCH_PLUGINS": str(tmp_path)})
+    assert "keeps the contract" in checked.stdout

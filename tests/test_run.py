@@ -1,0 +1,134 @@
+"""The whole path on real images: resume, failures, workers, the same command giving the same record."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.records import Record, load_records
+from tests.conftest import PLUGINS, Bench
+
+RUN = ("run", "--profile", "smoke", "--scheme", "uchida-random,zhang-content", "--attack", "pruning", "--no-mlflow",
+       "--set", "pruning.ladder=40,80", "--device", "cpu")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, bench: Bench) -> tuple[Path, str]:
+    run_dir = tmp_path_factory.mktemp("finished")
+    return run_dir, bench(*RUN, "--run-dir", run_dir).stdout
+
+
+def records(run_dir: Path) -> dict[str, Record]:
+    return {record.cell.scheme: record for record in load_records(run_dir / "records")}
+
+
+def test_a_run_ends_with_table_page_and_records(finished: tuple[Path, str]) -> None:
+    run_dir, printed = finished
+    found = records(run_dir)
+    assert {record.status for record in found.values()} == {"ok"}
+    assert len(found["uchida-random"].curve) == 2
+    assert "uchida-random" in printed
+    page = run_dir / "site" / "index.html"
+    assert str(page.resolve()) in printed
+    assert "zhang-content" in page.read_text()
+
+
+def test_a_record_says_where_it_comes_from(finished: tuple[Path, str]) -> None:
+    provenance = records(finished[0])["uchida-random"].provenance
+    assert set(provenance.steps) == {"host", "keys", "mark", "attack", "nulls", "attacked_nulls"}
+    assert provenance.split["owner"] > 0
+    assert provenance.packages["torch"]
+    assert provenance.device == "cpu"
+
+
+def test_false_claims_are_counted_on_clean_and_attacked_hosts(finished: tuple[Path, str]) -> None:
+    for record in records(finished[0]).values():
+        assert record.security is not None
+        assert record.security.clean.trials > 0
+        assert len(record.security.attacked) == len(record.curve)
+        assert record.security.clean.hits <= 3
+
+
+def test_the_same_command_again_computes_nothing(finished: tuple[Path, str], bench: Bench) -> None:
+    run_dir, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in (run_dir / "store").rglob("*.safetensors")}
+    again = bench(*RUN, "--run-dir", run_dir)
+    assert "0 steps computed" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in (run_dir / "store").rglob("*.safetensors")} == before
+
+
+def test_the_same_command_elsewhere_gives_the_same_records(finished: tuple[Path, str], bench: Bench, tmp_path: Path) -> None:
+    bench(*RUN, "--run-dir", tmp_path)
+    ours, theirs = records(finished[0]), records(tmp_path)
+    for scheme, record in ours.items():
+        assert record.findings() == theirs[scheme].findings()
+
+
+def test_killed_in_the_middle_it_resumes_without_repeating(tmp_path: Path, bench: Bench) -> None:
+    command = [sys.executable, "-m", "bench.cli", *RUN, "--run-dir", str(tmp_path), "--jobs", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "store").glob("??/*/meta.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("??/*/meta.json")}
+    assert len(kept) >= 2
+    done = bench(*RUN, "--run-dir", tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert f"{len(kept)} cached" in done.stderr
+    assert {record.status for record in records(tmp_path).values()} == {"ok"}
+    for _ in range(100):  # workers of the killed process notice within a second
+        orphans = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True).stdout.split()
+        if not orphans:
+            break
+        time.sleep(0.1)
+    assert not orphans
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_scheme_that_raises_fails_its_own_cells_only(tmp_path: Path, bench: Bench, jobs: int) -> None:
+    environment = {"BENCH_PLUGINS": str(PLUGINS)}
+    words = [*RUN, "--run-dir", tmp_path, "--jobs", jobs]
+    words[words.index("uchida-random,zhang-content")] = "uchida-random,test-raises,test-greedy"
+    done = bench(*words, check=1, env=environment)
+    found = records(tmp_path)
+    assert {name: record.status for name, record in found.items()} == {
+        "uchida-random": "ok", "test-raises": "failed", "test-greedy": "failed",
+    }  # fmt: skip
+    assert "this hook is broken on purpose" in (found["test-raises"].traceback or "")
+    assert "AccessError" in (found["test-greedy"].traceback or "")
+    assert "this hook is broken on purpose" in done.stdout
+    again = bench(*words, check=1, env=environment)
+    assert "already settled" in again.stderr, "failed cells are tried again, the others are not"
+    assert "(1 already settled)" in again.stderr
+
+
+def test_several_owners_share_one_host(tmp_path: Path, bench: Bench) -> None:
+    words = list(RUN)
+    words[words.index("uchida-random,zhang-content")] = "zhang-content"
+    bench(*words, "--owners", "2", "--run-dir", tmp_path)
+    (record,) = records(tmp_path).values()
+    assert len(record.points[0].verdicts) == 2
+
+
+def test_results_in_every_format(finished: tuple[Path, str], bench: Bench, tmp_path: Path) -> None:
+    import pandas as pd
+
+    from bench.results import COLUMNS
+
+    run_dir, _ = finished
+    csv = bench("results", "--run-dir", run_dir, "--format", "csv").stdout
+    assert csv.splitlines()[0] == ",".join(COLUMNS)
+    assert len(csv.splitlines()) == 1 + 2 * 3
+    assert len(json.loads(bench("results", "--run-dir", run_dir, "--format", "json").stdout)) == 6
+    bench("results", "--run-dir", run_dir, "--format", "parquet", "--out", tmp_path / "r.parquet")
+    assert list(pd.read_parquet(tmp_path / "r.parquet").columns) == list(COLUMNS)
+    assert "uchida-random" in bench("results", "--run-dir", run_dir).stdout

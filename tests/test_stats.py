@@ -1,0 +1,85 @@
+"""P-values and intervals against known answers."""
+
+from __future__ import annotations
+
+from math import comb
+
+import numpy as np
+import pytest
+from scipy.stats import kstest
+
+from bench import stats
+
+
+@pytest.mark.parametrize(
+    ("bits", "level", "accepted"),
+    [(64, 1e-2, 0.344), (64, 1e-9, 0.125), (100, 1e-3, 0.340), (256, 1e-2, 0.422), (256, 1e-6, 0.348), (1024, 1e-9, 0.405)],
+)
+def test_largest_accepted_ber(bits: int, level: float, accepted: float) -> None:
+    assert stats.largest_accepted_ber(bits, level) == pytest.approx(accepted, abs=5e-4)
+
+
+def test_bits_p_value_by_counting() -> None:
+    assert stats.bits_p_value(2, 10, two_sided=False) == pytest.approx(sum(comb(10, k) for k in range(3)) / 2**10)
+    assert stats.bits_p_value(0, 256) == pytest.approx(2.0**-255)
+    assert stats.bits_p_value(0, 8) == stats.bits_p_value(8, 8), "an inverted payload is as surprising"
+    assert stats.bits_p_value(5, 10) == 1.0
+    assert stats.bits_p_value(0, 0) == 1.0
+
+
+def test_bits_p_value_is_valid_under_the_null() -> None:
+    errors = np.random.default_rng(0).binomial(64, 0.5, 4000)
+    p = np.array([stats.bits_p_value(int(e), 64) for e in errors])
+    for level in (0.01, 0.05, 0.2):
+        assert (p <= level).mean() <= level + 3 * (level * (1 - level) / len(p)) ** 0.5
+
+
+def test_bits_p_value_refuses_impossible_counts() -> None:
+    with pytest.raises(ValueError, match="between 0 and 4"):
+        stats.bits_p_value(5, 4)
+
+
+def test_rank_p_value_counts_ties_against_the_claim() -> None:
+    assert stats.rank_p_value(0.9, [0.1] * 99) == 0.01
+    assert stats.rank_p_value(0.9, [0.9, *[0.1] * 98]) == 0.02
+    assert stats.rank_p_value(0.0, [0.1] * 9) == 1.0
+    assert stats.rank_p_value(1.0, []) == 1.0
+
+
+def test_cosine_p_value_known_answers() -> None:
+    assert stats.cosine_p_value(0.1, 512) == pytest.approx(0.0118, abs=1e-4)
+    assert stats.cosine_p_value(0.2, 512) == pytest.approx(2.5e-6, rel=0.02)
+    assert stats.cosine_p_value(0.999, 2) == pytest.approx(0.0142, abs=1e-4)
+    assert stats.cosine_p_value(-0.1, 512) == pytest.approx(1 - stats.cosine_p_value(0.1, 512))
+
+
+def test_cosine_p_value_is_uniform_on_random_directions() -> None:
+    vectors = np.random.default_rng(1).standard_normal((2000, 16))
+    cosines = vectors[:, 0] / np.linalg.norm(vectors, axis=1)
+    assert kstest([stats.cosine_p_value(float(c), 16) for c in cosines], "uniform").pvalue > 0.01
+
+
+def test_fisher_p_value_is_the_chi_squared_tail() -> None:
+    # two p-values: the product q has P(q' <= q) = q - q ln q
+    q = 0.05 * 0.05
+    assert stats.fisher_p_value([0.05, 0.05]) == pytest.approx(q - q * np.log(q))
+
+
+def test_wilson_interval() -> None:
+    low, high = stats.wilson_interval(100, 100) or (0, 0)
+    assert low == pytest.approx(0.963, abs=1e-3)
+    assert high == 1.0
+    assert stats.wilson_interval(0, 0) is None
+
+
+def test_student_interval() -> None:
+    # n = 3, sd = 1, t(0.975, 2) = 4.303
+    assert stats.student_interval([1, 2, 3]) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-4)
+    assert stats.student_interval([1]) is None
+
+
+def test_protection_advantage_and_its_ceiling() -> None:
+    assert stats.protection_advantage(12, 12, 1 / 12) == pytest.approx(11 / 12)
+    assert stats.protection_advantage(5, 10, 0.5) == 0
+    with pytest.raises(ValueError, match="at least one"):
+        stats.protection_advantage(0, 0, 0.5)
