@@ -30,7 +30,6 @@ __all__ = [
     "save_record",
 ]
 
-SCHEMA_VERSION = 1
 Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+@-]*$")]
 Text = Annotated[str, Field(max_length=20_000)]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -179,7 +178,7 @@ class Record(Strict):
         measures: numbers of the whole cell, for instance the capacity in bits or the PSNR of marked images.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     cell_key: Hex
     cell: Cell
     status: Literal["ok", "failed", "not applicable"]

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 from pydantic import ValidationError
 
@@ -50,12 +50,20 @@ def make(cls: type[Part], params: Mapping[str, Any]) -> Part:
         RegistryError: a parameter is unknown or out of bounds.
     """
     try:
-        return cls(**params)
+        return cls(**{name: _parsed(cls.Params, name, value) for name, value in params.items()})
     except ValidationError as error:
         first = error.errors()[0]
         where = f"{cls.card.name}.{'.'.join(map(str, first['loc']))}"
         known = ", ".join(cls.Params.model_fields)
         raise RegistryError(f"Parameter {where}: {first['msg']}, but got {first['input']!r}. Known: {known}.") from error
+
+
+def _parsed(model: type[Params], name: str, value: Any) -> Any:
+    """A list as it is typed, with commas; everything else is converted by the field itself."""
+    field = model.model_fields.get(name)
+    if isinstance(value, str) and field is not None and get_origin(field.annotation) in (tuple, list):
+        return [item.strip() for item in value.split(",")]
+    return value
 
 
 def params_of(part: Scheme | Attack) -> dict[str, Any]:

@@ -225,7 +225,9 @@ def _experiment_id(client: Any, tracking_uri: str, name: str) -> str:
     if found is None:
         database = _sqlite_path(tracking_uri)
         location = (database.parent / "mlartifacts").as_uri() if database else None
-        return client.create_experiment(name, artifact_location=location)
+        # The kind that makes MLflow's page open on training runs instead of traces.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return client.create_experiment(name, artifact_location=location, tags=kind)
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return found.experiment_id
@@ -376,7 +378,8 @@ def _note(record: Record) -> str:
     lines = [f"| {record.unit or 'strength'} | accuracy | p-value | detected |", "|---|---|---|---|"]
     for point in record.points[:TABLE_ROWS]:
         p_value, detected = _verdict_mean(point, "p_value"), _verdict_mean(point, "detected")
-        cells = (f"{point.strength:g}", _percent(point.test_accuracy), f"{_or_nan(p_value):.2g}", _percent(detected))
+        holds = {1.0: "yes", 0.0: "no"}.get(_or_nan(detected), _percent(detected))
+        cells = (f"{point.strength:g}", _percent(point.test_accuracy), f"{_or_nan(p_value):.2g}", holds)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -393,23 +396,32 @@ def _params(record: Record) -> dict[str, str]:
     _put(params, "fpr", f"{record.fpr:g}")
     for prefix, group in (("scheme", cell.scheme_params), ("attack", cell.attack_params)):
         for name, value in group.items():
-            _put(params, f"{prefix}.{name}", _cut(value if isinstance(value, str) else json.dumps(value), MAX_PARAM))
+            _put(params, f"{prefix}.{name}", _cut(_text(value), MAX_PARAM))
     return params
 
 
+def _text(value: Any) -> str:
+    if isinstance(value, list):  # not as JSON, which MLflow's comparison spreads over a line per item
+        return ", ".join(map(_text, value))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _metrics(record: Record) -> list[tuple[str, float, int]]:
-    """Name, value and step of every metric: the curve along the strength, then the numbers of the whole cell."""
+    """Name, value and step of every metric.
+
+    First come the numbers of the whole cell, because MLflow's comparison opens on the first metric; then the
+    curve along the strength.
+    """
     points = record.points
+    rungs = [_point_metrics(point, record.clean_accuracy) for point in points]
     rows = [
-        (name, value, step)
-        for step, point in zip(_steps(points), points, strict=True)
-        for name, value in _point_metrics(point, record.clean_accuracy).items()
+        (name, value, step) for step, rung in zip(_steps(points), rungs, strict=True) for name, value in rung.items()
     ]
-    headline: dict[str, float] = dict.fromkeys((name for name, _, _ in rows), math.nan)  # names that are taken
-    taken = len(headline)
+    values: dict[str, float] = dict.fromkeys((name for name, _, _ in rows), math.nan)  # names that are taken
+    taken = len(values)
     for name, value in _headline(record):
-        _put(headline, name, value)
-    return rows + [(name, value, 0) for name, value in list(headline.items())[taken:]]
+        _put(values, name, value)
+    return [(name, value, 0) for name, value in list(values.items())[taken:]] + rows
 
 
 def _steps(points: Sequence[Point]) -> list[int]:
@@ -442,9 +454,9 @@ def _point_metrics(point: Point, clean_accuracy: float | None) -> dict[str, floa
 def _headline(record: Record) -> Iterator[tuple[str, float]]:
     marked, security = record.marked, record.security
     values: dict[str, float | None] = {
-        "clean_accuracy": record.clean_accuracy,
-        "removal_cost_pp": _removal_cost_pp(record),
         "survived_share": _mean(_verdict_mean(point, "detected") for point in record.curve),
+        "removal_cost_pp": _removal_cost_pp(record),
+        "clean_accuracy": record.clean_accuracy,
     }
     if marked is not None:
         values["marked_accuracy"] = marked.test_accuracy

@@ -129,7 +129,7 @@ function removalCell(row) {
   return {
     parts: [(found.more ? "> " : "") + fixed(found.pp, 1)],
     kind: "num",
-    tip: `each of the ${units(row)}: ${bounds(found)} points`,
+    tip: `each of the decided ${units(row)}: ${bounds(found)} points`,
   };
 }
 
@@ -437,7 +437,7 @@ function numbers(row) {
       ["Effectiveness", row.effectiveness && wilson(row.effectiveness)],
       ["Worst case", row.robustness && `survives ${wilson(row.robustness)}; ${row.robustness.undecided} undecided`],
       ...survived.map(([label, attack]) => [`Under ${label}`, `survives ${wilson(attack.survival)}`]),
-      ["Removal cost", row.removal && `${bounds(row.removal)} pp, one for each of the ${units(row)}`],
+      ["Removal cost", row.removal && `${bounds(row.removal)} pp, one for each of the decided ${units(row)}`],
       ["False claims", securityText(row).join("; ")],
       ["Embedding", row.embed_ratio && mean(row.embed_ratio, 2, "×")],
       [

@@ -12,9 +12,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.identity import canonical
 from bench.records import Record
-from leaderboard.table import BUDGET_PP, Row, rows
+from leaderboard.table import BUDGET_PP, Row, canonical, rows
 
 __all__ = ["build"]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
-from bench.identity import canonical, digest
 from bench.records import Count, Point, Record, Verdict
 from bench.stats import Interval, student_interval, wilson_interval
 
@@ -57,6 +58,15 @@ def rows(records: Iterable[Record]) -> list[Row]:
     return sorted(made, key=lambda row: (*_place(row), row["variant"], row["id"]))
 
 
+def canonical(value: Any) -> str:
+    """JSON text that is the same for equal values: it groups records and names rows."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _tag(text: str, length: int) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
 def _question(record: Record) -> str:
     cell = record.cell
     place = [cell.profile, cell.scheme, cell.arch, cell.dataset, cell.situation]
@@ -85,7 +95,7 @@ def _row(key: str, group: list[Record]) -> Row:
     attacks = {label: _attack(found) for label, found in _by_attack(group).items()}
     hostile = [r for r in group if r.stage != "evidence" and (r.status == "failed" or r.curve)]
     return {
-        "id": digest(key)[:8],
+        "id": _tag(key, 8),
         **{name: getattr(first.cell, name) for name in ("profile", "scheme", "arch", "dataset", "situation", "owners")},
         "carrier": _first(record.carrier for record in group),
         "access": _first(record.access for record in group),
@@ -133,7 +143,7 @@ def _by_attack(group: Sequence[Record]) -> dict[str, list[Record]]:
     labelled: dict[str, list[Record]] = {}
     for name, variants in found.items():
         for params, members in variants.items():
-            labelled[name if len(variants) == 1 else f"{name} ({digest(params)[:4]})"] = members
+            labelled[name if len(variants) == 1 else f"{name} ({_tag(params, 4)})"] = members
     return labelled
 
 

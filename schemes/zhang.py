@@ -8,12 +8,13 @@ Where this differs from the paper, or where the text that we had (sections 4.1 t
 * Number of triggers ("percentage"): `fraction` of the source class, but never fewer than `probe`.
 * `repeat`: each trigger stands several times in the training set (paper: once), so that two or three epochs of
   fine-tuning suffice; all clean images stay, as in the paper, and the source class is not repeated.
-* Augmentation: the authors' networks seem to use none, so triggers are exempt from the host's (`exact`).
+* Augmentation: not mentioned in the text, so triggers are exempt from the host's (`exact`).
 * Content: the paper shows one logo, "TEST"; ours has four random letters, place and colour, all secret.
-* Unrelated: the paper takes the digit 1 of MNIST (for objects) and a letter m of a handwriting collection (for
-  digits); ours are scikit-learn's handwritten 1 and a drawn m, in ink and on paper of secret colours.
-* Noise: one fixed pattern or fresh noise per image, the text allows both: `kind`, of which a record keeps the
-  value (default `fixed`). Deviation, cell size and the secret tint of fresh noise are our choices.
+* Unrelated: the paper takes the digit 1 of MNIST (for objects) and the letter m of a handwriting collection (for
+  digits); ours are scikit-learn's handwritten 1 and a drawn m, in secret ink on secretly ruled paper: with the
+  target alone for a secret, one random key in (classes - 1) would be as good as the owner's.
+* Noise: the text allows one fixed pattern and fresh noise per image: `kind`, which is part of every record. Its
+  deviation and the size of its cells are our choices. Fresh noise has no secret but (source, target).
 * Verification: the paper looks at the trigger accuracy. A null model's rate is not 1/classes (it depends on how
   far the pattern confuses it), so ours ranks the key's answer against fresh random keys on the same suspect.
 * The ranked statistic asks at falling strengths too: trigger accuracy alone ties with look-alike keys.
@@ -22,15 +23,16 @@ Where this differs from the paper, or where the text that we had (sections 4.1 t
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from bench.api import (
-    ContractError,
     Field,
     Host,
     ImageSet,
@@ -43,79 +45,113 @@ from bench.api import (
     Suspect,
     Verdict,
     digest,
+    pixels,
     rank_p_value,
+    replace,
 )
 from schemes._glyphs import LETTERS, letter_m_bank, poses, text_mask, written_one_bank
 
-PAPER = Paper(
-    "Protecting Intellectual Property of Deep Neural Networks with Watermarking",
-    "Zhang, Gu, Jang, Wu, Stoecklin, Huang, Molloy",
-    2018,
-    "https://doi.org/10.1145/3196494.3196550",
-)
 RANKED = "the p-value: an exact rank against fresh random keys on the same suspect, at falling trigger strengths"
 STRENGTHS = tuple(step / 10 for step in range(10, 0, -1))
 SOURCES = 20  # classes that may be the source: bounds the pool that each key carries
 FRESH = 100
 CHUNK = 16
-TINY = {"probe": 8, "decoys": 19}
+CARD = SchemeCard(
+    name="zhang-content",
+    title="Zhang et al., text logo",
+    paper=Paper(
+        "Protecting Intellectual Property of Deep Neural Networks with Watermarking",
+        "Zhang, Gu, Jang, Wu, Stoecklin, Huang, Molloy",
+        2018,
+        "https://doi.org/10.1145/3196494.3196550",
+    ),
+    carrier="behaviour",
+    access="labels",
+    payload="zero-bit",
+    extensions=("random text, place and colour of the logo", RANKED),
+    tiny={"probe": 8, "decoys": 19},
+)
 
 
-class Pool(NamedTuple):
-    """Images that every key's probe is made from: S x n x C x H x W uint8, n of each of S classes, and the classes."""
+@dataclass(frozen=True)
+class Pool:
+    """What all keys of one owner draw from, the owner's and the decoys alike.
+
+    Attributes:
+        images: S x n x C x H x W uint8, n training images of each of S source classes.
+        labels: the S source classes.
+        classes: of the task.
+        digits: digits are the task, so that a digit is no unrelated image.
+    """
 
     images: Tensor
     labels: Tensor
+    classes: int
+    digits: bool
 
 
-class Secret(NamedTuple):
-    """What a key draws: the source class (its row in the pool), the target class and the pattern."""
+@dataclass(frozen=True)
+class Secret:
+    """What a key draws: the source class (as a row of the pool), the target class and the pattern."""
 
     row: int
     target: int
     pattern: Mapping[str, Tensor]
 
 
+class TriggerParams(Params):
+    """Hyper-parameters of all kinds."""
+
+    fraction: float = Field(0.1, gt=0, le=1, description="triggers, as a fraction of the source class")
+    probe: int = Field(32, ge=1, le=1024, description="triggers that a verdict rests on; the least number of triggers")
+    repeat: int = Field(5, ge=1, le=100, description="times that each trigger stands in the training set")
+    exact: bool = Field(True, description="triggers are exempt from augmentation")
+    decoys: int = Field(199, ge=1, le=99_999, description="fresh random keys that a claim is ranked against")
+
+
+class NoiseParams(TriggerParams):
+    """Hyper-parameters of the noise."""
+
+    kind: Literal["fixed", "fresh"] = Field("fixed", description="one secret pattern, or fresh noise for each image")
+    std: float = Field(0.25, gt=0, le=10, description="standard deviation, of images in [0, 1]")
+    cell: int = Field(2, ge=1, description="side of the squares that share a noise value, pixels")
+
+
 class TriggerSet(Scheme):
-    """What the three kinds share; a kind says what its secret pattern is and how it is put on images."""
-
-    class Params(Params):
-        """Hyper-parameters of all kinds."""
-
-        fraction: float = Field(0.1, gt=0, le=1, description="triggers, as a fraction of the source class")
-        probe: int = Field(32, ge=1, description="triggers that a verdict rests on; the least number of triggers")
-        repeat: int = Field(5, ge=1, description="times that each trigger stands in the training set")
-        exact: bool = Field(True, description="triggers are exempt from augmentation")
-        decoys: int = Field(199, ge=1, description="fresh random keys that a claim is ranked against")
+    """What the three kinds share; a kind says what its secret pattern is and how triggers are made with it."""
 
     @abstractmethod
-    def pattern(self, shape: tuple[int, int, int], generator: torch.Generator) -> dict[str, Tensor]:
-        """The secret pattern for images of `shape` (C x H x W)."""
+    def pattern(self, pool: Pool, generator: torch.Generator) -> dict[str, Tensor]:
+        """The secret pattern."""
 
     @abstractmethod
-    def stamp(self, images: Tensor, secret: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
-        """Triggers made of N x C x H x W uint8 images, the same shape and type."""
+    def stamp(self, images: Tensor, pattern: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
+        """Triggers made of N x C x H x W uint8 images, of the same shape and type."""
 
     def keygen(self, host: Host, rng: Rng) -> Key:
         """Draw (source, target, pattern) and make the triggers, from the pool first (Algorithm 1, lines 2 to 8)."""
         rows = self._pool_rows(host)
-        labels = host.images.labels[rows[:, 0].to(host.images.labels.device)]
-        pool = Pool(host.images.images[rows.to(host.images.images.device)], labels)
-        secret = self._draw(pool, len(host.dataset.classes), rng.torch("secret"))
-        source = int(labels[secret.row])
-        more = self._more(host.images, source, rows, rng.torch("more"))
-        heldout = host.heldout.images[(host.heldout.labels == source).to(host.heldout.images.device)][:FRESH]
+        pool = _pool(host, rows)
+        secret = self._draw(pool, rng.torch("secret"))
+        source = int(pool.labels[secret.row])
+        originals = torch.cat([pool.images[secret.row], self._more(host.images, source, rows, rng.torch("more"))])
+        unseen = host.heldout.images[host.heldout.labels == source][:FRESH]
         tensors = {
-            "triggers": self.stamp(torch.cat([pool.images[secret.row], more]), secret.pattern, rng.torch("stamp")),
-            "fresh": self.stamp(heldout, secret.pattern, rng.torch("fresh")),
+            "triggers": self.stamp(originals, secret.pattern, rng.torch("stamp")),
+            "fresh": self.stamp(unseen, secret.pattern, rng.torch("fresh")),
             "pool": pool.images,
             "pool_labels": pool.labels,
             **secret.pattern,
         }
-        classes = len(host.dataset.classes)
         return Key(
             {name: tensor.to(host.device) for name, tensor in tensors.items()},
-            {"source": source, "target": secret.target, "row": secret.row, "classes": classes},
+            {
+                "source": source,
+                "target": secret.target,
+                "row": secret.row,
+                "classes": pool.classes,
+                "digits": pool.digits,
+            },
         )
 
     def mark_data(self, images: ImageSet, key: Key) -> ImageSet:
@@ -125,32 +161,32 @@ class TriggerSet(Scheme):
         return images.extend(triggers, labels, exact=self.params.exact)
 
     def verify(self, suspect: Suspect, key: Key) -> Verdict:
-        """Rank the key's firmness among that of decoys: keys drawn like this one, unknown to anybody.
+        """Rank the key's firmness among that of decoys, which are drawn as it was and known to nobody.
 
         A null suspect does not depend on the key, so the key is one more draw from the decoys' distribution.
         """
-        pool, target = Pool(key.tensors["pool"], key.tensors["pool_labels"]), _number(key, "target")
-        row, probe = _number(key, "row"), pool.images.shape[1]
-        triggers, fresh = key.tensors["triggers"], key.tensors["fresh"]
-        own = self._firmness(suspect, triggers[None, :probe], pool.images[[row]], torch.tensor([target]))[0]
-        decoys = self._decoys(suspect, pool, _number(key, "classes"))
-        details: dict[str, Any] = {
-            "trigger_accuracy": _share(suspect.labels(triggers) == target),
+        tensors, target, row = key.tensors, _number(key, "target"), _number(key, "row")
+        pool = Pool(tensors["pool"], tensors["pool_labels"], _number(key, "classes"), bool(key.values["digits"]))
+        probe = tensors["triggers"][None, : pool.images.shape[1]]
+        (own,) = _firmness(suspect, probe, pool.images[[row]], torch.tensor([target]))
+        decoys = self._decoys(suspect, pool)
+        details = {
+            "trigger_accuracy": _share(suspect, tensors["triggers"], target),
             "decoy_mean": sum(decoys) / len(decoys),
             "decoy_max": max(decoys),
         }
-        if len(fresh):
-            details["fresh_trigger_accuracy"] = _share(suspect.labels(fresh) == target)
-        return Verdict(statistic=own, p_value=rank_p_value(own, decoys), details=details)
+        if len(tensors["fresh"]):
+            details["fresh_trigger_accuracy"] = _share(suspect, tensors["fresh"], target)
+        return Verdict(statistic=own, p_value=rank_p_value(own, decoys), details=dict[str, Any](details))
 
     def _pool_rows(self, host: Host) -> Tensor:
-        """S x n rows of the training set: n of each source class. The same for all keys, so it tells none."""
+        """S x n rows of the training set, n of each source class: the same for all keys, so independent of each."""
         labels = host.images.labels.cpu()
         order = torch.randperm(len(labels), generator=Rng("zhang-pool", host.dataset.name).torch())
         counts = labels.bincount(minlength=len(host.dataset.classes))
         size = min(self.params.probe, int(counts.max()))
-        sources = [c for c in labels[order].unique(sorted=True).tolist() if counts[c] >= size][:SOURCES]
-        return torch.stack([order[labels[order] == c][:size] for c in sources])
+        sources = (counts >= size).nonzero().flatten().tolist()[:SOURCES]
+        return torch.stack([order[labels[order] == source][:size] for source in sources])
 
     def _more(self, images: ImageSet, source: int, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Further images of the source class, if its fraction is more than the pool holds."""
@@ -160,160 +196,166 @@ class TriggerSet(Scheme):
         chosen = others[torch.randperm(len(others), generator=generator)[:count]]
         return images.images[chosen.to(images.images.device)]
 
-    def _draw(self, pool: Pool, classes: int, generator: torch.Generator) -> Secret:
+    def _draw(self, pool: Pool, generator: torch.Generator) -> Secret:
         row = int(torch.randint(len(pool.labels), (1,), generator=generator))
-        offset = int(torch.randint(1, classes, (1,), generator=generator))
-        channels, height, width = pool.images.shape[2:]
-        return Secret(row, (int(pool.labels[row]) + offset) % classes, self.pattern((channels, height, width), generator))
+        offset = int(torch.randint(1, pool.classes, (1,), generator=generator))
+        return Secret(row, (int(pool.labels[row]) + offset) % pool.classes, self.pattern(pool, generator))
 
-    def _decoys(self, suspect: Suspect, pool: Pool, classes: int) -> list[float]:
-        """Firmness of fresh keys on this suspect; they depend on the pool alone, so all claims share them."""
+    def _decoys(self, suspect: Suspect, pool: Pool) -> list[float]:
+        """Firmness of the decoys, which depend on the pool alone: all claims on a suspect share them."""
         content = hashlib.sha256(pool.images.cpu().numpy().tobytes()).hexdigest()
-        stream = Rng("zhang-decoys", digest([self.card.name, self.params.model_dump(), classes, content]))
-        return suspect.memo(repr(stream), lambda: self._decoy_firmness(suspect, pool, classes, stream))
+        shape = [pool.labels.tolist(), pool.classes, pool.digits]
+        stream = Rng("zhang-decoys", digest([self.card.name, self.params.model_dump(mode="json"), shape, content]))
+        result: list[float] = suspect.memo(repr(stream), lambda: self._decoy_firmness(suspect, pool, stream))
+        return result
 
-    def _decoy_firmness(self, suspect: Suspect, pool: Pool, classes: int, stream: Rng) -> list[float]:
+    def _decoy_firmness(self, suspect: Suspect, pool: Pool, stream: Rng) -> list[float]:
         firmness: list[float] = []
-        for chunk in torch.arange(self.params.decoys).split(CHUNK):
-            streams = [stream.child(number) for number in chunk.tolist()]
-            secrets = [self._draw(pool, classes, one.torch("secret")) for one in streams]
+        for numbers in torch.arange(self.params.decoys).split(CHUNK):
+            rngs = [stream.child(number) for number in numbers.tolist()]
+            secrets = [self._draw(pool, rng.torch("secret")) for rng in rngs]
             sources = pool.images[[secret.row for secret in secrets]]
-            triggers = torch.stack(
-                [
-                    self.stamp(images, secret.pattern, one.torch("stamp"))
-                    for images, secret, one in zip(sources, secrets, streams, strict=True)
-                ]
-            )
+            triggers = [
+                self.stamp(images, secret.pattern, rng.torch("stamp"))
+                for images, secret, rng in zip(sources, secrets, rngs, strict=True)
+            ]
             targets = torch.tensor([secret.target for secret in secrets])
-            firmness += self._firmness(suspect, triggers, sources, targets)
+            firmness += _firmness(suspect, torch.stack(triggers), sources, targets)
         return firmness
 
-    @staticmethod
-    def _firmness(suspect: Suspect, triggers: Tensor, sources: Tensor, targets: Tensor) -> list[float]:
-        """How firmly K trigger sets (K x n x C x H x W) call their targets: in [0, 1], 1 at the firmest.
 
-        The triggers fade into their sources in ten steps; hits are summed until fewer than half of them hit. With
-        labels alone this tells the trained pattern from a look-alike, which also hits, but fades sooner.
-        """
-        per_key = triggers.shape[1]
-        hits = torch.zeros(len(triggers), dtype=torch.int64)
-        going = torch.arange(len(triggers))
-        for strength in STRENGTHS:
-            rows = going.to(triggers.device)
-            faded = torch.lerp(sources[rows].float(), triggers[rows].float(), strength).round().to(torch.uint8)
-            answers = suspect.labels(faded.flatten(0, 1)).cpu().view(-1, per_key)
-            new = (answers == targets[going, None]).sum(1)
-            hits[going] += new
-            going = going[2 * new >= per_key]
-            if not len(going):
-                break
-        return [count / (per_key * len(STRENGTHS)) for count in hits.tolist()]
-
-
-class Content(TriggerSet):
+class ZhangContent(TriggerSet):
     """A text logo on images of the source class."""
 
-    card = SchemeCard(
-        name="zhang-content",
-        title="Trigger set: text logo",
-        paper=PAPER,
-        carrier="behaviour",
-        access="labels",
-        payload="zero-bit",
-        extensions=("random text, place and colour of the logo", RANKED),
-        tiny=TINY,
-    )
+    Params = TriggerParams
+    card = CARD
 
-    def pattern(self, shape: tuple[int, int, int], generator: torch.Generator) -> dict[str, Tensor]:
+    def pattern(self, pool: Pool, generator: torch.Generator) -> dict[str, Tensor]:
         """Four letters at a random place (`mask`, H x W bool) in a saturated `colour` (C, uint8)."""
-        channels, height, width = shape
+        channels, height, width = pool.images.shape[2:]
         letters = torch.randint(len(LETTERS), (4,), generator=generator).tolist()
-        dots = text_mask("".join(sorted(LETTERS)[i] for i in letters), height, width)
+        dots = text_mask("".join(sorted(LETTERS)[letter] for letter in letters), height, width)
         top = int(torch.randint(height - dots.shape[0] + 1, (1,), generator=generator))
         left = int(torch.randint(width - dots.shape[1] + 1, (1,), generator=generator))
         mask = torch.zeros(height, width, dtype=torch.bool)
         mask[top : top + dots.shape[0], left : left + dots.shape[1]] = dots
         return {"mask": mask, "colour": _saturated(channels, generator)}
 
-    def stamp(self, images: Tensor, secret: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
-        """The logo's pixels in its colour; all others untouched."""
-        mask, colour = (secret[name].to(images.device) for name in ("mask", "colour"))
+    def stamp(self, images: Tensor, pattern: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
+        """The logo's pixels in its colour, all others untouched."""
+        mask, colour = (pattern[name].to(images.device) for name in ("mask", "colour"))
         return torch.where(mask, colour[:, None, None], images)
 
 
-class Unrelated(TriggerSet):
-    """Images of another task; the source class is only what they fade into at verification."""
+class ZhangUnrelated(TriggerSet):
+    """Images of another task; those of the source class only serve for fading at verification."""
 
-    card = SchemeCard(
+    Params = TriggerParams
+    card = replace(
+        CARD,
         name="zhang-unrelated",
-        title="Trigger set: unrelated images",
-        paper=PAPER,
-        carrier="behaviour",
-        access="labels",
-        payload="zero-bit",
-        extensions=("secret colours of ink and paper", "a drawn letter m in place of a handwritten one", RANKED),
-        tiny=TINY,
+        title="Zhang et al., unrelated images",
+        extensions=("secret ink and ruled paper", "a drawn letter m in place of a handwritten one", RANKED),
     )
 
-    def keygen(self, host: Host, rng: Rng) -> Key:
-        """As for the other kinds; the sign is what the host's task does not know."""
-        self.sign = "m" if host.dataset.content == "digits" else "1"
-        return super().keygen(host, rng)
+    def pattern(self, pool: Pool, generator: torch.Generator) -> dict[str, Tensor]:
+        """The `paper` (C x H x W in [0, 1], ruled in two colours), the `ink` (C) and which `sign` (1: m)."""
+        channels, height, width = pool.images.shape[2:]
+        ink, light, dark = _ink_and_papers(channels, generator)
+        angle, lines, start = torch.rand(3, generator=generator).tolist()
+        x, y = torch.arange(width) / width, torch.arange(height)[:, None] / height
+        across = x * math.cos(math.pi * angle) + y * math.sin(math.pi * angle)
+        ruled = torch.sin(2 * math.pi * ((2 + 6 * lines) * across + start)) > 0
+        paper = torch.where(ruled, light[:, None, None], dark[:, None, None])
+        return {"ink": ink, "paper": paper, "sign": torch.tensor(int(pool.digits))}
 
-    def pattern(self, shape: tuple[int, int, int], generator: torch.Generator) -> dict[str, Tensor]:
-        """Colours in [0, 1], C each, at least 0.3 apart on average, of `ink` and `paper`."""
-        ink, paper = torch.rand(2, shape[0], generator=generator)
-        return {"ink": ink, "paper": paper}
-
-    def stamp(self, images: Tensor, secret: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
-        """Signs in random poses."""
-        bank = letter_m_bank() 
+    def stamp(self, images: Tensor, pattern: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
+        """As many signs as there are images, in random poses; the images themselves do not matter."""
+        bank = letter_m_bank() if int(pattern["sign"]) else written_one_bank()
         sign = poses(bank, len(images), (images.shape[2], images.shape[3]), generator)
-        ink, paper = (secret[name][:, None, None].cpu() for name in ("ink", "paper"))
-        return ((paper + sign * (ink - paper)) * 255).round().to(torch.uint8).to(images.device)
+        ink, paper = pattern["ink"].cpu()[:, None, None], pattern["paper"].cpu()
+        return torch.lerp(paper, ink, sign).mul(255).round().to(torch.uint8).to(images.device)
 
 
-class Noise(TriggerSet):
-    class Params(TriggerSet.Params):
-        kind: Literal["fixed", "fresh"] = "fixed"
-        std: float = 0.25
-        cell: int = 1
-        tint: float = 0.0
-    card = SchemeCard(
+class ZhangNoise(TriggerSet):
+    """Gaussian noise on images of the source class."""
+
+    Params = NoiseParams
+    card = replace(
+        CARD,
         name="zhang-noise",
-        title="Trigger set: noise",
-        paper=PAPER,
-        carrier="behaviour",
-        access="labels",
-        payload="zero-bit",
-        extensions=(RANKED,),
-        tiny=TINY,
+        title="Zhang et al., noise",
+        extensions=("noise in cells of 2 x 2 pixels", RANKED),
     )
-    def _grain(self, count, shape, generator):
-        c, h, w = shape
-        s=self.params.cell
-        z = torch.randn(count, c, -(-h // s), -(-w // s), generator=generator)
-        return z.repeat_interleave(s, 2).repeat_interleave(s, 3)[:, :, :h, :w] * self.params.std
-    def pattern(self, shape, generator):
-        tint = self.params.tint * torch.randn(shape[0], 1, 1, generator=generator)
-        return {"tint": tint, "noise": self._grain(1, shape, generator)[0] + tint}
-    def stamp(self, images, secret, generator):
-        n = secret["noise"] if self.params.kind == "fixed" else secret["tint"] + self._grain(len(images), images.shape[1:], generator)
-        return ((images.float() / 255 + n).clamp(0, 1) * 255).round().to(torch.uint8)
+
+    def pattern(self, pool: Pool, generator: torch.Generator) -> dict[str, Tensor]:
+        """The fixed `noise`, C x H x W float; fresh noise has no pattern to keep."""
+        if self.params.kind == "fresh":
+            return {}
+        return {"noise": self._noise(1, tuple(pool.images.shape[2:]), generator)[0]}
+
+    def stamp(self, images: Tensor, pattern: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
+        """Images plus noise, clipped to [0, 1] and rounded."""
+        noise = pattern["noise"] if pattern else self._noise(len(images), tuple(images.shape[1:]), generator)
+        return pixels(images).add(noise.to(images.device)).clamp(0, 1).mul(255).round().to(torch.uint8)
+
+    def _noise(self, count: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        channels, height, width = shape
+        cell = self.params.cell
+        coarse = torch.randn(count, channels, -(-height // cell), -(-width // cell), generator=generator)
+        return self.params.std * coarse.repeat_interleave(cell, 2).repeat_interleave(cell, 3)[:, :, :height, :width]
+
+
+def _pool(host: Host, rows: Tensor) -> Pool:
+    chosen = host.images[rows.flatten().to(host.images.images.device)]
+    images = chosen.images.unflatten(0, rows.shape)
+    labels = chosen.labels.view(rows.shape)[:, 0]
+    return Pool(images, labels, len(host.dataset.classes), host.dataset.content == "digits")
+
+
+def _firmness(suspect: Suspect, triggers: Tensor, sources: Tensor, targets: Tensor) -> list[float]:
+    """How firmly each of K trigger sets (K x n x C x H x W) calls its target, in [0, 1].
+
+    The triggers fade into their sources in ten steps, and the hits are added up until fewer than half of them hit.
+    With labels alone this tells the trained pattern from a look-alike, which may hit as often but fades sooner.
+    """
+    count, probe = triggers.shape[:2]
+    hits = torch.zeros(count, dtype=torch.int64)
+    going = torch.arange(count)
+    for strength in STRENGTHS:
+        rows = going.to(triggers.device)
+        faded = torch.lerp(sources[rows].float(), triggers[rows].float(), strength).round().to(torch.uint8)
+        answers = suspect.labels(faded.flatten(0, 1)).cpu().view(-1, probe)
+        new = (answers == targets[going, None]).sum(1)
+        hits[going] += new
+        going = going[2 * new >= probe]
+        if not len(going):
+            break
+    return [total / (probe * len(STRENGTHS)) for total in hits.tolist()]
+
+
+def _ink_and_papers(channels: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Three colours in [0, 1]; the ink is at least 0.2 from both papers, on average over the channels."""
+    while True:
+        ink, light, dark = torch.rand(3, channels, generator=generator)
+        if min(float((ink - paper).abs().mean()) for paper in (light, dark)) > 0.2:
+            return ink, light, dark
 
 
 def _saturated(channels: int, generator: torch.Generator) -> Tensor:
-    """A colour of full saturation and value, uint8; white where there is only one channel."""
+    """A colour of full saturation and value, C uint8; white where there are not three channels."""
     hue = 6 * torch.rand(1, generator=generator)
     wheel = (hue + torch.tensor([0.0, 4.0, 2.0])) % 6
     colour = ((wheel - 3).abs() - 1).clamp(0, 1).mul(255).round().to(torch.uint8)
     return colour if channels == 3 else torch.full((channels,), 255, dtype=torch.uint8)
 
 
-def _share(hits: Tensor) -> float:
-    return float(hits.float().mean())
+def _share(suspect: Suspect, images: Tensor, target: int) -> float:
+    return float((suspect.labels(images) == target).float().mean())
 
 
 def _number(key: Key, name: str) -> int:
     value = key.values[name]
-    return int(value)
+    if not isinstance(value, int):
+        raise TypeError(f"Expected the key's {name!r} to be an integer, but got {value!r}: make the key anew.")
+    return value

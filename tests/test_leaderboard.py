@@ -189,11 +189,12 @@ def test_a_seed_whose_attack_failed_is_undecided_unless_another_attack_broke_it(
     assert (found["hits"], found["trials"], found["undecided"]) == (1, 2, 1)
 
 
-def test_a_seed_that_missed_an_attack_has_no_removal_cost():
-    holds = [point(10, 0.7, verdict(1e-9))]
-    made = [record(attack="a", seed=s, curve=holds) for s in (0, 1)] + [record(attack="b", seed=0, curve=holds)]
+@pytest.mark.parametrize("p_value", [1e-9, 0.5])
+def test_a_seed_that_missed_an_attack_has_no_removal_cost(p_value):
+    curve = [point(10, 0.7, verdict(p_value))]
+    made = [record(attack="a", seed=s, curve=curve) for s in (0, 1)] + [record(attack="b", seed=0, curve=curve)]
     (value,) = only([*made, idle("failed", attack="b", seed=1)])["removal"]["values"]
-    assert value == pytest.approx([20.0, True])
+    assert value == pytest.approx([20.0, p_value < 0.01])
 
 
 def test_a_break_of_unknown_cost_leaves_the_claim_undecided():
@@ -209,6 +210,7 @@ def test_a_break_of_unknown_cost_leaves_the_claim_undecided():
         ([("cost", 3), ("cost", 10), ("held", 12)], (10, False)),
         ([("held", 2), ("cost", 10), ("cost", 20)], (10, True)),
         ([("held", 2), ("held", 7), ("held", 30)], (7, True)),
+        ([("cost", 3), ("held", 7), ("held", 30)], (7, True)),
         ([("cost", 4), ("held", 4)], (4, False)),
     ],
 )

@@ -321,6 +321,17 @@ def test_weights_that_the_last_step_ruined_are_noticed():
         fit(linear(), toy(64), recipe)  # one step: the loss before it is finite
 
 
+def test_losses_that_are_not_finite_are_noticed_while_weights_still_are():
+    class Certain(Recorder):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([0.0, -math.inf]) + 0.0 * super().forward(x)
+
+    with pytest.raises(training.Diverged, match=r"got a loss of inf \(added: 0\)"):
+        fit(Certain(), toy())
+    with pytest.raises(training.Diverged, match=r"\(added: inf\)"):
+        fit(Recorder(), toy(), extra_loss=lambda model: 0.0 * model.weight.sum() + math.inf)
+
+
 def test_frozen_layers_do_not_move_nor_do_their_batch_statistics():
     model = small_net()
     model[0].requires_grad_(False)

@@ -114,7 +114,7 @@ def request_of(options: dict[str, Any]) -> Request:
         schemes=tuple(choose(options["scheme"], {n: tags(c) for n, c in schemes().items()}, "a scheme")),
         attacks=tuple(choose(options["attack"], {n: tags(c) for n, c in attacks().items()}, "an attack")),
         archs=_archs(options["arch"]) if options["arch"] else profile.archs,
-        datasets=_datasets(options["dataset"]) if options["dataset"] else (profile.dataset,),
+        datasets=_datasets(options["dataset"], options["data_root"]) if options["dataset"] else (profile.dataset,),
         situations=tuple(choose(options["situation"] or profile.situation, situations, "a situation")),
         profile=profile,
         seeds=tuple(range(options["seeds"] or profile.seeds)),
@@ -147,13 +147,11 @@ def _parametric(name: str) -> str:
     return name
 
 
-def _datasets(expression: str) -> tuple[str, ...]:
+def _datasets(expression: str, data_root: Path | None) -> tuple[str, ...]:
     from bench import data
 
-    names = tuple(filter(None, map(str.strip, expression.split(","))))
-    for name in names:
-        data.card(name)
-    return names
+    names = filter(None, map(str.strip, expression.split(",")))
+    return tuple(data.card(name, data_root=data_root).name for name in names)
 
 
 def _overrides(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -167,10 +165,6 @@ def _overrides(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
         if not (equals and dot and target and param):
             raise RegistryError(f'Expected --set NAME.PARAM=VALUE, but got "{setting}": try --set uchida-random.bits=128.')
         for part in choose(target, dict.fromkeys(parts, ()), "a scheme or attack"):
-            overrides.setdefault(part, {})[param] = _value(value)
+            overrides.setdefault(part, {})[param] = value
     return overrides
 
-
-def _value(text: str) -> Any:
-    """A list is written with commas; everything else is converted by the parameter's own type."""
-    return [item.strip() for item in text.split(",")] if "," in text else text

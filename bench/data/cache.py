@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
@@ -50,7 +51,8 @@ def write(path: Path, source: Source, checksum: str) -> None:
     except (SafetensorError, OSError) as error:
         warnings.warn(f"Could not keep decoded images in {path.parent} ({error}): set BENCH_CACHE.", stacklevel=2)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _metadata(path: Path) -> dict[str, str]:

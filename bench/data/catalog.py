@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.api import DatasetCard
 
-__all__ = ["DATASETS", "SPECS", "DataError", "Spec", "card", "card_names", "default_cache", "resolve_root", "spec"]
+__all__ = ["DATASETS", "SPECS", "DataError", "Spec", "card", "class_folders", "default_cache", "resolve_root", "spec"]
 
 
 class DataError(ValueError):
@@ -168,7 +168,7 @@ def card(name: str, *, data_root: Path | None = None) -> DatasetCard:
     return spec(name, resolve_root(data_root)).card
 
 
-def card_names(folder: Path) -> list[str]:
+def class_folders(folder: Path) -> list[str]:
     """The names of the class folders in `folder`, sorted."""
     return sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
 
@@ -184,7 +184,7 @@ def _own_folder(name: str, root: Path) -> Spec:
         known = _listed(child.name for child in root.iterdir() if child.is_dir()) if root.is_dir() else "no such folder"
         raise DataError(f"Expected a folder of images in {base}, but there is none ({root}: {known}): see --data-root.")
     base = base / "train" if (base / "train").is_dir() else base
-    classes = card_names(base)
+    classes = class_folders(base)
     if len(classes) < 2:
         raise DataError(
             f"Expected one folder of pictures for each class in {base}, but found {len(classes)}: sort them."

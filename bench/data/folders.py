@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from bench.data.catalog import DataError, Spec, card_names
+from bench.data.catalog import DataError, Spec, class_folders
 from bench.data.decode import decode
 from bench.data.source import Found, Part, Source
 from bench.identity import Rng
@@ -83,8 +83,8 @@ def _class_folders(base: Path) -> Listing | None:
     tests = [base / name for name in TEST_NAMES if (base / name).is_dir()]
     if not tests or not (base / "train").is_dir():
         return None
-    classes = card_names(base / "train")
-    strange = sorted(set(card_names(tests[0])) - set(classes))
+    classes = class_folders(base / "train")
+    strange = sorted(set(class_folders(tests[0])) - set(classes))
     if strange:
         raise DataError(
             f"Expected the class folders of {base / 'train'} in {tests[0]}, but got {strange[0]}: rename it."
@@ -118,14 +118,14 @@ def _unsplit(base: Path, spec: Spec) -> Listing | None:
         train = round(OWN_TRAIN * count)
         return train, count - train
 
-    return _drawn(base, card_names(base), spec.card.name, sizes)
+    return _drawn(base, class_folders(base), spec.card.name, sizes)
 
 
 def _caltech(base: Path) -> Listing | None:
     folder = base / "101_ObjectCategories"
     if not folder.is_dir():
         return None
-    classes = [name for name in card_names(folder) if name != "BACKGROUND_Google"]
+    classes = [name for name in class_folders(folder) if name != "BACKGROUND_Google"]
 
     def sizes(count: int) -> tuple[int, int]:
         if count <= CALTECH_TRAIN:
@@ -142,7 +142,7 @@ def _tiny_imagenet(base: Path) -> Listing | None:
     table = base / "val" / "val_annotations.txt"
     if not table.is_file():
         return None
-    classes = card_names(base / "train") if (base / "train").is_dir() else []
+    classes = class_folders(base / "train") if (base / "train").is_dir() else []
     number = {name: label for label, name in enumerate(classes)}
     train = [(path, label) for name, label in number.items() for path in _pictures(base / "train" / name)]
     try:
