@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import bench
+from bench.identity import digest
 from bench.matrix import Planned
 from bench.records import Count, Point, Provenance, Record, Security, Verdict
 from bench.sources import closure
-from bench.identity import digest
 from bench.store import Store
 
 __all__ = ["assemble", "failed", "not_applicable_record"]

@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from bench.api import Attack, Key, Scheme
+from bench.api import Key
 from bench.data import checksum
 from bench.matrix import Request, Step, expand, not_applicable, steps_of
 from bench.profiles import PROFILES
 from bench.records import Record
 from bench.registry import attacks, make, schemes
 from bench.run import RunDir, Settings, execute
-from bench.steps import Job, Place, _fresh_keys, _host_of, _marked_images
+from bench.steps import COMPUTE, Job, Place, _fresh_keys, _host_of, _marked_images
 from bench.store import Store
 
 __all__ = ["suite"]
@@ -34,6 +34,7 @@ def suite(name: str, folder: Path | None = None) -> Iterator[tuple[str, str | No
     """Yield (what was checked, None or what is wrong) for one scheme or attack.
 
     Args:
+        name: of the scheme or attack.
         folder: where to compute; runs that share it share the clean host. A temporary one by default.
     """
     with tempfile.TemporaryDirectory() as temporary:
@@ -59,8 +60,8 @@ class _Trial:
 
     def __init__(self, name: str, part: str, run_dir: RunDir) -> None:
         self.name, self.part, self.run_dir = name, part, run_dir
-        self.cls: type[Any] = schemes()[name] if part == "scheme" else attacks()[name]
-        self.card = self.cls.card
+        self.cls: type[Any] = {**schemes(), **attacks()}[name]
+        self.card: Any = self.cls.card
 
     @cached_property
     def request(self) -> Request:
@@ -69,14 +70,18 @@ class _Trial:
         overrides = {scheme: dict(schemes()[scheme].card.tiny), attack: dict(attacks()[attack].card.tiny)}
         profile = PROFILES["smoke"]
         situations = (profile.situation,)
-        return Request((scheme,), (attack,), profile.archs, (profile.dataset,), situations, profile, (0,), overrides=overrides)
+        return Request(
+            (scheme,), (attack,), profile.archs, (profile.dataset,), situations, profile, (0,), overrides=overrides
+        )
 
     @cached_property
     def record(self) -> Record:
         """The record of the tiny cell."""
         (planned,) = expand(self.request, {"digits-m": checksum("digits-m")})
         (record,) = execute([planned], self.run_dir, Settings(Place()), _Silent()).records
-        assert record.status == "ok", f"Expected its tiny cell to be ok, but it is {record.status}: {record.traceback or record.reason}"
+        assert record.status == "ok", (
+            f"Expected its tiny cell to be ok, but it is {record.status}: {record.traceback or record.reason}"
+        )
         return record
 
     def job(self, kind: str) -> Job:
@@ -88,10 +93,9 @@ class _Trial:
 
     def _partner(self) -> str:
         if self.part == "scheme":
-            fits = [a for a in attacks().values() if not_applicable(self.card, a.card) is None]
+            names = [name for name, a in attacks().items() if not_applicable(self.card, a.card) is None]
         else:
-            fits = [s for s in schemes().values() if not_applicable(s.card, self.card) is None]
-        names = [cls.card.name for cls in fits]
+            names = [name for name, s in schemes().items() if not_applicable(s.card, self.card) is None]
         assert names, f"Expected {self.name} to make a cell with something registered, but it does with nothing."
         wish = PARTNERS["attack" if self.part == "scheme" else "scheme"]
         return wish if wish in names else names[0]
@@ -112,8 +116,11 @@ def _opened(step: Step, store: Store) -> Job:
 def card_is_complete(trial: _Trial) -> None:
     """The card names its paper and every parameter says what it means."""
     card = trial.card
-    assert re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", card.name), f"Expected a lower-case name, but got {card.name!r}."
-    assert card.title and card.paper.authors and card.paper.link.startswith("https://"), "Expected title, authors and an https link."
+    assert re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", card.name), (
+        f"Expected a lower-case name, but got {card.name!r}."
+    )
+    assert all((card.title, card.paper.title, card.paper.authors)), "Expected title and authors, but one is empty."
+    assert card.paper.link.startswith("https://"), f"Expected an https link, but got {card.paper.link!r}."
     for name, field in trial.cls.Params.model_fields.items():
         assert field.description, f"Expected parameter {name} to have a description, but it has none."
     assert trial.cls.__doc__, "Expected the class to have a docstring, but it has none."
@@ -155,12 +162,15 @@ def marks_as_declared(trial: _Trial) -> None:
     job = trial.job("mark")
     marked, before = _marked_images(job, job.scheme, job.keys())[0], job.data.owner
     same = len(marked) == len(before) and torch.equal(marked.images, before.images)
-    kept = torch.equal(marked.images[: len(before)], before.images) and torch.equal(marked.labels[: len(before)], before.labels)
+    kept = torch.equal(marked.images[: len(before)], before.images) and torch.equal(
+        marked.labels[: len(before)], before.labels
+    )
     carrier = trial.card.carrier
     if carrier in ("weights", "none"):
         assert same, f"Expected a scheme with carrier {carrier!r} to leave the images alone, but it changes them."
     elif carrier == "behaviour":
-        assert kept and len(marked) > len(before), "Expected carrier 'behaviour' to keep all images and add triggers, but it does not."
+        assert kept, "Expected carrier 'behaviour' to keep all images as they are, but it changes some."
+        assert len(marked) > len(before), "Expected carrier 'behaviour' to add triggers, but it adds none."
     else:
         assert not same, "Expected carrier 'data' to change images, but it leaves them alone."
 
@@ -172,9 +182,9 @@ def finds_its_mark(trial: _Trial) -> None:
     record = trial.record
     assert record.marked is not None
     marked, clean = record.marked.verdicts[0], record.clean_verdicts[0]
-    assert marked.p_value < clean.p_value or marked.statistic > clean.statistic, (
-        f"Expected stronger evidence on the marked model, but got p={marked.p_value:.3g} against {clean.p_value:.3g} on the clean one."
-    )
+    stronger = marked.p_value < clean.p_value or marked.statistic > clean.statistic
+    values = f"p={marked.p_value:.3g} against {clean.p_value:.3g} on the clean one"
+    assert stronger, f"Expected stronger evidence on the marked model, but got {values}."
 
 
 def keeps_the_error_rate(trial: _Trial) -> None:
@@ -194,7 +204,9 @@ def victim_is_left_alone(trial: _Trial) -> None:
     job = trial.job("attack")
     before = {name: tensor.clone() for name, tensor in job.model("mark").state_dict().items()}
     after = job.model("mark").state_dict()
-    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items()), "Expected the stored victim to stay as it is."
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items()), (
+        "Expected the stored victim to stay as it is."
+    )
     strengths = [point.strength for point in trial.record.curve]
     assert strengths == list(job.attack.ladder), f"Expected the ladder {job.attack.ladder}, but got {strengths}."
 
@@ -203,12 +215,12 @@ def same_again(trial: _Trial) -> None:
     """Computed again from nothing, the record has the same findings, bit for bit."""
     (planned,) = expand(trial.request, {"digits-m": checksum("digits-m")})
     last = {"attack": planned.steps["attack"], "mark": planned.steps["mark"]}
-    from bench.run import COMPUTE
-
     for kind, step in last.items():
         again = COMPUTE[kind](_opened(step, trial.run_dir.store)).result
         stored = trial.run_dir.store.load(step.key).result
-        assert _without_times(again) == _without_times(stored), f"Expected step {kind!r} to give the same result twice, but it differs."
+        assert _without_times(again) == _without_times(stored), (
+            f"Expected step {kind!r} to give the same result twice, but it differs."
+        )
 
 
 CARD: tuple[Callable[[_Trial], None], ...] = (card_is_complete, tiny_is_valid, imports_the_api_only, runs_through)

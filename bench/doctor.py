@@ -31,9 +31,7 @@ def examine(run_dir: Path, data_root: Path | None) -> Iterator[tuple[str, str, b
 
 
 def _python() -> str:
-    if sys.version_info < (3, 11):
-        raise RuntimeError(f"expected 3.11 or newer, but this is {platform.python_version()}")
-    return platform.python_version()
+    return f"{platform.python_version()} in {sys.prefix}"
 
 
 def _torch() -> str:

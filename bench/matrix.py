@@ -13,8 +13,8 @@ from bench.api import Attack, AttackCard, Recipe, Scheme, SchemeCard
 from bench.identity import digest
 from bench.profiles import Profile
 from bench.records import Cell
-from bench.registry import make, params_of
 from bench.registry import attacks as all_attacks
+from bench.registry import make, params_of
 from bench.registry import schemes as all_schemes
 
 __all__ = ["Planned", "Request", "Step", "expand", "not_applicable", "steps_of"]
@@ -126,6 +126,7 @@ def expand(request: Request, checksums: Mapping[str, str]) -> list[Planned]:
     """All cells of the request, each with its steps; equal steps are one object.
 
     Args:
+        request: the axes.
         checksums: data set -> checksum.
 
     Raises:

@@ -269,7 +269,7 @@ def save_record(record: Record, folder: Path) -> Path:
     path = kept / record.filename
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
     (other / record.filename).unlink(missing_ok=True)
     return path
 

@@ -55,7 +55,9 @@ def make(cls: type[Part], params: Mapping[str, Any]) -> Part:
         first = error.errors()[0]
         where = f"{cls.card.name}.{'.'.join(map(str, first['loc']))}"
         known = ", ".join(cls.Params.model_fields)
-        raise RegistryError(f"Parameter {where}: {first['msg']}, but got {first['input']!r}. Known: {known}.") from error
+        raise RegistryError(
+            f"Parameter {where}: {first['msg']}, but got {first['input']!r}. Known: {known}."
+        ) from error
 
 
 def _parsed(model: type[Params], name: str, value: Any) -> Any:
@@ -83,6 +85,7 @@ def choose(expression: str, known: Mapping[str, Collection[str]], what: str) -> 
     """Names selected by an expression: a comma list of names, globs, `all` and `@tag`, in the order of `known`.
 
     Args:
+        expression: what was typed.
         known: name -> tags.
         what: for the message, for instance "a scheme".
 
@@ -165,7 +168,12 @@ def _plugin_module(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     loader = spec.loader
-    return _imported(path, lambda: (loader.exec_module(module), module)[1])
+
+    def load() -> ModuleType:
+        loader.exec_module(module)
+        return module
+
+    return _imported(path, load)
 
 
 def _imported(path: Path, load: Any) -> ModuleType:

@@ -25,7 +25,18 @@ from bench.records import Record, RecordError, load_record, save_record
 from bench.steps import COMPUTE, Job, Place
 from bench.store import Store
 
-__all__ = ["Outcome", "RunDir", "Settings", "Summary", "Task", "Watch", "compute", "execute", "pick_device", "unsettled"]
+__all__ = [
+    "Outcome",
+    "RunDir",
+    "Settings",
+    "Summary",
+    "Task",
+    "Watch",
+    "compute",
+    "execute",
+    "pick_device",
+    "unsettled",
+]
 
 TRIES = 2
 
@@ -168,7 +179,9 @@ def pick_device(asked: str) -> str:
         torch.empty(0, device=asked)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"Expected a device of this machine, but got {asked!r} ({reason}): try --device auto.") from error
+        raise ValueError(
+            f"Expected a device of this machine, but got {asked!r} ({reason}): try --device auto."
+        ) from error
     return asked
 
 
@@ -259,7 +272,7 @@ class _Work:
         self.cells = waiting
 
     def _record(self, cell: Planned) -> Record | None:
-        where = {"device": self.settings.place.device, "threads": self.settings.threads}
+        where: dict[str, Any] = {"device": self.settings.place.device, "threads": self.settings.threads}
         if cell.reason is not None:
             return not_applicable_record(cell)
         errors = [self.summary.failures[s.key] for s in cell.steps.values() if s.key in self.summary.failures]
@@ -291,7 +304,9 @@ class _Ray(Executor):
         try:
             import ray
         except ImportError as error:
-            raise ValueError('Expected Ray to be installed for --executor ray: pip install "watermark-bench[ray]".') from error
+            raise ValueError(
+                'Expected Ray to be installed for --executor ray: pip install "watermark-bench[ray]".'
+            ) from error
         if not ray.is_initialized():
             ray.init(log_to_driver=False, include_dashboard=False)
         gpus = ray.cluster_resources().get("GPU", 0) / settings.jobs
@@ -344,4 +359,3 @@ def _existing(cell: Planned, run_dir: RunDir) -> Record | None:
         except RecordError:
             continue
     return None
-

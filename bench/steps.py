@@ -17,7 +17,20 @@ from torch import Tensor, nn
 
 from bench import archs, data, training
 from bench.api import (
-    Attack, Claim, Context, ContractError, Host, ImageSet, Key, Point, Recipe, Rng, Scheme, Suspect, Verdict, Victim,
+    Attack,
+    Claim,
+    Context,
+    ContractError,
+    Host,
+    ImageSet,
+    Key,
+    Point,
+    Recipe,
+    Rng,
+    Scheme,
+    Suspect,
+    Verdict,
+    Victim,
 )  # fmt: skip
 from bench.metrics.fidelity import psnr_db
 from bench.registry import attacks, make, schemes
@@ -323,7 +336,8 @@ class _Judge:
 
 
 def _recipe(spec: Mapping[str, Any]) -> Recipe:
-    return Recipe(**{name: tuple(v) if isinstance(v, list) else v for name, v in spec["recipe"].items()})
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in spec["recipe"].items()}
+    return Recipe(**values)
 
 
 def _host_of(job: Job, share: ImageSet) -> _Host:

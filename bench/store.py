@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Store", "Stored", "StoreError"]
+__all__ = ["Store", "StoreError", "Stored"]
 
 
 class StoreError(RuntimeError):
@@ -105,7 +105,9 @@ class Store:
         temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.root))
         contents = {"result.json": json.dumps(result, allow_nan=False).encode()}
         for group, named in tensors.items():
-            contents[f"{group}.safetensors"] = save({n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in named.items()})
+            contents[f"{group}.safetensors"] = save(
+                {n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in named.items()}
+            )
         for name, content in contents.items():
             _write(temporary / name, content)
         sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}

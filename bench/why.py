@@ -10,8 +10,8 @@ from typing import Any
 
 from bench.matrix import Step
 from bench.records import load_records
-from bench.sources import closure
 from bench.run import RunDir
+from bench.sources import closure
 
 __all__ = ["explain", "remember"]
 
@@ -24,7 +24,7 @@ def remember(steps: Iterable[Step], run_dir: RunDir) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps({step.key: [step.label, step.identity] for step in steps}), encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def explain(prefix: str, folder: Path) -> list[str]:
@@ -48,7 +48,11 @@ def _explain(key: str, stored: Mapping[str, Any], planned: Mapping[str, Any]) ->
     if key in stored:
         label, identity = stored[key]
         changed = _changed_since(identity)
-        now = "the source is unchanged since" if not changed else "but the source has changed since: " + ", ".join(changed)
+        now = (
+            "the source is unchanged since"
+            if not changed
+            else "but the source has changed since: " + ", ".join(changed)
+        )
         return [f"  {key[:12]} {label}: cached, {now}"]
     if key not in planned:
         return [f"  {key[:12]}: neither stored nor planned"]

@@ -17,7 +17,8 @@ Where this differs from the paper, or where the text that we had (sections 4.1 t
   deviation and the size of its cells are our choices. Fresh noise has no secret but (source, target).
 * Verification: the paper looks at the trigger accuracy. A null model's rate is not 1/classes (it depends on how
   far the pattern confuses it), so ours ranks the key's answer against fresh random keys on the same suspect.
-* The ranked statistic asks at falling strengths too: trigger accuracy alone ties with look-alike keys.
+* The ranked statistic also asks at falling strengths, since trigger accuracy alone ties with look-alike keys, and
+  leaves out triggers whose source is called the target without a mark. The plain accuracies are in the details.
 """
 
 from __future__ import annotations
@@ -168,8 +169,10 @@ class TriggerSet(Scheme):
         tensors, target, row = key.tensors, _number(key, "target"), _number(key, "row")
         pool = Pool(tensors["pool"], tensors["pool_labels"], _number(key, "classes"), bool(key.values["digits"]))
         probe = tensors["triggers"][None, : pool.images.shape[1]]
-        (own,) = _firmness(suspect, probe, pool.images[[row]], torch.tensor([target]))
-        decoys = self._decoys(suspect, pool)
+        stream = self._decoy_stream(pool)
+        clean = suspect.memo(f"{stream} clean", lambda: _clean_answers(suspect, pool))
+        (own,) = _firmness(suspect, probe, pool.images[[row]], clean[[row]], torch.tensor([target]))
+        decoys = suspect.memo(f"{stream} decoys", lambda: self._decoys(suspect, pool, clean, stream))
         details = {
             "trigger_accuracy": _share(suspect, tensors["triggers"], target),
             "decoy_mean": sum(decoys) / len(decoys),
@@ -201,26 +204,25 @@ class TriggerSet(Scheme):
         offset = int(torch.randint(1, pool.classes, (1,), generator=generator))
         return Secret(row, (int(pool.labels[row]) + offset) % pool.classes, self.pattern(pool, generator))
 
-    def _decoys(self, suspect: Suspect, pool: Pool) -> list[float]:
-        """Firmness of the decoys, which depend on the pool alone: all claims on a suspect share them."""
+    def _decoy_stream(self, pool: Pool) -> Rng:
+        """The decoys depend on the pool and the parameters alone, so that all claims on a suspect share them."""
         content = hashlib.sha256(pool.images.cpu().numpy().tobytes()).hexdigest()
-        shape = [pool.labels.tolist(), pool.classes, pool.digits]
-        stream = Rng("zhang-decoys", digest([self.card.name, self.params.model_dump(mode="json"), shape, content]))
-        result: list[float] = suspect.memo(repr(stream), lambda: self._decoy_firmness(suspect, pool, stream))
-        return result
+        task = [pool.labels.tolist(), pool.classes, pool.digits]
+        return Rng("zhang-decoys", digest([self.card.name, self.params.model_dump(mode="json"), task, content]))
 
-    def _decoy_firmness(self, suspect: Suspect, pool: Pool, stream: Rng) -> list[float]:
+    def _decoys(self, suspect: Suspect, pool: Pool, clean: Tensor, stream: Rng) -> list[float]:
+        """Firmness of fresh keys, drawn and stamped as the owner's was."""
         firmness: list[float] = []
         for numbers in torch.arange(self.params.decoys).split(CHUNK):
             rngs = [stream.child(number) for number in numbers.tolist()]
             secrets = [self._draw(pool, rng.torch("secret")) for rng in rngs]
-            sources = pool.images[[secret.row for secret in secrets]]
+            rows = [secret.row for secret in secrets]
             triggers = [
                 self.stamp(images, secret.pattern, rng.torch("stamp"))
-                for images, secret, rng in zip(sources, secrets, rngs, strict=True)
+                for images, secret, rng in zip(pool.images[rows], secrets, rngs, strict=True)
             ]
             targets = torch.tensor([secret.target for secret in secrets])
-            firmness += _firmness(suspect, torch.stack(triggers), sources, targets)
+            firmness += _firmness(suspect, torch.stack(triggers), pool.images[rows], clean[rows], targets)
         return firmness
 
 
@@ -313,11 +315,16 @@ def _pool(host: Host, rows: Tensor) -> Pool:
     return Pool(images, labels, len(host.dataset.classes), host.dataset.content == "digits")
 
 
-def _firmness(suspect: Suspect, triggers: Tensor, sources: Tensor, targets: Tensor) -> list[float]:
+def _clean_answers(suspect: Suspect, pool: Pool) -> Tensor:
+    return suspect.labels(pool.images.flatten(0, 1)).cpu().view(pool.images.shape[:2])
+
+
+def _firmness(suspect: Suspect, triggers: Tensor, sources: Tensor, clean: Tensor, targets: Tensor) -> list[float]:
     """How firmly each of K trigger sets (K x n x C x H x W) calls its target, in [0, 1].
 
     The triggers fade into their sources in ten steps, and the hits are added up until fewer than half of them hit.
     With labels alone this tells the trained pattern from a look-alike, which may hit as often but fades sooner.
+    A source that is called the target without any mark (`clean`: K x n answers) is no evidence and cannot hit.
     """
     count, probe = triggers.shape[:2]
     hits = torch.zeros(count, dtype=torch.int64)
@@ -326,7 +333,8 @@ def _firmness(suspect: Suspect, triggers: Tensor, sources: Tensor, targets: Tens
         rows = going.to(triggers.device)
         faded = torch.lerp(sources[rows].float(), triggers[rows].float(), strength).round().to(torch.uint8)
         answers = suspect.labels(faded.flatten(0, 1)).cpu().view(-1, probe)
-        new = (answers == targets[going, None]).sum(1)
+        wanted = targets[going, None]
+        new = ((answers == wanted) & (clean[going] != wanted)).sum(1)
         hits[going] += new
         going = going[2 * new >= probe]
         if not len(going):

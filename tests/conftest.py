@@ -20,7 +20,9 @@ Bench = Callable[..., "subprocess.CompletedProcess[str]"]
 def bench() -> Bench:
     """Run the command line as a person does: in a process of its own."""
 
-    def call(*words: str | Path, check: int | None = 0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def call(
+        *words: str | Path, check: int | None = 0, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "bench.cli", *map(str, words)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)

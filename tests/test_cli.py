@@ -50,7 +50,9 @@ def test_every_command_and_option_is_explained(bench: Bench) -> None:
         (("new", "scheme", "uchida-random"), "exists"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_sentence_and_status_2(bench: Bench, words: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+def test_a_mistake_is_one_sentence_and_status_2(
+    bench: Bench, words: tuple[str, ...], sentence: str, tmp_path: Path
+) -> None:
     where = ("--run-dir", tmp_path) if words[0] == "run" else ()
     done = bench(*words, *where, check=2)
     assert sentence in " ".join(done.stderr.replace("│", " ").split())
@@ -75,13 +77,27 @@ def test_show_a_card(bench: Bench) -> None:
 
 
 def test_plan_counts_and_computes_nothing(bench: Bench, tmp_path: Path) -> None:
-    words = ("plan", "--profile", "smoke", "--scheme", "uchida-random,zhang-noise", "--attack", "pruning-embedded", "--run-dir", tmp_path)
+    words = (
+        "plan",
+        "--profile",
+        "smoke",
+        "--scheme",
+        "uchida-random,zhang-noise",
+        "--attack",
+        "pruning-embedded",
+        "--run-dir",
+        tmp_path,
+    )
     plan = json.loads(bench(*words, "--format", "json").stdout)
     assert set(plan) == {"steps", "cached", "cells", "estimate_s"}
     assert plan["cells"] == {"run": 1, "not_applicable": 1}
     assert plan["steps"] == 6
     assert not (tmp_path / "store").exists()
-    keys = [line.split()[0] for line in bench(*words, "--keys").stdout.splitlines() if line.startswith(tuple("0123456789abcdef"))]
+    keys = [
+        line.split()[0]
+        for line in bench(*words, "--keys").stdout.splitlines()
+        if line.startswith(tuple("0123456789abcdef"))
+    ]
     listed = [key for key in keys if len(key) == 16]
     assert len(listed) == 6
     assert "not cached" in bench("why", listed[0], "--run-dir", tmp_path).stdout

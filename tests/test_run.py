@@ -64,7 +64,9 @@ def test_the_same_command_again_computes_nothing(finished: tuple[Path, str], ben
     assert {path: path.stat().st_mtime_ns for path in (run_dir / "store").rglob("*.safetensors")} == before
 
 
-def test_the_same_command_elsewhere_gives_the_same_records(finished: tuple[Path, str], bench: Bench, tmp_path: Path) -> None:
+def test_the_same_command_elsewhere_gives_the_same_records(
+    finished: tuple[Path, str], bench: Bench, tmp_path: Path
+) -> None:
     bench(*RUN, "--run-dir", tmp_path)
     ours, theirs = records(finished[0]), records(tmp_path)
     for scheme, record in ours.items():

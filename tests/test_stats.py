@@ -13,7 +13,14 @@ from bench import stats
 
 @pytest.mark.parametrize(
     ("bits", "level", "accepted"),
-    [(64, 1e-2, 0.344), (64, 1e-9, 0.125), (100, 1e-3, 0.340), (256, 1e-2, 0.422), (256, 1e-6, 0.348), (1024, 1e-9, 0.405)],
+    [
+        (64, 1e-2, 0.344),
+        (64, 1e-9, 0.125),
+        (100, 1e-3, 0.340),
+        (256, 1e-2, 0.422),
+        (256, 1e-6, 0.348),
+        (1024, 1e-9, 0.405),
+    ],
 )
 def test_largest_accepted_ber(bits: int, level: float, accepted: float) -> None:
     assert stats.largest_accepted_ber(bits, level) == pytest.approx(accepted, abs=5e-4)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import rich_click as click
 
@@ -17,7 +16,9 @@ __all__ = ["COMMANDS"]
 @click.command()
 @click.argument("kind", type=click.Choice(["scheme", "attack"]))
 @click.argument("name")
-@click.option("--folder", type=click.Path(path_type=Path, file_okay=False), default=None, help="[default: schemes/ or attacks/]")
+@click.option(
+    "--folder", type=click.Path(path_type=Path, file_okay=False), default=None, help="[default: schemes/ or attacks/]"
+)
 @sentences
 def new(kind: str, name: str, folder: Path | None) -> None:
     """Write the one file of a new scheme or attack, which works at once, from a template."""
@@ -57,7 +58,10 @@ def check(name: str) -> None:
     out, failures = console(), 0
     for title, error in suite(name):
         failures += error is not None
-        out.print(f"[red]failed[/red]  {title}\n        {error}" if error else f"[green]ok[/green]      {title}", soft_wrap=True)
+        out.print(
+            f"[red]failed[/red]  {title}\n        {error}" if error else f"[green]ok[/green]      {title}",
+            soft_wrap=True,
+        )
     out.print(f"{failures} checks failed." if failures else f"{name} keeps the contract.")
     sys.exit(1 if failures else 0)
 

@@ -25,21 +25,25 @@ run_dir_option = click.option(
     help="Where records, results of steps, the MLflow store and the page are kept.",
 )  # fmt: skip
 
+PROFILES_SAY = "[default: the profile's]"
 SELECTORS = (
     click.option("--scheme", default="all", help=f"Schemes: {SELECT} such as @weights, @behaviour."),
     click.option("--attack", default="pruning", help=f"Attacks: {SELECT} such as @model."),
-    click.option("--arch", default=None, help=f"Architectures: {SELECT}; wrn-16-2 and the like.  [default: the profile's]"),
-    click.option("--dataset", default=None, help="Data sets, comma-separated.  [default: the profile's]"),
+    click.option("--arch", default=None, help=f"Architectures: {SELECT}; wrn-16-2 and the like.  {PROFILES_SAY}"),
+    click.option("--dataset", default=None, help=f"Data sets, comma-separated.  {PROFILES_SAY}"),
     click.option("--profile", default="quick", help="What the numbers mean: smoke, quick, small, standard or paper."),
     click.option(
-        "--situation", default=None,
-        help="Embedding while: train, fine-tune, distill, or all of them.  [default: the profile's]",
+        "--situation", default=None, help=f"Embedding while: train, fine-tune, distill, or all.  {PROFILES_SAY}"
     ),
-    click.option("--seeds", type=click.IntRange(1, 10_000), default=None, help="Number of seeds.  [default: the profile's]"),
+    click.option("--seeds", type=click.IntRange(1, 10_000), default=None, help=f"Number of seeds.  {PROFILES_SAY}"),
     click.option("--owners", type=click.IntRange(1, 10_000), default=1, help="Owners a host carries at once."),
-    click.option("--fpr", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.01, help="False positive rate of verdicts."),
-    click.option("--set", "settings", multiple=True, metavar="NAME.PARAM=VALUE", help="A parameter of a scheme or attack."),
-)  # fmt: skip
+    click.option(
+        "--fpr", type=click.FloatRange(0, 1, True, True), default=0.01, help="False positive rate of verdicts."
+    ),
+    click.option(
+        "--set", "settings", multiple=True, metavar="NAME.PARAM=VALUE", help="Set a scheme's or attack's parameter."
+    ),
+)
 
 DATA_OPTIONS = (
     click.option(
@@ -163,8 +167,9 @@ def _overrides(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
         name, equals, value = setting.partition("=")
         target, dot, param = name.rpartition(".")
         if not (equals and dot and target and param):
-            raise RegistryError(f'Expected --set NAME.PARAM=VALUE, but got "{setting}": try --set uchida-random.bits=128.')
+            raise RegistryError(
+                f'Expected --set NAME.PARAM=VALUE, but got "{setting}": try --set uchida-random.bits=128.'
+            )
         for part in choose(target, dict.fromkeys(parts, ()), "a scheme or attack"):
             overrides.setdefault(part, {})[param] = value
     return overrides
-

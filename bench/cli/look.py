@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from typing import Any
 
 import rich_click as click
@@ -109,8 +109,7 @@ _COLUMNS = {
 
 
 def _card(cls: type[Any]) -> dict[str, Any]:
-    card = cls.card
-    entry: dict[str, Any] = json.loads(json.dumps(asdict(card) if is_dataclass(card) else {}))
+    entry: dict[str, Any] = json.loads(json.dumps(asdict(cls.card)))
     entry["params"] = [
         {
             "name": name,

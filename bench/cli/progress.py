@@ -26,17 +26,22 @@ class Progress:
         self._left = {step.key: step for step in steps}
         self._total, self._durations, self._jobs, self._console = len(steps), durations, jobs, console
         self._start = time.perf_counter()
-        self._bar = bars.Progress(
-            bars.SpinnerColumn(), bars.TextColumn("{task.fields[steps]}"), bars.BarColumn(), bars.TextColumn("{task.description}"),
-            console=console, transient=True, disable=not console.is_terminal,
-        )  # fmt: skip
+        columns = (
+            bars.SpinnerColumn(),
+            bars.TextColumn("{task.fields[steps]}"),
+            bars.BarColumn(),
+            bars.TextColumn("{task.description}"),
+        )
+        self._bar = bars.Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task("", total=max(1, self._total), steps=f"0/{self._total}")
 
     def __enter__(self) -> Progress:
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.stop()
 
     def say(self, text: str) -> None:
@@ -57,7 +62,11 @@ class Progress:
         done = self._total - len(self._left)
         word = "FAILED " if outcome.error else ""
         self._bar.update(self._task, completed=done, steps=f"{done}/{self._total}", description=self._about_left())
-        self.say(f"[{done:>3}/{self._total}] {word}{step.label}  {outcome.seconds:.1f} s, {self._about_left()}".replace("[", r"\["))
+        self.say(
+            f"[{done:>3}/{self._total}] {word}{step.label}  {outcome.seconds:.1f} s, {self._about_left()}".replace(
+                "[", r"\["
+            )
+        )
 
     def settled(self, record: Record) -> None:
         """A cell has its record: the table at the end says it."""

@@ -89,7 +89,9 @@ def _records(run_dir: Path) -> list[Record]:
     from bench.run import RunDir
 
     if not run_dir.is_dir():
-        raise click.UsageError(f"Expected a run directory, but there is no {run_dir}: give --run-dir, or run `bench run` first.")
+        raise click.UsageError(
+            f"Expected a run directory, but there is no {run_dir}: give --run-dir, or run `bench run` first."
+        )
     return list(load_records(RunDir(run_dir).records))
 
 
@@ -98,7 +100,13 @@ def _print_table(frame: Any) -> None:
 
     shown = ["scheme", "attack", "arch", "situation", "seed", "strength", "status", "test_accuracy", "fidelity_pp",
              "statistic", "p_value", "detected", "ber", "queries"]  # fmt: skip
-    numbers = {"test_accuracy": "{:.3f}", "fidelity_pp": "{:+.1f}", "statistic": "{:.3f}", "p_value": "{:.2g}", "ber": "{:.3f}"}
+    numbers = {
+        "test_accuracy": "{:.3f}",
+        "fidelity_pp": "{:+.1f}",
+        "statistic": "{:.3f}",
+        "p_value": "{:.2g}",
+        "ber": "{:.3f}",
+    }
 
     def text(name: str, value: Any) -> str | None:
         if value is None or value != value:

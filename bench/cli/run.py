@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS"]
 
-jobs_option = click.option("--jobs", type=click.IntRange(1, 1024), default=1, help="Worker processes; they share the cores.")
+jobs_option = click.option(
+    "--jobs", type=click.IntRange(1, 1024), default=1, help="Worker processes; they share the cores."
+)
 
 
 @click.command()
@@ -42,7 +44,7 @@ def plan(jobs: int, keys: bool, style: str, **options: Any) -> None:
     remember(missing, run_dir)
     estimate_s = Durations(run_dir.durations).total_s(missing, jobs)
     meaningless = [cell for cell in cells if cell.reason is not None]
-    answer = {
+    answer: dict[str, Any] = {
         "steps": len(missing),
         "cached": len(steps) - len(missing),
         "cells": {"run": sum(c.reason is None for c in todo), "not_applicable": len(meaningless)},
@@ -67,12 +69,20 @@ def plan(jobs: int, keys: bool, style: str, **options: Any) -> None:
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.")
 @jobs_option
 @click.option("--executor", type=click.Choice(["local", "ray"]), default="local", help="ray needs the extra `ray`.")
-@click.option("--max-time", type=click.FloatRange(0), default=None, metavar="MINUTES", help="Start no step after this time.")
+@click.option(
+    "--max-time", type=click.FloatRange(0), default=None, metavar="MINUTES", help="Start no step after this time."
+)
 @click.option("--tracking-uri", default=None, help="MLflow store.  [default: mlflow.db in the run directory]")
 @click.option("--no-mlflow", is_flag=True, help="Leave MLflow alone; `bench sync` can fill it later.")
 @sentences
 def run(
-    device: str, jobs: int, executor: str, max_time: float | None, tracking_uri: str | None, no_mlflow: bool, **options: Any
+    device: str,
+    jobs: int,
+    executor: str,
+    max_time: float | None,
+    tracking_uri: str | None,
+    no_mlflow: bool,
+    **options: Any,
 ) -> None:
     """Compute every selected cell. The same command again resumes, and computes nothing twice.
 
@@ -142,7 +152,11 @@ def _publish(run_dir: RunDir, summary: Summary, tracking_uri: str | None, no_mlf
         if record.status == "failed" and record.traceback:
             last = record.traceback.strip().splitlines()[-1]
             where = run_dir.records / "failed" / record.filename
-            out.print(f"failed: {record.cell.scheme} x {record.cell.attack}: {last}\n  traceback in {where}", style="red", soft_wrap=True)
+            out.print(
+                f"failed: {record.cell.scheme} x {record.cell.attack}: {last}\n  traceback in {where}",
+                style="red",
+                soft_wrap=True,
+            )
     out.print(
         f"{summary.computed} steps computed, {summary.cached} cached, in {duration(summary.seconds)}."
         + (" Stopped at --max-time: the same command goes on." if summary.stopped else "")

@@ -45,7 +45,7 @@ def _row(record: Record) -> tuple[Any, ...]:
 
 
 def _accuracy(record: Record) -> str | None:
-    accuracy = record.marked and record.marked.test_accuracy
+    accuracy = None if record.marked is None else record.marked.test_accuracy
     return None if accuracy is None else f"{100 * accuracy:.1f}"
 
 

@@ -1,4 +1,4 @@
-"""Fidelity: what the mark costs, in images. (What it costs in accuracy is a difference of two records' numbers.)"""
+"""Fidelity: what the mark costs, in images. What it costs in accuracy is a difference of two records' numbers."""
 
 from __future__ import annotations
 
