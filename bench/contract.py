@@ -78,7 +78,7 @@ class _Trial:
     def record(self) -> Record:
         """The record of the tiny cell."""
         (planned,) = expand(self.request, {"digits-m": checksum("digits-m")})
-        (record,) = execute([planned], self.run_dir, Settings(Place()), _Silent()).records
+        (record,) = execute([planned], self.run_dir, Settings(Place(), threads=1), _Silent()).records
         assert record.status == "ok", (
             f"Expected its tiny cell to be ok, but it is {record.status}: {record.traceback or record.reason}"
         )

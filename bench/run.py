@@ -60,6 +60,7 @@ class Settings:
     Attributes:
         jobs: worker processes; 1 computes in this process.
         executor: `local` or `ray`.
+        threads: threads of one worker; 0 lets the workers share the cores that this process may use.
         max_time_s: start no further step after this many seconds; None for no limit.
     """
 
@@ -67,11 +68,12 @@ class Settings:
     jobs: int = 1
     executor: str = "local"
     max_time_s: float | None = None
+    threads: int = 0
 
-    @property
-    def threads(self) -> int:
-        """Threads of one worker: the workers share the cores."""
-        return max(1, (os.cpu_count() or 1) // self.jobs)
+    def __post_init__(self) -> None:
+        if not self.threads:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            object.__setattr__(self, "threads", max(1, cores // self.jobs))
 
 
 @dataclass(frozen=True)

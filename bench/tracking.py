@@ -32,7 +32,7 @@ __all__ = ["Synced", "TrackingError", "default_uri", "sync", "ui_command"]
 
 PROJECTION = 1  # raise it when runs shall be made anew from unchanged records
 MAX_PARAM, MAX_TAG, MAX_NAME = 6_000, 5_000, 250  # characters; MLflow cuts or refuses what is longer
-METRICS_PER_BATCH, PARAMS_PER_BATCH, RUNS_PER_PAGE = 1_000, 100, 1_000
+RUNS_PER_PAGE = 1_000
 FEW = 40  # up to so many cells, asking for each is quicker than reading the whole experiment
 LOG10_P_FLOOR = -300.0
 TABLE_ROWS = 40
@@ -225,9 +225,7 @@ def _experiment_id(client: Any, tracking_uri: str, name: str) -> str:
     if found is None:
         database = _sqlite_path(tracking_uri)
         location = (database.parent / "mlartifacts").as_uri() if database else None
-        # The kind that makes MLflow's page open on training runs instead of traces.
-        kind = {"mlflow.experimentKind": "custom_model_development"}
-        return client.create_experiment(name, artifact_location=location, tags=kind)
+        return client.create_experiment(name, artifact_location=location)
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return found.experiment_id
@@ -303,10 +301,7 @@ class _Projector:
 
         params = [Param(name, value) for name, value in _params(record).items()]
         metrics = [Metric(name, value, end_ms, step) for name, value, step in _metrics(record)]
-        for part in _chunks(params, PARAMS_PER_BATCH):
-            self.client.log_batch(run_id, params=part)
-        for part in _chunks(metrics, METRICS_PER_BATCH):
-            self.client.log_batch(run_id, metrics=part)
+        self.client.log_batch(run_id, metrics=metrics, params=params)  # the client splits what is too much at once
         with tempfile.TemporaryDirectory() as name:
             _write_artifacts(record, Path(name))
             self.client.log_artifacts(run_id, name)
@@ -317,11 +312,6 @@ class _Projector:
 
 def _is_whole(run: Any, record_digest: str) -> bool:
     return run.info.status in ("FINISHED", "FAILED") and run.data.tags.get("bench.digest") == record_digest
-
-
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 def _span_ms(record: Record) -> tuple[int, int]:

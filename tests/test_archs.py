@@ -135,6 +135,18 @@ def test_logits_and_features_at_any_size(name, size):
     assert not head._forward_pre_hooks
 
 
+@pytest.mark.parametrize(
+    ("name", "sides"), [("resnet50", [32, 16, 8, 4]), ("vgg16", [16, 8, 4, 2, 1]), ("wrn", [32, 16, 8])]
+)
+def test_resolutions_of_the_stages(name, sides):
+    net, x, seen = outline(name, QUICK[name]), torch.zeros(1, 3, 32, 32, device="meta"), []
+    for part, module in net.named_children():
+        x = module(x)
+        if part.startswith(("stage", "group")):
+            seen.append(x.shape[-1])
+    assert seen == sides
+
+
 def test_normalisation_is_inside():
     model = archs.build("wrn", 10, width=0.25, rng=RNG).eval()
     grey = torch.full((1, 3, 32, 32), 0.5)

@@ -139,11 +139,20 @@ def test_metrics_follow_the_strength_and_the_headline_is_known_by_hand(store):
     assert {name: run.data.metrics[name] for name in headline} == pytest.approx(headline)
 
 
-def test_a_mark_that_was_never_broken_has_no_removal_cost(store):
-    sync([make(curve=PRUNING[:2])], store)
+@pytest.mark.parametrize(
+    ("curve", "cost", "survived"),
+    [
+        (PRUNING[:2], None, 1.0),
+        ((*PRUNING, (90, 0.85, 0.5, 0.9, False), (95, 0.5, 0.5, 0.9, False)), 6.0, 0.4),
+        (((5, 0.95, 0.5, 0.9, False),), 0.0, 0.0),
+    ],
+    ids=["never broken", "cheapest of three", "gains accuracy"],
+)
+def test_removal_costs_the_least_accuracy_given_up_where_the_claim_fails(store, curve, cost, survived):
+    sync([make(curve=curve)], store)
     (run,) = runs_of(store)
-    assert "removal_cost_pp" not in run.data.metrics
-    assert run.data.metrics["survived_share"] == 1.0
+    assert run.data.metrics.get("removal_cost_pp") == (None if cost is None else pytest.approx(cost))
+    assert run.data.metrics["survived_share"] == pytest.approx(survived)
 
 
 def test_fractional_strengths_are_numbered_by_rung_and_kept_as_a_metric(store):

@@ -112,6 +112,17 @@ def test_the_global_generator_is_left_alone_and_has_no_influence():
     assert same(*models)
 
 
+def test_dropout_draws_anew_in_every_epoch():
+    class Noisy(Recorder):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(nn.functional.dropout(torch.ones_like(x), 0.5, self.training))
+
+    model = Noisy()
+    fit(model, toy(16))
+    assert len(model.seen) == 2
+    assert not torch.equal(*model.seen)
+
+
 def test_eval_mode_at_every_yield_and_train_mode_between():
     model = Recorder()
     lengths = []

@@ -68,6 +68,13 @@ def plan(jobs: int, keys: bool, style: str, **options: Any) -> None:
 @selectors
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.")
 @jobs_option
+@click.option(
+    "--threads",
+    type=click.IntRange(0, 1024),
+    default=0,
+    envvar="BENCH_THREADS",
+    help="Threads of one worker; 0 shares the cores. Part of the record: another number may round differently.",
+)
 @click.option("--executor", type=click.Choice(["local", "ray"]), default="local", help="ray needs the extra `ray`.")
 @click.option(
     "--max-time", type=click.FloatRange(0), default=None, metavar="MINUTES", help="Start no step after this time."
@@ -78,6 +85,7 @@ def plan(jobs: int, keys: bool, style: str, **options: Any) -> None:
 def run(
     device: str,
     jobs: int,
+    threads: int,
     executor: str,
     max_time: float | None,
     tracking_uri: str | None,
@@ -98,7 +106,7 @@ def run(
         place = Place(pick_device(device), options["data_root"], options["download"])
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    settings = Settings(place, jobs, executor, None if max_time is None else 60 * max_time)
+    settings = Settings(place, jobs, executor, None if max_time is None else 60 * max_time, threads)
     with _progress(cells, run_dir, settings) as watch:
         try:
             summary = execute(cells, run_dir, settings, watch)

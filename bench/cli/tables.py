@@ -12,6 +12,14 @@ from bench.records import Record, Verdict
 
 __all__ = ["plain_table", "results_table"]
 
+AXES = ("scheme", "attack", "arch", "dataset", "situation", "profile", "seed")
+MEASURES = ("accuracy", "fidelity", "verdict", "BER", "worst case", "removal cost", "false claims")
+CAPTION = (
+    "accuracy of the marked model in %, fidelity against the clean host in points; worst case: over all strengths\n"
+    "that cost the attacker at most 5 points; removal cost: least points given up to break the claim;\n"
+    "false claims: of fresh keys on the clean host"
+)
+
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[str] = ()) -> Table:
     """A quiet table; columns named in `right` are aligned to the right."""
@@ -25,23 +33,25 @@ def plain_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Se
 
 def results_table(records: Iterable[Record]) -> Table:
     """One row per cell: what the mark costs, whether it is found, and what the attack makes of it."""
-    columns = (
-        "scheme", "attack", "arch", "data", "situation", "seed", "accuracy %", "fidelity pp", "verdict", "BER",
-        "false claims", "worst case within 5 pp", "removal cost pp",
-    )  # fmt: skip
-    right = ("seed", "accuracy %", "fidelity pp", "BER", "false claims", "removal cost pp")
     ordered = sorted(records, key=lambda r: (r.cell.dataset, r.cell.arch, r.cell.attack, r.cell.scheme, r.cell.seed))
-    return plain_table(columns, map(_row, ordered), right)
+    axes = {name: [str(getattr(record.cell, name)) for record in ordered] for name in AXES}
+    varying = [name for name in AXES if name == "scheme" or len(set(axes[name])) > 1]
+    common = ", ".join(f"{name} {values[0]}" for name, values in axes.items() if name not in varying and values)
+    rows = [[*(axes[name][i] for name in varying), *_row(record)] for i, record in enumerate(ordered)]
+    table = plain_table(
+        [*varying, *MEASURES], rows, right=("accuracy", "fidelity", "BER", "false claims", "removal cost")
+    )
+    table.title, table.title_justify, table.title_style = common, "left", "bold"
+    table.caption, table.caption_justify = CAPTION, "left"
+    return table
 
 
 def _row(record: Record) -> tuple[Any, ...]:
-    cell = record.cell
-    head = (cell.scheme, cell.attack, cell.arch, cell.dataset, cell.situation, cell.seed)
     if record.status != "ok" or record.marked is None:
-        return (*head, None, None, f"[dim]{record.status}[/dim]", None, None, None, None)
+        return (None, None, f"[dim]{record.status}[/dim]", None, None, None, None)
     verdict = record.marked.verdicts[0]
-    return (*head, _accuracy(record), _signed(record.fidelity_pp), _verdict(verdict), _ber(verdict), _false(record),
-            _worst(record), _cost(record))  # fmt: skip
+    measures = (_accuracy(record), _signed(record.fidelity_pp), _verdict(verdict), _ber(verdict))
+    return (*measures, _worst(record), _cost(record), _false(record))
 
 
 def _accuracy(record: Record) -> str | None:
