@@ -50,7 +50,10 @@ def sync(run_dir: Path, tracking_uri: str | None) -> None:
     from bench.run import RunDir
 
     uri = tracking_uri or tracking.default_uri(run_dir)
-    synced = tracking.sync(_records(run_dir), uri, ledger=RunDir(run_dir).ledger)
+    try:
+        synced = tracking.sync(_records(run_dir), uri, ledger=RunDir(run_dir).ledger)
+    except tracking.TrackingError as error:
+        raise click.UsageError(str(error)) from error
     out = console()
     out.print(f"MLflow runs: {synced.created} created, {synced.updated} updated, {synced.unchanged} unchanged.")
     out.print(tracking.ui_command(uri), soft_wrap=True)

@@ -107,13 +107,14 @@ def run(
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     settings = Settings(place, jobs, executor, None if max_time is None else 60 * max_time, threads)
+    uri = None if no_mlflow else tracking_uri or _own_store(run_dir)
     with _progress(cells, run_dir, settings) as watch:
         try:
             summary = execute(cells, run_dir, settings, watch)
         except KeyboardInterrupt:
             console(stderr=True).print("Interrupted. What is finished is kept: the same command goes on from there.")
             sys.exit(130)
-    _publish(run_dir, summary, tracking_uri, no_mlflow)
+    _publish(run_dir, summary, uri)
     failed = sum(record.status == "failed" for record in summary.records)
     sys.exit(1 if failed or summary.stopped else 0)
 
@@ -148,7 +149,16 @@ def _progress(cells: list[Planned], run_dir: RunDir, settings: Settings) -> Any:
     return progress
 
 
-def _publish(run_dir: RunDir, summary: Summary, tracking_uri: str | None, no_mlflow: bool) -> None:
+def _own_store(run_dir: RunDir) -> str:
+    from bench import tracking
+
+    try:
+        return tracking.default_uri(run_dir.path)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _publish(run_dir: RunDir, summary: Summary, uri: str | None) -> None:
     """The table, the page, MLflow, and the commands to open them."""
     from bench import tracking
     from bench.cli.report import write_page
@@ -171,7 +181,11 @@ def _publish(run_dir: RunDir, summary: Summary, tracking_uri: str | None, no_mlf
     )
     page = write_page(run_dir, run_dir.site)
     out.print(f"Leaderboard: {Path(page).resolve()}", soft_wrap=True)
-    if not no_mlflow:
-        uri = tracking_uri or tracking.default_uri(run_dir.path)
+    if uri is None:
+        return
+    try:
         tracking.sync(summary.records, uri, ledger=run_dir.ledger)
+    except tracking.TrackingError as error:
+        out.print(f"MLflow was not filled; the records are safe, and `bench sync` tries again: {error}", style="red")
+    else:
         out.print(f"MLflow:      {tracking.ui_command(uri)}", soft_wrap=True)
