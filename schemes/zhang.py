@@ -105,7 +105,7 @@ class TriggerParams(Params):
 
     fraction: float = Field(0.1, gt=0, le=1, description="triggers, as a fraction of the source class")
     probe: int = Field(32, ge=1, le=1024, description="triggers that a verdict rests on; the least number of triggers")
-    repeat: int = Field(5, ge=1, le=100, description="times that each trigger stands in the training set")
+    repeat: int = Field(3, ge=1, le=100, description="times that each trigger stands in the training set")
     exact: bool = Field(True, description="triggers are exempt from augmentation")
     decoys: int = Field(199, ge=1, le=99_999, description="fresh random keys that a claim is ranked against")
 
@@ -322,24 +322,24 @@ def _clean_answers(suspect: Suspect, pool: Pool) -> Tensor:
 def _firmness(suspect: Suspect, triggers: Tensor, sources: Tensor, clean: Tensor, targets: Tensor) -> list[float]:
     """How firmly each of K trigger sets (K x n x C x H x W) calls its target, in [0, 1].
 
-    The triggers fade into their sources in ten steps, and the hits are added up until fewer than half of them hit.
+    The triggers fade into their sources in ten steps, and the hit rates are added up until one is below a half.
     With labels alone this tells the trained pattern from a look-alike, which may hit as often but fades sooner.
-    A source that is called the target without any mark (`clean`: K x n answers) is no evidence and cannot hit.
+    Only triggers whose source is not called the target anyway (`clean`: K x n answers) are evidence and count.
     """
     count, probe = triggers.shape[:2]
-    hits = torch.zeros(count, dtype=torch.int64)
+    counted = clean != targets[:, None]
+    firmness = torch.zeros(count, dtype=torch.float64)
     going = torch.arange(count)
     for strength in STRENGTHS:
         rows = going.to(triggers.device)
         faded = torch.lerp(sources[rows].float(), triggers[rows].float(), strength).round().to(torch.uint8)
-        answers = suspect.labels(faded.flatten(0, 1)).cpu().view(-1, probe)
-        wanted = targets[going, None]
-        new = ((answers == wanted) & (clean[going] != wanted)).sum(1)
-        hits[going] += new
-        going = going[2 * new >= probe]
+        hits = suspect.labels(faded.flatten(0, 1)).cpu().view(-1, probe) == targets[going, None]
+        rate = (hits & counted[going]).sum(1).double() / counted[going].sum(1).clamp_min(1)
+        firmness[going] += rate / len(STRENGTHS)
+        going = going[rate >= 0.5]
         if not len(going):
             break
-    return [total / (probe * len(STRENGTHS)) for total in hits.tolist()]
+    return [float(value) for value in firmness]
 
 
 def _ink_and_papers(channels: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
