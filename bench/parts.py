@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
-    "AccessError", "Arch", "Capacity", "ContractError", "DatasetCard", "ImageSet", "Key", "Recipe", "Suspect", "pixels",
+    "AccessError", "Arch", "Capacity", "ContractError", "DatasetCard", "ImageSet", "Key", "Recipe", "Suspect",
+    "pixels", "predict",
 ]  # fmt: skip
 
 Access = Literal["white-box", "scores", "labels", "data set"]
@@ -128,6 +129,21 @@ def pixels(images: Tensor) -> Tensor:
     return images.float().div_(255) if images.dtype == torch.uint8 else images
 
 
+@torch.no_grad()
+def predict(model: nn.Module, images: Tensor, batch_size: int | None = None) -> Tensor:
+    """Logits, N x K float32, of N x C x H x W images (uint8, or float in [0, 1]), in eval mode.
+
+    The default batch keeps a CPU's activations in its cache and a GPU busy.
+    """
+    size = batch_size or (128 if images.device.type == "cpu" else 1024)
+    was_training = model.training
+    model.eval()
+    batches = (pixels(batch).contiguous(memory_format=torch.channels_last) for batch in images.split(size))
+    logits = torch.cat([model(batch).float() for batch in batches])
+    model.train(was_training)
+    return logits
+
+
 @dataclass(frozen=True)
 class Key:
     """All secrets of one owner; stored as safetensors and JSON, never as a pickle.
@@ -220,7 +236,6 @@ class Suspect:
         access: the scheme's access; asking for more raises `AccessError`.
         model: the suspect network, None if the suspect is a data set.
         images: the suspect data set, None if the suspect is a network.
-        batch_size: of the queries.
     """
 
     def __init__(
@@ -229,13 +244,11 @@ class Suspect:
         *,
         model: nn.Module | None = None,
         images: ImageSet | None = None,
-        batch_size: int = 512,
     ) -> None:
         self.access = access
         self.queries = 0
         self._model = model.eval() if model is not None else None
         self._images = images
-        self._batch_size = batch_size
         self._memory: dict[str, Any] = {}
 
     @property
@@ -276,12 +289,7 @@ class Suspect:
             raise AccessError(f"This suspect has nothing for access {self.access!r}.")
         return part
 
-    @torch.no_grad()
     def _answers(self, images: Tensor, *allowed: Access) -> Tensor:
         model: nn.Module = self._need(self._model, *allowed)
         self.queries += len(images)
-        answers = []
-        for batch in images.split(self._batch_size):
-            x = pixels(batch).contiguous(memory_format=torch.channels_last)
-            answers.append(model(x).float().log_softmax(1))
-        return torch.cat(answers)
+        return predict(model, images).log_softmax(1)

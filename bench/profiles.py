@@ -25,7 +25,7 @@ class Profile:
         embed: recipe of fine-tuning and distilling while embedding.
         params: scheme parameters that differ from the paper at this scale, per scheme name or glob.
         null_keys: fresh keys that claim each clean host.
-        attacked_null_keys: fresh keys that claim the clean host at every rung of an attack.
+        attacked_null_keys: fresh keys that claim the clean host after an attack, at `null_rungs` of its rungs.
         trained_null_keys: fresh keys of schemes whose key generation trains networks.
     """
 
@@ -46,6 +46,7 @@ class Profile:
     null_keys: int = 100
     attacked_null_keys: int = 20
     trained_null_keys: int = 2
+    null_rungs: int = 4
 
     def recipe(self, phase: str, arch: str) -> Recipe:
         """The recipe of a phase (`host` or `embed`) for an architecture; `wrn-16-2` takes that of `wrn`."""
@@ -122,22 +123,28 @@ QUICK = Profile(
     widths={"wrn": 0.25, "vgg16": 0.25, "resnet50": 0.125, "alexnet": 0.5},
     # A key of `diff` needs two entries of the mean filter a bit, and the narrowest mean filter has 144.
     # Two epochs are too short for the papers' weight of the loss where a key has only one or two entries a bit.
-    params={"uchida-*": {"bits": 64}, "uchida-direct": {"strength": 0.1}, "uchida-diff": {"strength": 0.1}},
+    params={
+        "uchida-*": {"bits": 64},
+        "uchida-direct": {"strength": 0.1},
+        "uchida-diff": {"strength": 0.1},
+        "zhang-*": {"probe": 16},
+    },
 )
 
 SMALL = Profile(
     name="small",
-    title="A fifth of CIFAR-10 and the full network, on a CPU",
+    title="A sixth of CIFAR-10 and the full network, on a CPU",
     ranked=True,
     archs=("wrn",),
     dataset="cifar10",
     situation="fine-tune",
     seeds=1,
-    owner=10_000,
-    adversary=5_000,
-    heldout=2_000,
+    owner=8_000,
+    adversary=4_000,
+    heldout=1_500,
     host={"*": Recipe(12, 0.1, 64), "alexnet": Recipe(20, 0.001, 64, "adam")},
     embed={"*": Recipe(3, 0.1, 64), "alexnet": Recipe(5, 0.001, 64, "adam")},
+    params={"zhang-*": {"probe": 16}},
 )
 
 STANDARD = Profile(

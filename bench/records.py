@@ -118,7 +118,7 @@ class Count(Strict):
 class Security(Strict):
     """False claims of fresh keys at the matrix's FPR: on clean hosts, and on clean hosts after the attack.
 
-    `attacked` is per rung, in the order of the curve.
+    `attacked` is per rung, in the order of the curve; a rung without trials was not examined.
     """
 
     clean: Count

@@ -259,20 +259,25 @@ def false_claims(job: Job) -> Output:
 
 
 def attacked_false_claims(job: Job) -> Output:
-    """Fresh keys claim the clean host after the attack: p-values per rung."""
+    """Fresh keys claim the clean host after the attack: p-values per rung, none at rungs that are not examined."""
     scheme = job.scheme
     keys = _fresh_keys(job, scheme)
     judge = _Judge(job, scheme, keys)
+    attack = job.attack
+    examined = _spread(attack.ladder, job.spec["rungs"])
     rungs: list[list[float]] = []
 
     def claim_all(claim: Claim) -> Point:
+        if claim.strength not in examined:
+            rungs.append([])
+            return Point(strength=claim.strength)
         suspect, images = judge.suspect(claim)
         claimed = keys if claim.key is None else [claim.key]
         rungs.append(judge.p_values(suspect, images, claimed))
         return Point(strength=claim.strength)
 
     victim = Victim(job.model("host"), keys[0], job.data.owner)
-    job.attack.run(victim, _Context(job), claim_all)
+    attack.run(victim, _Context(job), claim_all)
     return Output({"p_values": rungs})
 
 
@@ -421,6 +426,12 @@ def _fresh_keys(job: Job, scheme: Scheme) -> list[Key]:
             own = own[torch.randperm(len(own), generator=rng.torch("share"))[:count].to(job.device)]
         keys.append(scheme.keygen(_host_of(job, own), rng).to(job.device))
     return keys
+
+
+def _spread(ladder: Sequence[float], count: int) -> set[float]:
+    """`count` strengths evenly over the ladder, the last among them."""
+    steps = min(count, len(ladder))
+    return {ladder[round((i + 1) * len(ladder) / steps) - 1] for i in range(steps)}
 
 
 def _epoch(epoch: training.Epoch) -> dict[str, Any]:

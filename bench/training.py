@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from bench.api import ImageSet, Recipe, pixels
 from bench.data import augment as augmented
 from bench.identity import Rng
+from bench.parts import predict
 
 __all__ = [
     "Diverged",
@@ -142,19 +143,6 @@ def train_epochs(
         loss, extra, correct, seen = steps.read_out(epoch)
         seconds = time.perf_counter() - start
         yield Epoch(epoch, loss, extra, correct / seen, seconds, seen / seconds)
-
-
-def predict(model: nn.Module, images: Tensor, batch_size: int = 512) -> Tensor:
-    """Logits, N x K float32, of N x C x H x W images, in eval mode and without gradients."""
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        logits = [
-            model(pixels(batch).contiguous(memory_format=torch.channels_last)).float()
-            for batch in images.split(batch_size)
-        ]
-    model.train(was_training)
-    return torch.cat(logits)
 
 
 def accuracy(model: nn.Module, images: ImageSet) -> float:

@@ -55,7 +55,7 @@ from schemes._glyphs import LETTERS, letter_m_bank, poses, text_mask, written_on
 RANKED = "the p-value: an exact rank against fresh random keys on the same suspect, at falling trigger strengths"
 STRENGTHS = tuple(step / 10 for step in range(10, 0, -1))
 SOURCES = 20  # classes that may be the source: bounds the pool that each key carries
-FRESH = 100
+FRESH = 50
 CHUNK = 16
 CARD = SchemeCard(
     name="zhang-content",

@@ -85,11 +85,11 @@ def sentences(function: Command) -> Command:
 
 
 def console(stderr: bool = False) -> Console:
-    """A console that does not squeeze tables into 80 columns when the output goes to a file."""
+    """A console that does not squeeze tables when the output goes to a file."""
     from rich.console import Console
 
     made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=140)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=240)
 
 
 def plan_of(options: dict[str, Any]) -> list[Planned]:
