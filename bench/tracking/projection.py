@@ -1,0 +1,196 @@
+"""What does a run say of a record? Its name, tags, parameters, metrics and description."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+from bench.records import Point, Record
+
+__all__ = ["gain_pp", "log10", "mean", "metrics", "or_nan", "params", "run_name", "tags", "verdict_mean"]
+
+MAX_PARAM, MAX_TAG, MAX_NAME = 6_000, 5_000, 250  # characters; MLflow cuts or refuses what is longer
+LOG10_P_FLOOR = -300.0
+TABLE_ROWS = 40
+
+
+def run_name(record: Record) -> str:
+    """The run's readable name."""
+    cell = record.cell
+    return f"{cell.scheme} / {cell.attack} / {cell.arch} / s{cell.seed}"
+
+
+def tags(record: Record) -> dict[str, str]:
+    """What runs are searched by."""
+    cell, origin = record.cell, record.provenance
+    tags = {
+        "bench.cell": cell.identity,
+        "bench.cell_key": record.cell_key,
+        **{name: str(getattr(cell, name)) for name in _CELL_FIELDS},
+        "status": record.status,
+        "carrier": record.carrier,
+        "access": record.access,
+        "stage": record.stage,
+        "reason": record.reason,
+        "error": (record.traceback or "").strip().rpartition("\n")[2],
+        "git_revision": origin.git_revision,
+        "git_dirty": None if origin.git_dirty is None else str(origin.git_dirty).lower(),
+        "device": origin.device,
+        "mlflow.source.name": "bench",
+        "mlflow.source.git.commit": origin.git_revision,
+        "mlflow.note.content": _note(record),
+    }
+    return {name: _cut(value, MAX_TAG) for name, value in tags.items() if value}
+
+
+_CELL_FIELDS = ("scheme", "attack", "arch", "dataset", "situation", "profile", "seed")
+
+
+def _note(record: Record) -> str:
+    """The run's description, in Markdown: the curve as a table, or why there is none."""
+    if record.status == "failed":
+        return f"Failed:\n\n```\n{(record.traceback or '')[-MAX_TAG + 100 :]}\n```"
+    if record.status == "not applicable":
+        return f"Not applicable: {record.reason}"
+    lines = [f"| {record.unit or 'strength'} | accuracy | p-value | detected |", "|---|---|---|---|"]
+    for point in record.points[:TABLE_ROWS]:
+        p_value, detected = verdict_mean(point, "p_value"), verdict_mean(point, "detected")
+        holds = {1.0: "yes", 0.0: "no"}.get(or_nan(detected), _percent(detected))
+        cells = (f"{point.strength:g}", _percent(point.test_accuracy), f"{or_nan(p_value):.2g}", holds)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _percent(fraction: float | None) -> str:
+    return "n/a" if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def params(record: Record) -> dict[str, str]:
+    """What was asked for: the cell and the parameters of its scheme and attack."""
+    cell = record.cell
+    params: dict[str, str] = {}
+    for name in (*_CELL_FIELDS, "owners"):
+        _put(params, name, str(getattr(cell, name)))
+    _put(params, "fpr", f"{record.fpr:g}")
+    for prefix, group in (("scheme", cell.scheme_params), ("attack", cell.attack_params)):
+        for name, value in group.items():
+            _put(params, f"{prefix}.{name}", _cut(_text(value), MAX_PARAM))
+    return params
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):  # not as JSON, which MLflow's comparison spreads over a line per item
+        return ", ".join(map(_text, value))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def metrics(record: Record) -> list[tuple[str, float, int]]:
+    """Name, value and step of every metric.
+
+    First come the numbers of the whole cell, because MLflow's comparison opens on the first metric; then the
+    curve along the strength.
+    """
+    points = record.points
+    rungs = [_point_metrics(point, record.clean_accuracy) for point in points]
+    rows = [
+        (name, value, step) for step, rung in zip(steps(points), rungs, strict=True) for name, value in rung.items()
+    ]
+    values: dict[str, float] = dict.fromkeys((name for name, _, _ in rows), math.nan)  # names that are taken
+    taken = len(values)
+    for name, value in _headline(record):
+        _put(values, name, value)
+    return [(name, value, 0) for name, value in list(values.items())[taken:]] + rows
+
+
+def steps(points: Sequence[Point]) -> list[int]:
+    """MLflow's steps are integers: the strengths if they are increasing integers, else the rungs' numbers."""
+    strengths = [point.strength for point in points]
+    whole = all(s.is_integer() and 0 <= s < 2**31 for s in strengths)
+    if whole and all(a < b for a, b in pairwise(strengths)):
+        return [int(s) for s in strengths]
+    return list(range(len(points)))
+
+
+def _point_metrics(point: Point, clean_accuracy: float | None) -> dict[str, float]:
+    """One rung; several owners are averaged, so `detected` is the share of them whose claim holds."""
+    values: dict[str, float | None] = {
+        "strength": point.strength,
+        "test_accuracy": point.test_accuracy,
+        "fidelity_pp": gain_pp(point.test_accuracy, clean_accuracy),
+        **{name: verdict_mean(point, name) for name in ("statistic", "p_value", "detected", "ber", "matched")},
+        "log10_p": mean(log10(verdict.p_value) for verdict in point.verdicts),
+        "queries": verdict_mean(point, "queries"),
+        "attack_time_s": point.attack_time_s,
+        "verify_time_s": point.verify_time_s,
+    }
+    known = {name: float(value) for name, value in values.items() if value is not None}
+    for name, value in point.measures.items():
+        _put(known, name, value)
+    return known
+
+
+def _headline(record: Record) -> Iterator[tuple[str, float]]:
+    marked, security = record.marked, record.security
+    values: dict[str, float | None] = {
+        "survived_share": mean(verdict_mean(point, "detected") for point in record.curve),
+        "removal_cost_pp": record.removal_cost_pp,
+        "clean_accuracy": record.clean_accuracy,
+    }
+    if marked is not None:
+        values["marked_accuracy"] = marked.test_accuracy
+        values["marked_fidelity_pp"] = gain_pp(marked.test_accuracy, record.clean_accuracy)
+        values["marked_detected"] = verdict_mean(marked, "detected")
+    if security is not None:
+        values["false_positive_rate"] = _rate([security.clean])
+        values["attacked_false_positive_rate"] = _rate(security.attacked)
+    yield from ((name, value) for name, value in values.items() if value is not None)
+    yield from ((f"{phase}_time_s", seconds) for phase, seconds in record.timings_s.items())
+    yield from record.measures.items()
+
+
+def gain_pp(accuracy: float | None, reference: float | None) -> float | None:
+    """A difference of accuracies in percentage points."""
+    return None if accuracy is None or reference is None else 100 * (accuracy - reference)
+
+
+def verdict_mean(point: Point, name: str) -> float | None:
+    """The mean of a verdict's field over the owners."""
+    return mean(getattr(verdict, name) for verdict in point.verdicts)
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of what is known; None if nothing is."""
+    known = [float(value) for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _rate(counts: Sequence[Any]) -> float | None:
+    trials = sum(count.trials for count in counts)
+    return sum(count.hits for count in counts) / trials if trials else None
+
+
+def log10(p_value: float) -> float:
+    """log10 of a p-value, not below -300."""
+    return max(LOG10_P_FLOOR, math.log10(p_value)) if p_value > 0 else LOG10_P_FLOOR
+
+
+def or_nan(value: float | None) -> float:
+    """For plots, which leave NaN out."""
+    return math.nan if value is None else value
+
+
+def _put(values: dict[str, Any], name: str, value: Any) -> None:
+    """Add under a name that MLflow takes and nothing else bears: letters, digits, `_ . / -` and spaces."""
+    parts = re.sub(r"[^A-Za-z0-9_./ -]+", "_", name).split("/")
+    key = "/".join(part for part in parts if part.strip(". "))[: MAX_NAME - 10].rstrip("/") or "unnamed"
+    while key in values:
+        key += "_"
+    values[key] = value
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
