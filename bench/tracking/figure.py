@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.records import Record
-from bench.tracking.projection import gain_pp, log10, mean, or_nan, run_name, verdict_mean
+from bench.tracking.projection import log10, mean, or_nan, run_name, verdict_mean
 
 __all__ = ["draw_curve"]
 

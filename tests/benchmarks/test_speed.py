@@ -1,0 +1,107 @@
+"""How fast is it? Ratios within one run, which hold when the machine's speed drifts. Run by `make bench` only."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import archs, data, training
+from bench.api import ImageSet, Recipe, Rng, Suspect
+from bench.data import augment
+
+Benchmark = Any
+SMALL_RUN = ("run", "--profile", "smoke", "--scheme", "uchida-random", "--set", "pruning.ladder=50", "--device", "cpu")
+
+
+def seconds(work: Callable[[], object], rounds: int = 5) -> float:
+    """The quickest of some rounds, after one that does not count."""
+    work()
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def bench(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", "bench.cli", *words], check=True, capture_output=True, env=os.environ)
+
+
+def test_help_answers_in_a_third_of_a_second(benchmark: Benchmark) -> None:
+    benchmark.pedantic(bench, args=("--help",), rounds=7, warmup_rounds=1)
+    assert benchmark.stats.stats.min < 0.3
+
+
+def test_a_run_with_nothing_to_do_ends_in_five_seconds(benchmark: Benchmark, tmp_path: Path) -> None:
+    words = (*SMALL_RUN, "--run-dir", str(tmp_path))
+    bench(*words)
+    benchmark.pedantic(bench, args=words, rounds=3)
+    assert benchmark.stats.stats.min < 5
+
+
+@pytest.fixture(scope="module")
+def images() -> ImageSet:
+    return data.load("digits-m").owner[:1280]
+
+
+def epoch(
+    images: ImageSet, names: tuple[str, ...] = (), loss: Callable[..., Any] | None = None
+) -> Callable[[], object]:
+    def work() -> object:
+        model = archs.build("wrn", 10, width=0.25, rng=Rng("speed"), device="cpu")
+        return training.train(model, images, Recipe(1, 0.1, 64), rng=Rng("speed"), augment=names, extra_loss=loss)
+
+    return work
+
+
+def test_augmentation_costs_little(benchmark: Benchmark, images: ImageSet) -> None:
+    batch, generator = images.images[:128].float(), torch.Generator().manual_seed(0)
+    augmented = seconds(lambda: augment(batch, ("crop", "flip"), generator)) / len(batch)
+    benchmark.pedantic(augment, args=(batch, ("crop", "flip"), generator), rounds=20)
+    trained = seconds(epoch(images), rounds=3) / len(images)
+    assert augmented < 0.1 * trained
+
+
+def test_the_embedding_loss_costs_little(benchmark: Benchmark, images: ImageSet) -> None:
+    projection, payload = torch.randn(256, 144), torch.randint(0, 2, (256,)).float()
+    layer = archs.layer_path("wrn", "conv2")
+
+    def loss(model: torch.nn.Module) -> torch.Tensor:
+        weight = model.get_parameter(f"{layer}.weight")
+        logits = projection @ weight.mean(0).flatten()
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits, payload, reduction="sum")
+
+    plain = seconds(epoch(images), rounds=3)
+    benchmark.pedantic(epoch(images, loss=loss), rounds=3)
+    assert benchmark.stats.stats.min < 1.2 * plain
+
+
+def test_further_claims_on_one_suspect_share_the_decoys(benchmark: Benchmark) -> None:
+    """A hundred fresh keys on one host must not cost a hundred times the first."""
+    from bench.registry import make, schemes
+    from tests.test_zhang import SmallHost
+
+    scheme = make(schemes()["zhang-content"], {"probe": 16})
+    host = SmallHost(count=400, side=32)
+    keys = [scheme.keygen(host, Rng("key", i)) for i in range(2)]
+    model = archs.build("wrn", 10, width=0.25, rng=Rng("speed"), device="cpu")
+
+    def first_and_second() -> tuple[float, float]:
+        suspect = Suspect("labels", model=model)
+        start = time.perf_counter()
+        scheme.verify(suspect, keys[0])
+        middle = time.perf_counter()
+        scheme.verify(suspect, keys[1])
+        return middle - start, time.perf_counter() - middle
+
+    first, second = benchmark.pedantic(first_and_second, rounds=3, warmup_rounds=1)
+    assert second < 0.25 * first
