@@ -218,8 +218,7 @@ class _Builder:
         if fresh:
             steps["nulls"] = self._step("nulls", cell, {**of_scheme, "keys": fresh}, {"host": host}, scheme_module)
         if attacked_fresh:
-            spec = {**of_scheme, **of_attack, "keys": attacked_fresh, "recipe": learning["recipe"]}
-            spec["rungs"] = profile.null_rungs
+            spec = {**of_scheme, **of_attack, **learning, "keys": attacked_fresh, "rungs": profile.null_rungs}
             steps["attacked_nulls"] = self._step(
                 "attacked_nulls", cell, spec, {"host": host}, scheme_module, attack_module
             )

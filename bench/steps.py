@@ -231,10 +231,10 @@ def embed(job: Job) -> Output:
     for key in keys:
         model = scheme.mark_model(model, key, host)
     seconds = time.perf_counter() - start
-    judge = _Judge(job, scheme, keys)
+    judge = _Judge(job, scheme, keys, marked_images)
     result = {
         "point": _dump(judge(Claim(0.0, model=model))),
-        "clean_verdicts": [_dump(verdict) for verdict in judge.verdicts(job.model("host"), None, keys)],
+        "clean_verdicts": [_dump(verdict) for verdict in judge.verdicts(job.model("host"), job.data.owner, keys)],
         "history": [_epoch(epoch) for epoch in history],
         "measures": measures,
         "time_s": seconds,
@@ -247,22 +247,22 @@ def run_attack(job: Job) -> Output:
     scheme, keys = job.scheme, job.keys()
     images, _ = _marked_images(job, scheme, keys)
     victim = Victim(job.model("mark"), keys[0], images)
-    points = job.attack.run(victim, _Context(job), _Judge(job, scheme, keys))
+    points = job.attack.run(victim, _Context(job), _Judge(job, scheme, keys, images))
     return Output({"points": [_dump(point) for point in points]})
 
 
 def false_claims(job: Job) -> Output:
     """Fresh keys, which no model has seen, claim the clean host: their p-values."""
     scheme = job.scheme
-    judge = _Judge(job, scheme, [])
-    return Output({"p_values": judge.p_values(job.model("host"), None, _fresh_keys(job, scheme))})
+    judge = _Judge(job, scheme, [], job.data.owner)
+    return Output({"p_values": judge.p_values(job.model("host"), job.data.owner, _fresh_keys(job, scheme))})
 
 
 def attacked_false_claims(job: Job) -> Output:
     """Fresh keys claim the clean host after the attack: p-values per rung, none at rungs that are not examined."""
     scheme = job.scheme
     keys = _fresh_keys(job, scheme)
-    judge = _Judge(job, scheme, keys)
+    judge = _Judge(job, scheme, keys, job.data.owner)
     attack = job.attack
     examined = _spread(attack.ladder, job.spec["rungs"])
     rungs: list[list[float]] = []
@@ -294,8 +294,8 @@ COMPUTE: dict[str, Callable[[Job], Output]] = {
 class _Judge:
     """Judges claims: utility on the held-out images, and one verdict per owner. Attacks never see it."""
 
-    def __init__(self, job: Job, scheme: Scheme, keys: Sequence[Key]) -> None:
-        self.job, self.scheme, self.keys = job, scheme, keys
+    def __init__(self, job: Job, scheme: Scheme, keys: Sequence[Key], published: ImageSet) -> None:
+        self.job, self.scheme, self.keys, self.published = job, scheme, keys, published
 
     def __call__(self, claim: Claim) -> Point:
         model, images = self.suspect(claim)
@@ -310,8 +310,8 @@ class _Judge:
             verify_time_s=time.perf_counter() - start,
         )
 
-    def suspect(self, claim: Claim) -> tuple[nn.Module, ImageSet | None]:
-        """The network and the data set that a claim puts before the judge."""
+    def suspect(self, claim: Claim) -> tuple[nn.Module, ImageSet]:
+        """The network and the data set that a claim puts before the judge; what it leaves alone is the victim's."""
         model = claim.model
         if model is None and claim.images is not None:
             job = self.job
@@ -321,9 +321,9 @@ class _Judge:
             model = self.job.model("mark" if "mark" in self.job.inputs else "host")
         if claim.transform is not None:
             model = _Filtered(claim.transform, model)
-        return model.eval(), claim.images
+        return model.eval(), self.published if claim.images is None else claim.images
 
-    def verdicts(self, model: nn.Module, images: ImageSet | None, keys: Sequence[Key]) -> list[Verdict]:
+    def verdicts(self, model: nn.Module, images: ImageSet, keys: Sequence[Key]) -> list[Verdict]:
         """One verdict per key on the same suspect, with the queries that each needed."""
         suspect = Suspect(self.scheme.card.access, model=model, images=images)
         found = []
@@ -335,7 +335,7 @@ class _Judge:
             found.append(verdict.model_copy(update={"queries": suspect.queries - before}))
         return found
 
-    def p_values(self, model: nn.Module, images: ImageSet | None, keys: Sequence[Key]) -> list[float]:
+    def p_values(self, model: nn.Module, images: ImageSet, keys: Sequence[Key]) -> list[float]:
         """The p-value of each key."""
         return [verdict.p_value for verdict in self.verdicts(model, images, keys)]
 

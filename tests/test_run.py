@@ -134,3 +134,44 @@ def test_results_in_every_format(finished: tuple[Path, str], bench: Bench, tmp_p
     bench("results", "--run-dir", run_dir, "--format", "parquet", "--out", tmp_path / "r.parquet")
     assert list(pd.read_parquet(tmp_path / "r.parquet").columns) == list(COLUMNS)
     assert "uchida-random" in bench("results", "--run-dir", run_dir).stdout
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory, bench: Bench) -> dict[tuple[str, str], Record]:
+    """Every shape of scheme against every shape of attack."""
+    run_dir = tmp_path_factory.mktemp("shapes")
+    words = [*RUN, "--run-dir", run_dir, "--situation", "train"]
+    words[words.index("uchida-random,zhang-content")] = "test-tint,test-stamp,test-member,uchida-random"
+    words[words.index("pruning")] = "pruning,test-blur,test-smooth,test-fog,test-forge"
+    bench(*words, env={"BENCH_PLUGINS": str(PLUGINS)})
+    return {(r.cell.scheme, r.cell.attack): r for r in load_records(run_dir / "records")}
+
+
+def test_every_shape_of_scheme_meets_every_shape_of_attack(shapes: dict[tuple[str, str], Record]) -> None:
+    meaningless = {pair for pair, record in shapes.items() if record.status == "not applicable"}
+    assert {record.status for record in shapes.values()} == {"ok", "not applicable"}
+    assert meaningless == {
+        ("test-stamp", "pruning"), ("test-stamp", "test-smooth"), ("test-stamp", "test-fog"),
+        ("uchida-random", "test-blur"), ("uchida-random", "test-smooth"), ("uchida-random", "test-fog"),
+    }  # fmt: skip
+
+
+def test_data_marks_touch_the_owners_share_only(shapes: dict[tuple[str, str], Record]) -> None:
+    tint = shapes["test-tint", "pruning"]
+    assert tint.marked is not None
+    assert tint.marked.verdicts[0].details["images"] == 60, "a tenth of 600 images"
+    assert 5 < tint.measures["psnr_db"] < 40
+    assert "psnr_db" not in shapes["test-member", "pruning"].measures
+
+
+def test_a_data_set_is_a_suspect_too(shapes: dict[tuple[str, str], Record]) -> None:
+    stamp = shapes["test-stamp", "test-blur"]
+    assert [point.detected_share for point in stamp.points] == [1, 0], "found before the blur, gone after it"
+    assert stamp.clean_verdicts[0].detected is False
+    assert stamp.curve[0].test_accuracy is not None, "a model trained on the cleaned images has a worth"
+
+
+def test_a_forged_key_is_judged_in_place_of_the_owners(shapes: dict[tuple[str, str], Record]) -> None:
+    forge = shapes["uchida-random", "test-forge"]
+    assert forge.curve[0].test_accuracy == forge.points[0].test_accuracy
+    assert len(forge.curve[0].verdicts) == 1
