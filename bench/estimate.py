@@ -7,11 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from bench.matrix import Step
 
 __all__ = ["Durations"]
 
+TRAINS = ("host", "mark")
 GUESS_S = {"host": 120.0, "keys": 1.0, "mark": 45.0, "attack": 30.0, "nulls": 5.0, "attacked_nulls": 30.0}
 
 
@@ -40,6 +42,9 @@ class Durations:
         for known in _prefixes(names):
             if known in self._seconds:
                 return median(self._seconds[known][-9:])
+        pace = self._seconds.get(_training(names))
+        if pace and step.kind in TRAINS:
+            return median(pace[-9:]) * int(step.spec["recipe"]["epochs"])
         return GUESS_S.get(step.kind, 30.0)
 
     def total_s(self, steps: Iterable[Step], jobs: int = 1) -> float:
@@ -49,11 +54,14 @@ class Durations:
     def _learn(self, line: str) -> None:
         try:
             entry = json.loads(line)
-            names, seconds = list(entry["names"]), float(entry["seconds"])
+            names: list[Any] = list(entry["names"])
+            seconds = float(entry["seconds"])
         except (ValueError, KeyError, TypeError):  # a line cut short by a kill
             return
         for known in _prefixes(names):
             self._seconds[known].append(seconds)
+        if names[0] in TRAINS and names[5]:
+            self._seconds[_training(names)].append(seconds / names[5])
 
 
 def _names(step: Step) -> list[object]:
@@ -61,6 +69,11 @@ def _names(step: Step) -> list[object]:
     epochs = spec["recipe"]["epochs"] if "recipe" in spec else 0
     size = [spec["arch"], spec["width"], spec["dataset"], spec["owner"] or 0, epochs]
     return [step.kind, *size, spec.get("situation", ""), spec.get("attack", ""), spec.get("scheme", "")]
+
+
+def _training(names: list[Any]) -> tuple[object, ...]:
+    """What an epoch costs depends on the network and the data alone, so a host's pace tells an embedding's."""
+    return ("an epoch", *names[1:5])
 
 
 def _prefixes(names: list[object]) -> list[tuple[object, ...]]:
