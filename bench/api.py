@@ -16,7 +16,6 @@ networks normalise inside. Labels are int64. Every random number comes from the 
 from __future__ import annotations
 
 import copy
-import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -41,6 +40,7 @@ from bench.parts import (
     Key,
     Recipe,
     Suspect,
+    clock_s,
     pixels,
 )  # fmt: skip
 from bench.records import Point, Verdict
@@ -142,6 +142,7 @@ class AttackCard:
         knowledge: what the adversary has and knows: which data, labels or not, the scheme or not.
         unit: of the strengths, for instance `% of weights`.
         carriers: the carriers that it can act on.
+        owner_data: the adversary has the owner's training images too, as some papers assume.
         extensions, tiny: as in `SchemeCard`.
     """
 
@@ -152,6 +153,7 @@ class AttackCard:
     knowledge: str
     unit: str
     carriers: tuple[Carrier, ...] = ("weights", "behaviour", "data", "none")
+    owner_data: bool = False
     extensions: tuple[str, ...] = ()
     tiny: Mapping[str, JSON] = field(default_factory=dict)
 
@@ -247,13 +249,26 @@ class Victim:
     Attributes:
         key: of the first owner. Only attacks whose card says that the adversary knows the scheme may read from
             it, and then only what the card names (for instance the embedded layer, never the payload).
-        images: the published, marked images (`data` and `training` stages).
     """
 
-    def __init__(self, model: nn.Module, key: Key, images: ImageSet) -> None:
+    def __init__(self, model: nn.Module, key: Key, images: ImageSet | None = None) -> None:
         self._model = model
+        self._images = images
         self.key = key
-        self.images = images
+
+    @property
+    def images(self) -> ImageSet:
+        """The published, marked images: for the stages `data` and `training`, or by the card's `owner_data`.
+
+        Raises:
+            ContractError: this attack's card gives it no right to them.
+        """
+        if self._images is None:
+            raise ContractError(
+                "Expected an attack that uses the owner's images to be of stage data or training, or to declare "
+                "owner_data on its card; the adversary's own images are context.data."
+            )
+        return self._images
 
     def model(self) -> nn.Module:
         """A fresh copy of the marked model, which the attack may change."""
@@ -296,16 +311,25 @@ class Context(ABC):
     device: torch.device
 
     @abstractmethod
-    def epochs(self, images: ImageSet, recipe: Recipe, *, model: nn.Module | None = None) -> Iterator[nn.Module]:
+    def fresh(self, name: str = "surrogate") -> nn.Module:
+        """An untrained network of the victim's architecture, with the attacker's own initial weights."""
+
+    @abstractmethod
+    def epochs(
+        self, images: ImageSet, recipe: Recipe, *, model: nn.Module | None = None, name: str = "training"
+    ) -> Iterator[nn.Module]:
         """Train `model` and yield it after every epoch, in eval mode.
 
         None trains as the learner of this cell does: a fresh network, or the clean host in situation `fine-tune`.
-        It is one network that goes on learning: a claim on it must be judged before the next epoch begins.
+        `name` names the random stream: two trainings in one attack want two names. It is one network that goes on
+        learning: a claim on it must be judged before the next epoch begins.
         """
 
-    def train(self, images: ImageSet, recipe: Recipe, *, model: nn.Module | None = None) -> nn.Module:
+    def train(
+        self, images: ImageSet, recipe: Recipe, *, model: nn.Module | None = None, name: str = "training"
+    ) -> nn.Module:
         """The network after the last of the recipe's epochs, in eval mode."""
-        last = deque(self.epochs(images, recipe, model=model), maxlen=1)
+        last = deque(self.epochs(images, recipe, model=model, name=name), maxlen=1)
         if not last:
             raise ContractError(f"Expected a recipe of at least one epoch, but got {recipe.epochs}.")
         return last[0]
@@ -344,9 +368,9 @@ class Attack(_Configured, ABC):
         spent_s = 0.0
         claims = self.apply(victim, context)
         for strength in (*ladder, None):
-            start = time.perf_counter()
+            start_s = clock_s(context.device)
             claim = next(claims, None)
-            spent_s += time.perf_counter() - start
+            spent_s += clock_s(context.device) - start_s
             got = None if claim is None else claim.strength
             if got != strength:
                 raise ContractError(

@@ -18,14 +18,16 @@ from bench.records import Count, Point, Provenance, Record, Security, Verdict
 from bench.sources import closure
 from bench.store import Store
 
-__all__ = ["assemble", "failed", "not_applicable_record"]
+__all__ = ["assemble", "failed", "not_applicable_record", "whereabouts"]
 
+SOURCES = (":/bench", ":/schemes", ":/attacks")
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors")
 
 
-def assemble(planned: Planned, store: Store, *, device: str, threads: int) -> Record:
+def assemble(planned: Planned, store: Store) -> Record:
     """The record of a cell whose steps are all in the store."""
-    results = {name: store.load(step.key).result for name, step in planned.steps.items()}
+    stored = {name: store.load(step.key) for name, step in planned.steps.items()}
+    results = {name: each.result for name, each in stored.items()}
     host, keys, mark = results["host"], results["keys"], results["mark"]
     fpr = planned.fpr
     capacity = {f"capacity_{part}": keys[f"capacity_{part}"] for part in ("bits", "limit")}
@@ -39,19 +41,40 @@ def assemble(planned: Planned, store: Store, *, device: str, threads: int) -> Re
         security=_security(results, fpr),
         timings_s={"host": host["time_s"], "keygen": keys["time_s"], "embed": mark["time_s"]},
         measures={name: value for name, value in {**mark["measures"], **capacity}.items() if value is not None},
-        provenance=_provenance(planned, device=device, threads=threads, split=host["split"]),
+        provenance=_provenance(planned, stored["attack"].meta["where"], host["split"]),
     )
 
 
 def failed(planned: Planned, traceback: str, *, device: str, threads: int) -> Record:
     """The record of a cell of which a step failed."""
-    where = _provenance(planned, device=device, threads=threads)
+    where = _provenance(planned, whereabouts(device, threads))
     return Record(**_head(planned), status="failed", traceback=traceback[-20_000:], provenance=where)
 
 
 def not_applicable_record(planned: Planned) -> Record:
     """The record of a cell that has no meaning."""
-    return Record(**_head(planned), status="not applicable", reason=planned.reason, provenance=_provenance(planned))
+    return Record(
+        **_head(planned),
+        status="not applicable",
+        reason=planned.reason,
+        provenance=_provenance(planned, whereabouts("cpu", 1)),
+    )
+
+
+def whereabouts(device: str, threads: int) -> dict[str, Any]:
+    """Where and with what something is computed: kept with every result, for the process that assembles is another."""
+    revision, dirty = _git()
+    return {
+        "bench_version": bench.__version__,
+        "git_revision": revision,
+        "git_dirty": dirty,
+        "packages": _packages(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device,
+        "threads": threads,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _head(planned: Planned) -> dict[str, Any]:
@@ -87,24 +110,13 @@ def _count(p_values: list[float], fpr: float) -> Count:
     return Count(hits=sum(p <= fpr for p in p_values), trials=len(p_values))
 
 
-def _provenance(
-    planned: Planned, *, device: str = "cpu", threads: int = 1, split: Mapping[str, int] | None = None
-) -> Provenance:
-    revision, dirty = _git()
+def _provenance(planned: Planned, where: Mapping[str, Any], split: Mapping[str, int] | None = None) -> Provenance:
     return Provenance(
-        bench_version=bench.__version__,
-        git_revision=revision,
-        git_dirty=dirty,
+        **where,
         source_hash=planned.source_hash if planned.steps else digest(closure(["bench.matrix"])),
         data_checksum=planned.data,
         split=dict(split or {}),
         steps={name: step.key for name, step in planned.steps.items()},
-        packages=_packages(),
-        python=platform.python_version(),
-        platform=platform.platform(),
-        device=device,
-        threads=threads,
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
@@ -129,6 +141,6 @@ def _git() -> tuple[str | None, bool | None]:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
-        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain", "--untracked-files=no"))
+        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain", "--", *SOURCES))
     except (OSError, subprocess.SubprocessError):
         return None, None

@@ -15,18 +15,19 @@ from typing import Any
 
 import torch
 
-from bench.api import Key
+from bench.api import Claim, Key, Point, Victim
 from bench.data import checksum
-from bench.matrix import Request, Step, expand, not_applicable, steps_of
+from bench.matrix import Request, Step, expand, not_applicable
 from bench.profiles import PROFILES
 from bench.records import Record
 from bench.registry import attacks, make, schemes
 from bench.run import RunDir, Settings, execute
-from bench.steps import COMPUTE, Job, Place, _fresh_keys, _host_of, _marked_images
+from bench.steps import COMPUTE, Job, Place, _Context, _for_attack, _host_of, _marked_images, _shares
 from bench.store import Store
 
 __all__ = ["suite"]
 
+NULL_KEYS = 60
 PARTNERS = {"attack": "pruning", "scheme": "uchida-random"}
 
 
@@ -90,6 +91,11 @@ class _Trial:
         (planned,) = expand(self.request, {"digits-m": checksum("digits-m")})
         step = planned.steps[kind]
         return _opened(step, self.run_dir.store)
+
+    def stored(self, kind: str) -> dict[str, Any]:
+        """The result that the finished step of this kind left."""
+        (planned,) = expand(self.request, {"digits-m": checksum("digits-m")})
+        return self.run_dir.store.load(planned.steps[kind].key).result
 
     def _partner(self) -> str:
         if self.part == "scheme":
@@ -160,19 +166,19 @@ def keys_follow_the_rng(trial: _Trial) -> None:
 def marks_as_declared(trial: _Trial) -> None:
     """The carrier on the card is what carries the mark."""
     job = trial.job("mark")
-    marked, before = _marked_images(job, job.scheme, job.keys())[0], job.data.owner
-    same = len(marked) == len(before) and torch.equal(marked.images, before.images)
-    kept = torch.equal(marked.images[: len(before)], before.images) and torch.equal(
-        marked.labels[: len(before)], before.labels
+    scheme, (key, *_), (share, *_) = job.scheme, job.keys(), _shares(job, job.scheme)
+    marked, carrier = scheme.mark_data(share, key), trial.card.carrier
+    kept = torch.equal(marked.images[: len(share)], share.images) and torch.equal(
+        marked.labels[: len(share)], share.labels
     )
-    carrier = trial.card.carrier
     if carrier in ("weights", "none"):
-        assert same, f"Expected a scheme with carrier {carrier!r} to leave the images alone, but it changes them."
+        assert kept, f"Expected a scheme with carrier {carrier!r} to leave the images alone, but it changes some."
+        assert len(marked) == len(share), f"Expected a scheme with carrier {carrier!r} to add no images."
     elif carrier == "behaviour":
         assert kept, "Expected carrier 'behaviour' to keep all images as they are, but it changes some."
-        assert len(marked) > len(before), "Expected carrier 'behaviour' to add triggers, but it adds none."
+        assert len(marked) > len(share), "Expected carrier 'behaviour' to add triggers, but it adds none."
     else:
-        assert not same, "Expected carrier 'data' to change images, but it leaves them alone."
+        assert not kept, "Expected carrier 'data' to change images, but it leaves them alone."
 
 
 def finds_its_mark(trial: _Trial) -> None:
@@ -188,39 +194,35 @@ def finds_its_mark(trial: _Trial) -> None:
 
 
 def keeps_the_error_rate(trial: _Trial) -> None:
-    """Fresh keys claim the clean host at 5 % no more often than chance allows (one in ten thousand)."""
+    """Fresh keys claim the clean host at 10 % no more often than chance allows (one in ten thousand)."""
     from scipy.stats import binom
 
     job = trial.job("nulls")
-    p_values = trial.run_dir.store.load(_key(trial, "nulls")).result["p_values"]
-    false = sum(p <= 0.05 for p in p_values)
-    limit = int(binom.isf(1e-4, len(p_values), 0.05))
-    assert len(_fresh_keys(job, job.scheme)) == len(p_values), "Expected a p-value for each fresh key."
-    assert false <= limit, f"Expected at most {limit} false claims of {len(p_values)} keys at 5 %, but got {false}."
+    wanted = len(trial.stored("nulls")["p_values"]) if trial.card.keygen_trains else NULL_KEYS
+    job = Job({**job.spec, "keys": wanted}, job.inputs, job.place)
+    p_values = COMPUTE["nulls"](job).result["p_values"]
+    false = sum(p <= 0.1 for p in p_values)
+    limit = int(binom.isf(1e-4, len(p_values), 0.1))
+    assert false <= limit, f"Expected at most {limit} false claims of {len(p_values)} keys at 10 %, but got {false}."
 
 
 def victim_is_left_alone(trial: _Trial) -> None:
     """The attack changes copies, never the victim itself, and its ladder is walked in order."""
     job = trial.job("attack")
-    before = {name: tensor.clone() for name, tensor in job.model("mark").state_dict().items()}
-    after = job.model("mark").state_dict()
-    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items()), (
-        "Expected the stored victim to stay as it is."
-    )
-    strengths = [point.strength for point in trial.record.curve]
-    assert strengths == list(job.attack.ladder), f"Expected the ladder {job.attack.ladder}, but got {strengths}."
+    scheme, keys = job.scheme, job.keys()
+    model, images = job.model("mark"), _marked_images(job, scheme, keys)[0]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    points = job.attack.run(Victim(model, keys[0], _for_attack(job, images)), _Context(job), _unjudged)
+    changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert not changed, f"Expected the attack to change copies of the victim, but it changed {', '.join(changed)}."
+    assert [point.strength for point in points] == list(job.attack.ladder), "Expected every strength of the ladder."
 
 
 def same_again(trial: _Trial) -> None:
-    """Computed again from nothing, the record has the same findings, bit for bit."""
-    (planned,) = expand(trial.request, {"digits-m": checksum("digits-m")})
-    last = {"attack": planned.steps["attack"], "mark": planned.steps["mark"]}
-    for kind, step in last.items():
-        again = COMPUTE[kind](_opened(step, trial.run_dir.store)).result
-        stored = trial.run_dir.store.load(step.key).result
-        assert _without_times(again) == _without_times(stored), (
-            f"Expected step {kind!r} to give the same result twice, but it differs."
-        )
+    """Keys, mark, attack and null tests computed again give the same results, bit for bit."""
+    for kind in ("keys", "mark", "attack", "nulls"):
+        again, stored = COMPUTE[kind](trial.job(kind)).result, trial.stored(kind)
+        assert _without_times(again) == _without_times(stored), f"Expected {kind!r} to give the same result twice."
 
 
 CARD: tuple[Callable[[_Trial], None], ...] = (card_is_complete, tiny_is_valid, imports_the_api_only, runs_through)
@@ -230,9 +232,8 @@ SCHEME: tuple[Callable[[_Trial], None], ...] = (
 ATTACK: tuple[Callable[[_Trial], None], ...] = (victim_is_left_alone, same_again)
 
 
-def _key(trial: _Trial, kind: str) -> str:
-    (planned,) = expand(trial.request, {"digits-m": checksum("digits-m")})
-    return {step.kind: step.key for step in steps_of([planned])}[kind]
+def _unjudged(claim: Claim) -> Point:
+    return Point(strength=claim.strength)
 
 
 def _same(a: Key, b: Key) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import product
@@ -18,6 +18,9 @@ from bench.registry import make, params_of
 from bench.registry import schemes as all_schemes
 
 __all__ = ["Planned", "Request", "Step", "expand", "not_applicable", "steps_of"]
+
+
+POST_HOC = ("post-hoc",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,10 +161,9 @@ def steps_of(planned: Iterable[Planned]) -> list[Step]:
     return list(ordered.values())
 
 
-def _situations(card: SchemeCard, asked: tuple[str, ...]) -> Iterator[str]:
-    """A scheme that knows only one situation has its row whatever was asked for."""
-    possible = [situation for situation in asked if situation in card.situations]
-    yield from possible or card.situations[:1]
+def _situations(card: SchemeCard, asked: tuple[str, ...]) -> tuple[str, ...]:
+    """A scheme that embeds without training has its one row whatever was asked for."""
+    return POST_HOC if card.situations == POST_HOC else asked
 
 
 def recipe_spec(recipe: Recipe) -> dict[str, Any]:
@@ -190,6 +192,8 @@ class _Builder:
             scheme_params=params_of(scheme), attack_params=params_of(attack),
         )  # fmt: skip
         reason = not_applicable(scheme.card, attack.card)
+        if situation not in scheme.card.situations:
+            reason = f"{scheme_name} cannot be embedded by {situation}, only by {', '.join(scheme.card.situations)}."
         steps = {} if reason else self._steps(cell, scheme, attack)
         return Planned(cell, scheme.card, attack.card, steps, self.request.fpr, self.checksums[dataset], reason)
 

@@ -5,6 +5,7 @@ Authors import these from `bench.api`.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "AccessError", "Arch", "Capacity", "ContractError", "DatasetCard", "ImageSet", "Key", "Recipe", "Suspect",
-    "pixels", "predict",
+    "clock_s", "pixels", "predict",
 ]  # fmt: skip
 
 Access = Literal["white-box", "scores", "labels", "data set"]
@@ -127,6 +128,13 @@ class ImageSet:
 def pixels(images: Tensor) -> Tensor:
     """uint8 images as float32 in [0, 1]; floats pass through."""
     return images.float().div_(255) if images.dtype == torch.uint8 else images
+
+
+def clock_s(device: torch.device) -> float:
+    """Seconds on a monotonic clock, after the device has finished what was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 @torch.no_grad()
@@ -249,7 +257,7 @@ class Suspect:
         self.queries = 0
         self._model = model.eval() if model is not None else None
         self._images = images
-        self._memory: dict[str, Any] = {}
+        self._memory: dict[str, tuple[Any, int]] = {}
 
     @property
     def model(self) -> nn.Module:
@@ -274,10 +282,17 @@ class Suspect:
         return -self.log_probs(images).gather(1, labels.to(images.device)[:, None]).squeeze(1)
 
     def memo(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Compute once per suspect: for what does not depend on the key, for instance null statistics."""
-        if name not in self._memory:
-            self._memory[name] = compute()
-        return self._memory[name]
+        """Compute once per suspect: for what does not depend on the key, for instance null statistics.
+
+        Its queries count for every claim that uses it, as if each stood alone.
+        """
+        if name in self._memory:
+            self.queries += self._memory[name][1]
+        else:
+            before = self.queries
+            value = compute()
+            self._memory[name] = value, self.queries - before
+        return self._memory[name][0]
 
     def _need(self, part: Any, *allowed: Access) -> Any:
         if self.access not in allowed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -213,10 +213,10 @@ class Record(Strict):
         """The marked point, then the rungs."""
         return ([self.marked] if self.marked else []) + self.curve
 
-    def loss_pp(self, point: Point) -> float:
+    def loss_pp(self, point: Point) -> float | None:
         """Accuracy, in percentage points, that the attacker gave up to get from the marked model to `point`."""
         if self.marked is None or self.marked.test_accuracy is None or point.test_accuracy is None:
-            return 0.0
+            return None
         return 100 * (self.marked.test_accuracy - point.test_accuracy)
 
     @property
@@ -227,15 +227,22 @@ class Record(Strict):
         return 100 * (self.marked.test_accuracy - self.clean_accuracy)
 
     def worst_case(self, budget_pp: float = 5.0) -> Point | None:
-        """The point with the weakest detection among those that cost the attacker at most `budget_pp` points."""
-        affordable = [point for point in self.points if self.loss_pp(point) <= budget_pp]
-        return min(affordable, key=lambda point: (point.detected_share, -point.strength), default=None)
+        """The mildest point with the weakest detection among those that cost at most `budget_pp` points.
+
+        None for attacks on the evidence, which leave the mark alone: a refused forgery is no robustness lost.
+        """
+        if self.stage == "evidence":
+            return None
+        affordable = [p for p in self.points if (loss := self.loss_pp(p)) is not None and loss <= budget_pp]
+        return min(affordable, key=lambda point: (point.detected_share, point.strength), default=None)
 
     @property
     def removal_cost_pp(self) -> float | None:
-        """The least accuracy an attacker gave up at a rung where the claim broke; None if no rung broke it."""
-        broken = [max(0.0, self.loss_pp(point)) for point in self.points if point.detected_share < 1]
-        return min(broken, default=None)
+        """The least accuracy an attacker gave up where most owners' claims broke; None if that never happened."""
+        if self.stage == "evidence":
+            return None
+        broken = [self.loss_pp(point) for point in self.points if point.detected_share < 0.5]
+        return min((max(0.0, loss) for loss in broken if loss is not None), default=None)
 
     def findings(self) -> dict[str, Any]:
         """What must be the same when the same command runs again: everything but times and environment."""
@@ -268,7 +275,10 @@ def save_record(record: Record, folder: Path) -> Path:
     kept.mkdir(parents=True, exist_ok=True)
     path = kept / record.filename
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(record.model_dump_json(indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
     (other / record.filename).unlink(missing_ok=True)
     return path
@@ -290,11 +300,20 @@ def load_record(path: Path) -> Record:
         raise RecordError(f"Expected a record in {path}, but could not read it: {error}") from error
 
 
-def load_records(folder: Path) -> Iterator[Record]:
+def load_records(folder: Path, unreadable: Callable[[RecordError], None] | None = None) -> Iterator[Record]:
     """All records below `folder`, failed ones too, in the order of their names.
 
+    Args:
+        folder: where `save_record` put them.
+        unreadable: told of each file that is no record, which is then passed over; None raises instead.
+
     Raises:
-        RecordError: one of the files is not a record.
+        RecordError: one of the files is not a record, and nobody is told.
     """
     for path in sorted([*folder.glob("*.json"), *folder.glob("failed/*.json")]):
-        yield load_record(path)
+        try:
+            yield load_record(path)
+        except RecordError as error:
+            if unreadable is None:
+                raise
+            unreadable(error)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from bench.records import Point, Record, Verdict
 
-__all__ = ["COLUMNS", "rows"]
+__all__ = ["COLUMNS", "as_csv", "as_json", "as_parquet", "rows"]
 
 COLUMNS = (
     "scheme", "attack", "arch", "dataset", "situation", "profile", "seed", "strength", "unit", "status", "reason",
@@ -23,6 +26,30 @@ def rows(records: Iterable[Record]) -> list[dict[str, Any]]:
     a rung has a row for each, numbered in `owner`.
     """
     return [row for record in records for row in _rows(record)]
+
+
+def as_csv(table: Iterable[dict[str, Any]]) -> str:
+    """Comma-separated values with a header; every number in full, what is missing empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return text.getvalue()
+
+
+def as_json(table: Iterable[dict[str, Any]]) -> str:
+    """A list of objects; what is missing is null."""
+    return json.dumps(list(table), indent=1, allow_nan=False) + "\n"
+
+
+def as_parquet(table: Iterable[dict[str, Any]]) -> bytes:
+    """A Parquet file whose whole numbers stay whole where some are missing."""
+    import pandas as pd
+
+    frame = pd.DataFrame(list(table), columns=list(COLUMNS)).convert_dtypes()
+    content = io.BytesIO()
+    frame.to_parquet(content, index=False)
+    return content.getvalue()
 
 
 def _rows(record: Record) -> Iterator[dict[str, Any]]:

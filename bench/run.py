@@ -18,10 +18,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.assembly import assemble, failed, not_applicable_record
+import torch
+
+from bench.assembly import assemble, failed, not_applicable_record, whereabouts
 from bench.estimate import Durations
 from bench.matrix import Planned, Step, steps_of
 from bench.records import Record, RecordError, load_record, save_record
+from bench.registry import RegistryError
+from bench.sources import closure
 from bench.steps import COMPUTE, Job, Place
 from bench.store import Store
 
@@ -45,6 +49,7 @@ class RunDir:
     """Where a run keeps things: `records/`, `store/`, `mlflow.db`, `site/`."""
 
     def __init__(self, path: Path) -> None:
+        path = path.resolve()
         self.path = path
         self.records = path / "records"
         self.store = Store(path / "store")
@@ -138,6 +143,7 @@ def execute(planned: Sequence[Planned], run_dir: RunDir, settings: Settings, wat
     A step that fails fails its cells, with its traceback, and no others; it is retried by the next run.
     """
     start = time.perf_counter()
+    run_dir.store.sweep()
     todo, done = unsettled(planned, run_dir)
     summary = Summary(records=list(done))
     work = _Work(todo, run_dir, settings, watch, summary)
@@ -155,16 +161,32 @@ def compute(task: Task, store_root: Path, place: Place) -> Outcome:
     start = time.perf_counter()
     store = Store(store_root)
     try:
+        _same_source(task)
         with store.lock(task.key):
             if not store.has(task.key):
                 inputs = {name: store.load(key) for name, key in task.identity["inputs"].items()}
-                output = COMPUTE[task.kind](Job(task.identity["spec"], inputs, place))
-                seconds = time.perf_counter() - start
-                meta = {"identity": dict(task.identity), "label": task.label, "seconds": seconds}
+                output = COMPUTE[task.kind](Job(task.identity["spec"], inputs, place, task.identity["data"]))
+                meta = {
+                    "identity": dict(task.identity),
+                    "label": task.label,
+                    "seconds": time.perf_counter() - start,
+                    "where": whereabouts(place.device, torch.get_num_threads()),
+                }
                 store.save(task.key, meta, output.result, output.tensors)
-    except Exception:  # whatever a submitted scheme raises must fail its own cells only
+    except (Exception, SystemExit):  # whatever a submitted scheme raises must fail its own cells only
         return Outcome(task.key, time.perf_counter() - start, tracebacks.format_exc())
     return Outcome(task.key, time.perf_counter() - start)
+
+
+def _same_source(task: Task) -> None:
+    """A worker that started after an edit must not store its result under the key of the code before."""
+    known = task.identity["sources"]
+    changed = [name for name, hashed in closure(known).items() if known.get(name) != hashed]
+    if changed:
+        raise RuntimeError(
+            f"Expected the source that the run was planned with, but {', '.join(changed)} changed meanwhile: "
+            "give the same command again."
+        )
 
 
 def pick_device(asked: str) -> str:
@@ -173,8 +195,6 @@ def pick_device(asked: str) -> str:
     Raises:
         ValueError: the device does not exist here.
     """
-    import torch
-
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -199,7 +219,7 @@ class _Work:
         steps = steps_of(todo)
         self.done = {step.key for step in steps if run_dir.store.has(step.key)}
         self.pending = [step for step in steps if step.key not in self.done]
-        self.tries: dict[str, int] = {}
+        self.alone: set[str] = set()
         self.deadline = None if settings.max_time_s is None else time.monotonic() + settings.max_time_s
         summary.cached = len(self.done)
 
@@ -218,7 +238,7 @@ class _Work:
         self.summary.stopped = bool(self.pending)
 
     def _submit(self, pool: Executor, running: dict[Future[Outcome], Step]) -> Executor:
-        while len(running) < self.settings.jobs and not self._late():
+        while len(running) < (1 if self.alone else self.settings.jobs) and not self._late():
             step = next((s for s in self.pending if all(i.key in self.done for i in s.inputs.values())), None)
             if step is None:
                 break
@@ -239,12 +259,15 @@ class _Work:
     def _take(self, step: Step, future: Future[Outcome]) -> None:
         try:
             outcome = future.result()
-        except BrokenProcessPool:  # every step in flight is lost with the one whose worker died
-            self.tries[step.key] = self.tries.get(step.key, 0) + 1
-            if self.tries[step.key] < TRIES:
+        except BrokenProcessPool:  # every step in flight is lost with the one whose worker died: which was it?
+            if step.key not in self.alone:
+                self.alone.add(step.key)
                 self.pending.insert(0, step)
                 return
             outcome = Outcome(step.key, 0.0, "The worker process died (killed, or out of memory): try fewer --jobs.")
+        except Exception:  # an executor's own trouble is this step's failure, not the run's
+            outcome = Outcome(step.key, 0.0, tracebacks.format_exc())
+        self.alone.discard(step.key)
         self.watch.finished(step, outcome)
         if outcome.error is None:
             self.done.add(step.key)
@@ -280,17 +303,18 @@ class _Work:
         errors = [self.summary.failures[s.key] for s in cell.steps.values() if s.key in self.summary.failures]
         if errors:
             return failed(cell, errors[0], **where)
-        if all(step.key in self.done for step in cell.steps.values()):
-            return assemble(cell, self.run_dir.store, **where)
-        return None
+        if not all(step.key in self.done for step in cell.steps.values()):
+            return None
+        try:
+            return assemble(cell, self.run_dir.store)
+        except Exception:  # a damaged result, or one that no record can hold: this cell's failure alone
+            return failed(cell, tracebacks.format_exc(), **where)
 
 
 class _Inline(Executor):
     """Computes at once, in this process."""
 
     def __init__(self, settings: Settings) -> None:
-        import torch
-
         torch.set_num_threads(settings.threads)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -306,7 +330,7 @@ class _Ray(Executor):
         try:
             import ray
         except ImportError as error:
-            raise ValueError(
+            raise RegistryError(
                 'Expected Ray to be installed for --executor ray: pip install "watermark-bench[ray]".'
             ) from error
         if not ray.is_initialized():
@@ -336,8 +360,6 @@ def _executor(settings: Settings) -> Executor:
 
 def _start_worker(threads: int, device: str, slots: Any, parent: int) -> None:
     """Share the cores and the GPUs, and go when the parent goes, even if it was killed."""
-    import torch
-
     torch.set_num_threads(threads)
     if device == "cuda":
         with slots.get_lock():

@@ -37,7 +37,8 @@ def closure(modules: Iterable[str]) -> dict[str, str]:
 @cache
 def _read(name: str) -> tuple[str, tuple[str, ...]]:
     tree = ast.parse(_path(name).read_text(encoding="utf-8"))
-    imported = tuple(sorted({found for found in _imports(tree) if _is_ours(found)}))
+    package = name if _path(name).name == "__init__.py" else name.rpartition(".")[0]
+    imported = tuple(sorted({found for found in _imports(tree, package) if _is_ours(found)}))
     return hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest(), imported
 
 
@@ -49,13 +50,15 @@ def _path(name: str) -> Path:
     return Path(spec.origin)
 
 
-def _imports(tree: ast.AST) -> Iterator[str]:
+def _imports(tree: ast.AST, package: str) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            module = ".".join(filter(None, (above, node.module)))
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def _is_ours(name: str) -> bool:

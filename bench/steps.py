@@ -6,8 +6,7 @@ profiles, records, processes or time limits.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from bench.api import (
     Victim,
 )  # fmt: skip
 from bench.metrics.fidelity import psnr_db
+from bench.parts import clock_s
 from bench.registry import attacks, make, schemes
 from bench.store import Stored
 
@@ -64,21 +64,34 @@ class Output:
 class Job:
     """A step about to be computed: typed access to its spec and inputs."""
 
-    def __init__(self, spec: Mapping[str, Any], inputs: Mapping[str, Stored], place: Place) -> None:
+    def __init__(
+        self, spec: Mapping[str, Any], inputs: Mapping[str, Stored], place: Place, checksum: str | None = None
+    ) -> None:
         self.spec = spec
         self.inputs = inputs
         self.place = place
+        self.checksum = checksum
         self.device = torch.device(place.device)
 
     @property
     def data(self) -> data.Data:
-        """The data set, split."""
+        """The data set, split.
+
+        Raises:
+            DataError: its checksum is not the one that the plan was made with.
+        """
         sizes = {part: self.spec[part] for part in ("owner", "adversary", "heldout")}
         place = self.place
-        return data.load(
+        loaded = data.load(
             self.spec["dataset"],
             data_root=place.data_root, download=place.download, cache=place.cache, device=self.device, **sizes,
         )  # fmt: skip
+        if self.checksum not in (None, loaded.checksum):
+            raise data.DataError(
+                f"Expected {self.spec['dataset']} with checksum {self.checksum}, but found {loaded.checksum}: the data "
+                "changed since the run was planned; give the same command again."
+            )
+        return loaded
 
     def rng(self, *names: str | int) -> Rng:
         """The stream of something within this host: named, and the same for every step that names it."""
@@ -99,11 +112,14 @@ class Job:
         """The recipe in the spec."""
         return _recipe(self.spec)
 
-    def fresh(self) -> nn.Module:
-        """An untrained network; the same initial weights for clean host and marked model (paired seeds)."""
+    def build(self, rng: Rng) -> nn.Module:
+        """An untrained network with weights from this stream."""
         classes = len(self.data.card.classes)
-        rng = self.rng("init")
         return archs.build(self.spec["arch"], classes, width=self.spec["width"], rng=rng, device=self.device)
+
+    def fresh(self) -> nn.Module:
+        """The untrained host; the same initial weights for clean host and marked model (paired seeds)."""
+        return self.build(self.rng("init"))
 
     def model(self, step: str) -> nn.Module:
         """A copy of the network that an input step left, in eval mode."""
@@ -146,9 +162,8 @@ class _Host(Host):
 
     def train(self, images: ImageSet, rng: Rng, *, epochs: int | None = None) -> nn.Module:
         recipe = self._recipe if epochs is None else replace(self._recipe, epochs=epochs)
-        name, width = self._job.spec["arch"], self._job.spec["width"]
-        model = archs.build(name, len(self.dataset.classes), width=width, rng=rng.child("init"), device=self.device)
-        return self._job.train(model, images, recipe, rng.child("training")).model
+        model = self._job.build(rng.child("init"))
+        return self._job.train(model, images.to(self.device), recipe, rng.child("training")).model
 
 
 class _Context(Context):
@@ -162,11 +177,15 @@ class _Context(Context):
         self.device = job.device
         self._job = job
 
-    def epochs(self, images: ImageSet, recipe: Recipe, *, model: nn.Module | None = None) -> Iterator[nn.Module]:
-        if model is None:
-            model = _start(self._job)
+    def fresh(self, name: str = "surrogate") -> nn.Module:
+        return self._job.build(self.rng.child("init", name))
+
+    def epochs(
+        self, images: ImageSet, recipe: Recipe, *, model: nn.Module | None = None, name: str = "training"
+    ) -> Iterator[nn.Module]:
+        model = _start(self._job) if model is None else model.to(self.device)
+        images, rng = images.to(self.device), self.rng.child(name)
         mixed, augment = self.device.type == "cuda", self._job.data.card.augment
-        rng = self.rng.child("training")
         for _ in training.train_epochs(model, images, recipe, rng=rng, augment=augment, mixed_precision=mixed):
             yield model
 
@@ -199,7 +218,7 @@ def train_host(job: Job) -> Output:
 
 def make_keys(job: Job) -> Output:
     """One key per owner."""
-    scheme, start = job.scheme, time.perf_counter()
+    scheme, start_s = job.scheme, clock_s(job.device)
     hosts = [_host_of(job, share) for share in _shares(job, scheme)]
     keys = [scheme.keygen(host, job.rng("key", job.spec["scheme"], i)) for i, host in enumerate(hosts)]
     for key in keys:
@@ -211,7 +230,7 @@ def make_keys(job: Job) -> Output:
             "keys": [[dict(key.values), bool(key.tensors)] for key in keys],
             "capacity_bits": capacity and capacity.bits,
             "capacity_limit": capacity and capacity.limit,
-            "time_s": time.perf_counter() - start,
+            "time_s": clock_s(job.device) - start_s,
         },
         {f"key{i}": dict(key.tensors) for i, key in enumerate(keys) if key.tensors},
     )
@@ -220,17 +239,16 @@ def make_keys(job: Job) -> Output:
 def embed(job: Job) -> Output:
     """The marked model: marked data, the embedding loss, and what the scheme writes afterwards."""
     scheme, keys = job.scheme, job.keys()
-    start = time.perf_counter()
+    start_s = clock_s(job.device)
     marked_images, measures = _marked_images(job, scheme, keys)
     model, history = _start(job), []
     if job.spec["situation"] != "post-hoc":
         extra = {"extra_loss": _embedding_loss(scheme, keys), "undecayed": _undecayed(scheme, keys)}
         trained = job.train(model, marked_images, job.recipe, job.rng("embedding", job.spec["scheme"]), **extra)
         model, history = trained.model, trained.history
-    host = _host_of(job, job.data.owner)
-    for key in keys:
-        model = scheme.mark_model(model, key, host)
-    seconds = time.perf_counter() - start
+    for key, share in zip(keys, _shares(job, scheme), strict=True):
+        model = scheme.mark_model(model, key, _host_of(job, share)).to(job.device)
+    seconds = clock_s(job.device) - start_s
     judge = _Judge(job, scheme, keys, marked_images)
     result = {
         "point": _dump(judge(Claim(0.0, model=model))),
@@ -246,7 +264,7 @@ def run_attack(job: Job) -> Output:
     """The attack's ladder against the marked model, each rung judged."""
     scheme, keys = job.scheme, job.keys()
     images, _ = _marked_images(job, scheme, keys)
-    victim = Victim(job.model("mark"), keys[0], images)
+    victim = Victim(job.model("mark"), keys[0], _for_attack(job, images))
     points = job.attack.run(victim, _Context(job), _Judge(job, scheme, keys, images))
     return Output({"points": [_dump(point) for point in points]})
 
@@ -261,8 +279,9 @@ def false_claims(job: Job) -> Output:
 def attacked_false_claims(job: Job) -> Output:
     """Fresh keys claim the clean host after the attack: p-values per rung, none at rungs that are not examined."""
     scheme = job.scheme
-    keys = _fresh_keys(job, scheme)
-    judge = _Judge(job, scheme, keys, job.data.owner)
+    keys = list(_fresh_keys(job, scheme))
+    images, _ = _marked_images(job, scheme, [])
+    judge = _Judge(job, scheme, keys, images)
     attack = job.attack
     examined = _spread(attack.ladder, job.spec["rungs"])
     rungs: list[list[float]] = []
@@ -271,12 +290,12 @@ def attacked_false_claims(job: Job) -> Output:
         if claim.strength not in examined:
             rungs.append([])
             return Point(strength=claim.strength)
-        suspect, images = judge.suspect(claim)
-        claimed = keys if claim.key is None else [claim.key]
-        rungs.append(judge.p_values(suspect, images, claimed))
+        suspect, published = judge.suspect(claim)
+        claimed = keys if claim.key is None else [claim.key.to(job.device)]
+        rungs.append(judge.p_values(suspect, published, claimed))
         return Point(strength=claim.strength)
 
-    victim = Victim(job.model("host"), keys[0], job.data.owner)
+    victim = Victim(job.model("host"), keys[0], _for_attack(job, images))
     attack.run(victim, _Context(job), claim_all)
     return Output({"p_values": rungs})
 
@@ -299,15 +318,16 @@ class _Judge:
 
     def __call__(self, claim: Claim) -> Point:
         model, images = self.suspect(claim)
-        start = time.perf_counter()
         keys = self.keys if claim.key is None else [claim.key.to(self.job.device)]
+        start_s = clock_s(self.job.device)
         verdicts = self.verdicts(model, images, keys)
+        verify_time_s = clock_s(self.job.device) - start_s
         return Point(
             strength=claim.strength,
             test_accuracy=training.accuracy(model, self.job.data.heldout),
             verdicts=verdicts,
             measures=dict(claim.measures),
-            verify_time_s=time.perf_counter() - start,
+            verify_time_s=verify_time_s,
         )
 
     def suspect(self, claim: Claim) -> tuple[nn.Module, ImageSet]:
@@ -316,14 +336,15 @@ class _Judge:
         if model is None and claim.images is not None:
             job = self.job
             rng = job.rng("learner", job.spec["attack"])
-            model = job.train(_start(job), claim.images, job.recipe, rng).model
+            model = job.train(_start(job), claim.images.to(job.device), job.recipe, rng).model
         if model is None:
             model = self.job.model("mark" if "mark" in self.job.inputs else "host")
         if claim.transform is not None:
             model = _Filtered(claim.transform, model)
-        return model.eval(), self.published if claim.images is None else claim.images
+        images = self.published if claim.images is None else claim.images.to(self.job.device)
+        return model.to(self.job.device).eval(), images
 
-    def verdicts(self, model: nn.Module, images: ImageSet, keys: Sequence[Key]) -> list[Verdict]:
+    def verdicts(self, model: nn.Module, images: ImageSet, keys: Iterable[Key]) -> list[Verdict]:
         """One verdict per key on the same suspect, with the queries that each needed."""
         suspect = Suspect(self.scheme.card.access, model=model, images=images)
         found = []
@@ -335,7 +356,7 @@ class _Judge:
             found.append(verdict.model_copy(update={"queries": suspect.queries - before}))
         return found
 
-    def p_values(self, model: nn.Module, images: ImageSet, keys: Sequence[Key]) -> list[float]:
+    def p_values(self, model: nn.Module, images: ImageSet, keys: Iterable[Key]) -> list[float]:
         """The p-value of each key."""
         return [verdict.p_value for verdict in self.verdicts(model, images, keys)]
 
@@ -359,9 +380,9 @@ def _rows(job: Job, scheme: Scheme) -> list[Tensor] | None:
     """Each owner's rows of the training set, disjoint, or None where every owner has all of it."""
     share, total = scheme.share, len(job.data.owner)
     count = share if isinstance(share, int) else round(share * total)
-    if count >= total:
-        return None
     owners = job.spec.get("owners", 1)
+    if count >= total and (owners == 1 or scheme.card.carrier != "data"):
+        return None
     if count < 1 or count * owners > total:
         raise ValueError(
             f"Expected {owners} owners with shares of {share} to fit into {total} training images, but they need "
@@ -382,23 +403,30 @@ def _marked_images(job: Job, scheme: Scheme, keys: Sequence[Key]) -> tuple[Image
     if job.spec["situation"] == "distill":
         soft = training.soft_targets(job.model("host"), images)
         images = ImageSet(images.images, images.labels, soft)
-    rows = _rows(job, scheme)
+    rows = _rows(job, scheme) if keys else None
     if rows is None:
         for key in keys:
-            images = scheme.mark_data(images, key)
-        return images, _quality(images, job.data.owner)
+            images = scheme.mark_data(images, key).to(job.device)
+        return images, _quality([images], [job.data.owner])
     rest = torch.ones(len(images), dtype=torch.bool, device=job.device)
     rest[torch.cat(rows)] = False
-    marked = [scheme.mark_data(images[part], key) for part, key in zip(rows, keys, strict=True)]
-    quality = _quality(marked[0], job.data.owner[rows[0]])
-    return ImageSet.join([images[rest], *marked]), quality
+    shares = [images[part] for part in rows]
+    marked = [scheme.mark_data(share, key).to(job.device) for share, key in zip(shares, keys, strict=True)]
+    return ImageSet.join([images[rest], *marked]), _quality(marked, shares)
 
 
-def _quality(marked: ImageSet, original: ImageSet) -> dict[str, float]:
-    kept = marked.images[: len(original)]
-    if kept.shape != original.images.shape or torch.equal(kept, original.images):
+def _quality(marked: Sequence[ImageSet], originals: Sequence[ImageSet]) -> dict[str, float]:
+    """How well the owners' images were kept, mean over owners; nothing where none was changed."""
+    pairs = [(m.images[: len(o)], o.images) for m, o in zip(marked, originals, strict=True)]
+    if any(m.shape != o.shape for m, o in pairs) or all(torch.equal(m, o) for m, o in pairs):
         return {}
-    return {"psnr_db": psnr_db(kept, original.images)}
+    return {"psnr_db": sum(psnr_db(m, o) for m, o in pairs) / len(pairs)}
+
+
+def _for_attack(job: Job, images: ImageSet) -> ImageSet | None:
+    """The owner's images, if this attack may have them."""
+    card = job.attack.card
+    return images if card.owner_data or card.stage in ("data", "training") else None
 
 
 def _embedding_loss(scheme: Scheme, keys: Sequence[Key]) -> Callable[[nn.Module], Tensor | None]:
@@ -413,19 +441,22 @@ def _undecayed(scheme: Scheme, keys: Sequence[Key]) -> set[str]:
     return {name for key in keys for name in scheme.undecayed(key)}
 
 
-def _fresh_keys(job: Job, scheme: Scheme) -> list[Key]:
+def _fresh_keys(job: Job, scheme: Scheme) -> Iterator[Key]:
     """Keys of owners whose images, where a scheme has a share, were in nobody's training set."""
     total, share = len(job.data.owner), scheme.share
     count = share if isinstance(share, int) else round(share * total)
-    keys = []
+    unseen = job.data.heldout
+    if len(unseen) < count < total:
+        raise ValueError(
+            f"Expected the share of fresh keys ({count} images) to fit into the {len(unseen)} held-out images, but it "
+            "does not: lower the share."
+        )
     for i in range(job.spec["keys"]):
         rng = job.rng("fresh key", job.spec["scheme"], i)
         own = job.data.owner
         if count < total:
-            own = job.data.heldout
-            own = own[torch.randperm(len(own), generator=rng.torch("share"))[:count].to(job.device)]
-        keys.append(scheme.keygen(_host_of(job, own), rng).to(job.device))
-    return keys
+            own = unseen[torch.randperm(len(unseen), generator=rng.torch("share"))[:count].to(job.device)]
+        yield scheme.keygen(_host_of(job, own), rng).to(job.device)
 
 
 def _spread(ladder: Sequence[float], count: int) -> set[float]:

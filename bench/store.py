@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Stored:
             raise StoreError(f"Expected tensors {group!r} in {self.folder}, but there are none.")
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != self.meta["files"][path.name]:
-            raise StoreError(f"{path} is damaged (its checksum differs): delete {self.folder} and run again.")
+            raise StoreError(_set_aside(self.folder, path.name))
         return load(content)
 
 
@@ -71,7 +72,7 @@ class Store:
         try:
             sizes = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["sizes"]
             whole = all((folder / name).stat().st_size == size for name, size in sizes.items())
-        except (OSError, ValueError, KeyError):
+        except (FileNotFoundError, ValueError, KeyError):  # any other OSError says nothing about the result
             whole = False
         if not whole:
             shutil.rmtree(folder, ignore_errors=True)
@@ -90,7 +91,7 @@ class Store:
         except (OSError, ValueError) as error:
             raise StoreError(f"Expected a stored result in {folder}, but could not read it: {error}") from error
         if hashlib.sha256(content).hexdigest() != meta["files"]["result.json"]:
-            raise StoreError(f"{folder}/result.json is damaged (its checksum differs): delete {folder} and run again.")
+            raise StoreError(_set_aside(folder, "result.json"))
         return Stored(folder, meta, json.loads(content))
 
     def save(
@@ -135,10 +136,19 @@ class Store:
             except (OSError, ValueError):
                 continue
 
-    def sweep(self) -> None:
-        """Remove what killed writers left half-written. Call it when no other run uses this store."""
-        for folder in self.root.glob(".writing-*"):
-            shutil.rmtree(folder, ignore_errors=True)
+    def sweep(self, older_than_s: float = 86_400.0) -> None:
+        """Remove what killed writers left half-written, and what was set aside as damaged, a day ago."""
+        for folder in (*self.root.glob(".writing-*"), *self.root.glob(".damaged-*")):
+            if time.time() - folder.stat().st_mtime > older_than_s:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _set_aside(folder: Path, name: str) -> str:
+    """Move a damaged result out of the way, so that the next run computes it again; returns the sentence."""
+    aside = folder.parent.parent / f".damaged-{folder.name}"
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    return f"{folder / name} was damaged (its checksum differs); it is set aside: give the same command again."
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -118,7 +118,7 @@ def train_epochs(
     Args:
         model: float images in [0, 1] in, logits out.
         images: labels, or soft targets where it has them, are what the network shall answer.
-        recipe: its `privacy` is none of this loop's business.
+        recipe: without `privacy`, which this loop cannot give.
         rng: the stream of the order, the augmentation and dropout.
         augment: the data set's batch augmentations; `recipe.augment` takes precedence.
         extra_loss: called with the model in every ordinary step; what it returns is added to the task loss.
@@ -127,8 +127,10 @@ def train_epochs(
 
     Raises:
         Diverged: the loss or a weight is not finite at the end of an epoch.
-        ValueError: there are fewer than two images, or `undecayed` names no parameter.
+        ValueError: there are fewer than two images, `undecayed` names no parameter, or the recipe asks for privacy.
     """
+    if recipe.privacy is not None:
+        raise ValueError("Expected a recipe without privacy, but got one: DP-SGD is not available in this version.")
     device = images.images.device
     model.to(device).to(memory_format=torch.channels_last)
     batches = _Batches(images, recipe, augment if recipe.augment is None else recipe.augment)

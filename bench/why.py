@@ -15,6 +15,7 @@ from bench.sources import closure
 
 __all__ = ["explain", "remember"]
 
+MOST = 1000  # planned steps remembered
 Identity = Mapping[str, Any]
 
 
@@ -23,7 +24,9 @@ def remember(steps: Iterable[Step], run_dir: RunDir) -> None:
     path = run_dir.path / "planned.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({step.key: [step.label, step.identity] for step in steps}), encoding="utf-8")
+    known = dict(list(_planned(run_dir).items())[-MOST:])
+    known |= {step.key: [step.label, step.identity] for step in steps}
+    temporary.write_text(json.dumps(known), encoding="utf-8")
     temporary.replace(path)
 
 

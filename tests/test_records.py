@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from pydantic import ValidationError
 
 from bench.records import RecordError, load_record, load_records, save_record
-from bench.results import COLUMNS, rows
+from bench.results import COLUMNS, as_csv, as_json, as_parquet, rows
 from tests.factories import cell, point, record, verdict
 
 
@@ -90,6 +92,33 @@ def test_worst_case_stays_within_the_budget() -> None:
     harmless = record(marked=point(0.0, 0.9), curve=curve).worst_case(3.0)
     assert harmless is not None
     assert harmless.detected_share == 1
+
+
+def test_a_refused_forgery_is_no_robustness_lost() -> None:
+    forged = record(stage="evidence", curve=[point(1.0, 0.9, 0.8)])
+    assert forged.worst_case() is None
+    assert forged.removal_cost_pp is None
+
+
+def test_what_was_not_measured_is_not_free() -> None:
+    made = record(marked=point(0.0, 0.9), curve=[point(10.0, 0.9).model_copy(update={"test_accuracy": None})])
+    assert made.loss_pp(made.curve[0]) is None
+    assert made.worst_case() == made.marked
+
+
+def test_one_unreadable_file_hides_no_others(tmp_path: Path) -> None:
+    save_record(record(), tmp_path)
+    (tmp_path / "broken.json").write_text("{")
+    complaints: list[RecordError] = []
+    assert len(list(load_records(tmp_path, complaints.append))) == 1
+    assert "broken.json" in str(complaints[0])
+
+
+def test_small_p_values_survive_every_format() -> None:
+    table = rows([record(marked=point(0.0, 0.9, 3.3e-12), curve=[])])
+    assert json.loads(as_json(table))[0]["p_value"] == 3.3e-12
+    assert "3.3e-12" in as_csv(table)
+    assert pd.read_parquet(io.BytesIO(as_parquet(table)))["p_value"][0] == 3.3e-12
 
 
 def test_rows_have_the_contracts_columns() -> None:

@@ -60,7 +60,7 @@ def test_the_same_command_again_computes_nothing(finished: tuple[Path, str], ben
     run_dir, _ = finished
     before = {path: path.stat().st_mtime_ns for path in (run_dir / "store").rglob("*.safetensors")}
     again = bench(*RUN, "--run-dir", run_dir)
-    assert "0 steps computed" in again.stdout
+    assert "\n0 steps computed" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in (run_dir / "store").rglob("*.safetensors")} == before
 
 
@@ -81,18 +81,18 @@ def test_killed_in_the_middle_it_resumes_without_repeating(tmp_path: Path, bench
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("??/*/meta.json")}
-    assert len(kept) >= 2
-    done = bench(*RUN, "--run-dir", tmp_path)
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert f"{len(kept)} cached" in done.stderr
-    assert {record.status for record in records(tmp_path).values()} == {"ok"}
-    for _ in range(100):  # workers of the killed process notice within a second
+    for _ in range(100):  # workers of the killed process notice within a second, and may finish what they write
         orphans = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True).stdout.split()
         if not orphans:
             break
         time.sleep(0.1)
     assert not orphans
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("??/*/meta.json")}
+    assert len(kept) >= 2
+    done = bench(*RUN, "--run-dir", tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert f", {len(kept)} cached" in done.stderr
+    assert {record.status for record in records(tmp_path).values()} == {"ok"}
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -113,12 +113,37 @@ def test_a_scheme_that_raises_fails_its_own_cells_only(tmp_path: Path, bench: Be
     assert "(1 already settled)" in again.stderr
 
 
+def test_a_worker_that_dies_takes_no_innocent_step_with_it(tmp_path: Path, bench: Bench) -> None:
+    words = [*RUN, "--run-dir", tmp_path, "--jobs", "2"]
+    words[words.index("uchida-random,zhang-content")] = "uchida-random,test-dies,test-exits,zhang-content"
+    bench(*words, check=1, env={"BENCH_PLUGINS": str(PLUGINS)})
+    found = records(tmp_path)
+    assert {name: record.status for name, record in found.items()} == {
+        "uchida-random": "ok", "zhang-content": "ok", "test-dies": "failed", "test-exits": "failed",
+    }  # fmt: skip
+    assert "worker process died" in (found["test-dies"].traceback or "")
+    assert "SystemExit" in (found["test-exits"].traceback or "")
+
+
+def test_provenance_is_of_the_process_that_computed(finished: tuple[Path, str], bench: Bench, tmp_path: Path) -> None:
+    import shutil
+
+    run_dir = tmp_path / "copy"
+    shutil.copytree(finished[0], run_dir)
+    bench(*RUN, "--run-dir", run_dir, "--fpr", "0.05", env={"BENCH_THREADS": "2"})
+    for record in records(run_dir).values():
+        assert record.fpr == 0.05
+        assert record.provenance.threads == 1, "assembled anew from what one thread computed"
+
+
 def test_several_owners_share_one_host(tmp_path: Path, bench: Bench) -> None:
     words = list(RUN)
     words[words.index("uchida-random,zhang-content")] = "zhang-content"
     bench(*words, "--owners", "2", "--run-dir", tmp_path)
     (record,) = records(tmp_path).values()
-    assert len(record.points[0].verdicts) == 2
+    first, second = record.points[0].verdicts
+    assert first.details != second.details, "each owner has a key of its own"
+    assert first.queries == second.queries
 
 
 def test_results_in_every_format(finished: tuple[Path, str], bench: Bench, tmp_path: Path) -> None:

@@ -48,9 +48,30 @@ def test_changed_bytes_are_noticed(tmp_path: Path) -> None:
     path.write_bytes(bytes(content))
     with pytest.raises(StoreError, match="damaged"):
         store.load(KEY).tensors("model")
+    assert not store.has(KEY), "the next run computes it again"
+    assert list(tmp_path.glob(".damaged-*")), "but nothing is thrown away at once"
+    store = filled(tmp_path)
     (store.folder(KEY) / "result.json").write_text('{"n": 2}')
     with pytest.raises(StoreError, match="damaged"):
         store.load(KEY)
+    store.sweep(older_than_s=-1)
+    assert not list(tmp_path.glob(".damaged-*"))
+
+
+def test_trouble_in_reading_is_no_reason_to_delete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = filled(tmp_path)
+    read = Path.read_text
+
+    def broken(path: Path, *args: object, **kwargs: object) -> str:
+        if path.name == "meta.json":
+            raise PermissionError(path)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_text", broken)
+    with pytest.raises(PermissionError):
+        store.has(KEY)
+    monkeypatch.undo()
+    assert store.has(KEY)
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
@@ -100,6 +121,9 @@ def test_sources_ignore_comments_and_see_code(tmp_path: Path, monkeypatch: pytes
     first = hashes("x = 1\n")
     assert set(first) == {"housed.deep", "housed.top"}
     assert hashes('"""Words."""\n\n# more words\nx = 1\n') == first
+    top.write_text("from .deep import x\n")
+    sources._read.cache_clear()
+    assert set(sources.closure(["housed.top"])) == {"housed.top", "housed.deep"}, "relative imports count too"
     changed = hashes("x = 2\n")
     assert changed["housed.deep"] != first["housed.deep"]
     assert changed["housed.top"] == first["housed.top"]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import rich_click as click
+from rich.markup import escape
 
 from bench.cli.common import console, data_options, run_dir_option, sentences
 
@@ -59,7 +60,7 @@ def check(name: str) -> None:
     for title, error in suite(name):
         failures += error is not None
         out.print(
-            f"[red]failed[/red]  {title}\n        {error}" if error else f"[green]ok[/green]      {title}",
+            f"[red]failed[/red]  {title}\n        {escape(error)}" if error else f"[green]ok[/green]      {title}",
             soft_wrap=True,
         )
     out.print(f"{failures} checks failed." if failures else f"{name} keeps the contract.")
@@ -99,7 +100,7 @@ def doctor(run_dir: Path, data_root: Path | None, download: bool) -> None:
     for title, finding, fine in examine(run_dir, data_root):
         problems += not fine
         mark = "[green]ok[/green]      " if fine else "[red]problem[/red] "
-        out.print(f"{mark} {title}: {finding}", soft_wrap=True)
+        out.print(f"{mark} {title}: {escape(finding)}", soft_wrap=True)
     sys.exit(1 if problems else 0)
 
 

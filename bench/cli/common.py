@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bench.matrix import Planned, Request
 
-__all__ = ["console", "data_options", "plan_of", "run_dir_option", "selectors", "sentences"]
+__all__ = ["console", "data_options", "own_store", "plan_of", "run_dir_option", "selectors", "sentences"]
 
 Command = Callable[..., Any]
 
@@ -84,6 +84,16 @@ def sentences(function: Command) -> Command:
     return wrapped
 
 
+def own_store(run_dir: Path) -> str:
+    """The MLflow store of a run directory."""
+    from bench import tracking
+
+    try:
+        return tracking.default_uri(run_dir)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
 def console(stderr: bool = False) -> Console:
     """A console that does not squeeze tables when the output goes to a file."""
     from rich.console import Console
@@ -114,9 +124,11 @@ def request_of(options: dict[str, Any]) -> Request:
 
     profile = PROFILES[choose(options["profile"], dict.fromkeys(PROFILES, ()), "a profile")[0]]
     situations = dict.fromkeys(("train", "fine-tune", "distill"), ())
+    chosen_schemes = choose(options["scheme"], {n: tags(c) for n, c in schemes().items()}, "a scheme")
+    chosen_attacks = choose(options["attack"], {n: tags(c) for n, c in attacks().items()}, "an attack")
     return Request(
-        schemes=tuple(choose(options["scheme"], {n: tags(c) for n, c in schemes().items()}, "a scheme")),
-        attacks=tuple(choose(options["attack"], {n: tags(c) for n, c in attacks().items()}, "an attack")),
+        schemes=tuple(chosen_schemes),
+        attacks=tuple(chosen_attacks),
         archs=_archs(options["arch"]) if options["arch"] else profile.archs,
         datasets=_datasets(options["dataset"], options["data_root"]) if options["dataset"] else (profile.dataset,),
         situations=tuple(choose(options["situation"] or profile.situation, situations, "a situation")),
@@ -124,7 +136,7 @@ def request_of(options: dict[str, Any]) -> Request:
         seeds=tuple(range(options["seeds"] or profile.seeds)),
         owners=options["owners"],
         fpr=options["fpr"],
-        overrides=_overrides(options["settings"]),
+        overrides=_overrides(options["settings"], [*chosen_schemes, *chosen_attacks]),
     )
 
 
@@ -138,30 +150,27 @@ def _archs(expression: str) -> tuple[str, ...]:
             found |= dict.fromkeys(choose(item, dict.fromkeys(archs.names(), ()), "an architecture"))
         except RegistryError:
             try:
-                found[archs.arch(item).name if item in archs.names() else _parametric(item)] = None
+                archs.arch(item)  # wrn-16-2 and the like are not listed, but exist
+                found[item] = None
             except ValueError as error:
                 raise RegistryError(str(error)) from error
+    if not found:
+        raise RegistryError(f'Expected an architecture, but got "{expression}".')
     return tuple(found)
-
-
-def _parametric(name: str) -> str:
-    from bench import archs
-
-    archs.arch(name)
-    return name
 
 
 def _datasets(expression: str, data_root: Path | None) -> tuple[str, ...]:
     from bench import data
 
-    names = filter(None, map(str.strip, expression.split(",")))
+    names = list(filter(None, map(str.strip, expression.split(","))))
+    if not names:
+        raise data.DataError(f'Expected a data set, but got "{expression}".')
     return tuple(data.card(name, data_root=data_root).name for name in names)
 
 
-def _overrides(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
-    from bench.registry import RegistryError, attacks, choose, schemes
+def _overrides(settings: Iterable[str], selected: Iterable[str]) -> dict[str, dict[str, Any]]:
+    from bench.registry import RegistryError, choose
 
-    parts: dict[str, Any] = {**schemes(), **attacks()}
     overrides: dict[str, dict[str, Any]] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
@@ -170,6 +179,6 @@ def _overrides(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
             raise RegistryError(
                 f'Expected --set NAME.PARAM=VALUE, but got "{setting}": try --set uchida-random.bits=128.'
             )
-        for part in choose(target, dict.fromkeys(parts, ()), "a scheme or attack"):
+        for part in choose(target, dict.fromkeys(selected, ()), "a scheme or attack of this run"):
             overrides.setdefault(part, {})[param] = value
     return overrides

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from bench.cli.common import console, run_dir_option, sentences
+from bench.cli.common import console, own_store, run_dir_option, sentences
 
 if TYPE_CHECKING:
     from bench.records import Record
@@ -24,19 +25,18 @@ __all__ = ["COMMANDS", "write_page"]
 @sentences
 def results(run_dir: Path, style: str, out: Path | None) -> None:
     """Print every result, one row per rung of an attack's ladder; strength 0 is the marked model."""
-    import pandas as pd
+    from bench.results import as_csv, as_json, as_parquet, rows
 
-    from bench.results import COLUMNS, rows
-
-    frame = pd.DataFrame(rows(_records(run_dir)), columns=list(COLUMNS))
+    table = rows(_records(run_dir))
     if style == "table":
-        _print_table(frame)
+        _print_table(table)
     elif style == "parquet":
         if out is None and sys.stdout.isatty():
             raise click.UsageError("Expected --out FILE for parquet on a terminal: it is binary.")
-        frame.to_parquet(out or sys.stdout.buffer, index=False)
+        content = as_parquet(table)
+        out.write_bytes(content) if out else sys.stdout.buffer.write(content)
     else:
-        text = frame.to_csv(index=False) if style == "csv" else frame.to_json(orient="records", indent=1) + "\n"
+        text = as_csv(table) if style == "csv" else as_json(table)
         out.write_text(text, encoding="utf-8") if out else click.echo(text, nl=False)
 
 
@@ -49,7 +49,7 @@ def sync(run_dir: Path, tracking_uri: str | None) -> None:
     from bench import tracking
     from bench.run import RunDir
 
-    uri = tracking_uri or tracking.default_uri(run_dir)
+    uri = tracking_uri or own_store(run_dir)
     try:
         synced = tracking.sync(_records(run_dir), uri, ledger=RunDir(run_dir).ledger)
     except tracking.TrackingError as error:
@@ -68,7 +68,7 @@ def leaderboard(run_dir: Path, out: Path | None, show: bool) -> None:
     """Render all records and submissions into one self-contained index.html."""
     from bench.run import RunDir
 
-    place = RunDir(run_dir)
+    place = RunDir(_existing(run_dir))
     page = write_page(place, out or place.site)
     console().print(str(page.resolve()), soft_wrap=True)
     if show:
@@ -84,37 +84,41 @@ def write_page(run_dir: RunDir, out: Path) -> Path:
     from bench.records import load_records
 
     submissions = Path(site.__file__).parent / "submissions"
-    return site.build([*load_records(run_dir.records), *load_records(submissions)], out)
+    found = [*load_records(run_dir.records, _complain), *load_records(submissions, _complain)]
+    return site.build(found, out)
+
+
+def _complain(error: Exception) -> None:
+    """One unreadable file must not hide all the others."""
+    console(stderr=True).print(f"Passed over: {error}", style="red", markup=False, soft_wrap=True)
+
+
+def _existing(run_dir: Path) -> Path:
+    if not run_dir.is_dir():
+        raise click.UsageError(
+            f"Expected a run directory, but there is no {run_dir}: give --run-dir, or run `bench run` first."
+        )
+    return run_dir
 
 
 def _records(run_dir: Path) -> list[Record]:
     from bench.records import load_records
     from bench.run import RunDir
 
-    if not run_dir.is_dir():
-        raise click.UsageError(
-            f"Expected a run directory, but there is no {run_dir}: give --run-dir, or run `bench run` first."
-        )
-    return list(load_records(RunDir(run_dir).records))
+    return list(load_records(RunDir(_existing(run_dir)).records, _complain))
 
 
-def _print_table(frame: Any) -> None:
+def _print_table(table: Iterable[dict[str, Any]]) -> None:
     from bench.cli.tables import plain_table
 
     shown = ["scheme", "attack", "arch", "situation", "seed", "strength", "status", "test_accuracy", "fidelity_pp",
              "statistic", "p_value", "detected", "ber", "queries"]  # fmt: skip
-    numbers = {
-        "test_accuracy": "{:.3f}",
-        "fidelity_pp": "{:+.1f}",
-        "statistic": "{:.3f}",
-        "p_value": "{:.2g}",
-        "ber": "{:.3f}",
-    }
-
-    def text(name: str, value: Any) -> str | None:
-        if value is None or value != value:
-            return None
-        return numbers.get(name, "{}").format(value)
-
-    lines = [[text(name, row[name]) for name in shown] for row in frame.to_dict("records")]
+    digits = {"test_accuracy": ".3f", "fidelity_pp": "+.1f", "statistic": ".3f", "p_value": ".2g", "ber": ".3f"}
+    lines = [
+        [
+            None if row[name] is None else format(row[name], digits[name]) if name in digits else row[name]
+            for name in shown
+        ]
+        for row in table
+    ]
     console().print(plain_table(shown, lines, right=shown[5:]))

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from bench.cli.common import console, plan_of, selectors, sentences
+from bench.cli.common import console, own_store, plan_of, selectors, sentences
 
 if TYPE_CHECKING:
-    from bench.matrix import Planned
+    from bench.matrix import Planned, Step
     from bench.run import RunDir, Settings, Summary
 
 __all__ = ["COMMANDS"]
@@ -39,8 +39,7 @@ def plan(jobs: int, keys: bool, style: str, **options: Any) -> None:
     run_dir = RunDir(options["run_dir"])
     cells = plan_of(options)
     todo, _ = unsettled(cells, run_dir)
-    steps = steps_of(cells)
-    missing = [step for step in steps_of(todo) if not run_dir.store.has(step.key)]
+    steps, missing = steps_of(cells), _missing(cells, run_dir)
     remember(missing, run_dir)
     estimate_s = Durations(run_dir.durations).total_s(missing, jobs)
     meaningless = [cell for cell in cells if cell.reason is not None]
@@ -59,7 +58,7 @@ def plan(jobs: int, keys: bool, style: str, **options: Any) -> None:
     out.print(f"{len(missing)} steps to compute ({kinds or 'none'}), {answer['cached']} cached.")
     out.print(f"About {duration(estimate_s)}, learned from past runs where there are any.")
     for cell in meaningless:
-        out.print(f"not applicable: {cell.reason}", style="dim")
+        out.print(f"not applicable: {cell.reason}", style="dim", markup=False)
     for step in missing if keys else ():
         out.print(f"{step.key[:16]}  {step.label}")
 
@@ -99,6 +98,7 @@ def run(
     """
     from bench.run import RunDir, Settings, execute, pick_device
     from bench.steps import Place
+    from bench.why import remember
 
     run_dir = RunDir(options["run_dir"])
     cells = plan_of(options)
@@ -107,7 +107,8 @@ def run(
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     settings = Settings(place, jobs, executor, None if max_time is None else 60 * max_time, threads)
-    uri = None if no_mlflow else tracking_uri or _own_store(run_dir)
+    remember(_missing(cells, run_dir), run_dir)
+    uri = None if no_mlflow else tracking_uri or own_store(run_dir.path)
     with _progress(cells, run_dir, settings) as watch:
         try:
             summary = execute(cells, run_dir, settings, watch)
@@ -132,6 +133,15 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
 
 
+def _missing(cells: list[Planned], run_dir: RunDir) -> list[Step]:
+    """The steps that unsettled cells still need."""
+    from bench.matrix import steps_of
+    from bench.run import unsettled
+
+    todo, _ = unsettled(cells, run_dir)
+    return [step for step in steps_of(todo) if not run_dir.store.has(step.key)]
+
+
 def _progress(cells: list[Planned], run_dir: RunDir, settings: Settings) -> Any:
     from bench.cli.progress import Progress
     from bench.estimate import Durations
@@ -139,23 +149,13 @@ def _progress(cells: list[Planned], run_dir: RunDir, settings: Settings) -> Any:
     from bench.run import unsettled
 
     todo, done = unsettled(cells, run_dir)
-    steps = steps_of(todo)
-    missing = [step for step in steps if not run_dir.store.has(step.key)]
+    steps, missing = steps_of(todo), _missing(cells, run_dir)
     progress = Progress(missing, Durations(run_dir.durations), settings.jobs, console(stderr=True))
     progress.say(
         f"{len(cells)} cells ({len(done)} already settled), {len(missing)} steps to compute, "
         f"{len(steps) - len(missing)} cached, about {duration(progress.left_s())}, on {settings.place.device}"
     )
     return progress
-
-
-def _own_store(run_dir: RunDir) -> str:
-    from bench import tracking
-
-    try:
-        return tracking.default_uri(run_dir.path)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
 
 
 def _publish(run_dir: RunDir, summary: Summary, uri: str | None) -> None:
@@ -170,11 +170,8 @@ def _publish(run_dir: RunDir, summary: Summary, uri: str | None) -> None:
         if record.status == "failed" and record.traceback:
             last = record.traceback.strip().splitlines()[-1]
             where = run_dir.records / "failed" / record.filename
-            out.print(
-                f"failed: {record.cell.scheme} x {record.cell.attack}: {last}\n  traceback in {where}",
-                style="red",
-                soft_wrap=True,
-            )
+            words = f"failed: {record.cell.scheme} x {record.cell.attack}: {last}\n  traceback in {where}"
+            out.print(words, style="red", soft_wrap=True, markup=False)
     out.print(
         f"{summary.computed} steps computed, {summary.cached} cached, in {duration(summary.seconds)}."
         + (" Stopped at --max-time: the same command goes on." if summary.stopped else "")
@@ -186,6 +183,7 @@ def _publish(run_dir: RunDir, summary: Summary, uri: str | None) -> None:
     try:
         tracking.sync(summary.records, uri, ledger=run_dir.ledger)
     except tracking.TrackingError as error:
-        out.print(f"MLflow was not filled; the records are safe, and `bench sync` tries again: {error}", style="red")
+        words = f"MLflow was not filled; the records are safe, and `bench sync` tries again: {error}"
+        out.print(words, style="red", markup=False)
     else:
         out.print(f"MLflow:      {tracking.ui_command(uri)}", soft_wrap=True)

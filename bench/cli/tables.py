@@ -7,8 +7,9 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
-from bench.records import Record, Verdict
+from bench.records import Point, Record
 
 __all__ = ["plain_table", "results_table"]
 
@@ -27,8 +28,15 @@ def plain_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Se
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*("-" if value is None else str(value) for value in row))
+        table.add_row(*map(_cell, row))
     return table
+
+
+def _cell(value: Any) -> Text:
+    """Foreign text stays text: only what is a `Text` already has colours."""
+    if isinstance(value, Text):
+        return value
+    return Text("-" if value is None else str(value))
 
 
 def results_table(records: Iterable[Record]) -> Table:
@@ -48,9 +56,8 @@ def results_table(records: Iterable[Record]) -> Table:
 
 def _row(record: Record) -> tuple[Any, ...]:
     if record.status != "ok" or record.marked is None:
-        return (None, None, f"[dim]{record.status}[/dim]", None, None, None, None)
-    verdict = record.marked.verdicts[0]
-    measures = (_accuracy(record), _signed(record.fidelity_pp), _verdict(verdict), _ber(verdict))
+        return (None, None, Text(record.status, "dim"), None, None, None, None)
+    measures = (_accuracy(record), _signed(record.fidelity_pp), _verdict(record.marked), _ber(record.marked))
     return (*measures, _worst(record), _cost(record), _false(record))
 
 
@@ -63,30 +70,41 @@ def _signed(value: float | None) -> str | None:
     return None if value is None else f"{value:+.1f}"
 
 
-def _verdict(verdict: Verdict) -> str:
-    word = "[green]detected[/green]" if verdict.detected else "[red]not detected[/red]"
-    return f"{word} p={verdict.p_value:.1g}"
+def _verdict(point: Point) -> Text:
+    """Of one owner the p-value, of several how many are detected."""
+    if len(point.verdicts) != 1:
+        return _holds(point)
+    return _holds(point).append(f" p={point.verdicts[0].p_value:.1g}", "default")
 
 
-def _ber(verdict: Verdict) -> str | None:
-    return None if verdict.ber is None else f"{verdict.ber:.3f}"
+def _holds(point: Point) -> Text:
+    count, found = len(point.verdicts), sum(bool(verdict.detected) for verdict in point.verdicts)
+    of_all = f" {found}/{count}" if count != 1 else ""
+    return Text("detected" + of_all, "green") if found == count else Text("not detected" + of_all, "red")
+
+
+def _ber(point: Point) -> str | None:
+    errors = [verdict.ber for verdict in point.verdicts if verdict.ber is not None]
+    return f"{sum(errors) / len(errors):.3f}" if errors else None
 
 
 def _false(record: Record) -> str | None:
     return None if record.security is None else f"{record.security.clean.hits}/{record.security.clean.trials}"
 
 
-def _worst(record: Record) -> str | None:
+def _worst(record: Record) -> Text | None:
     point = record.worst_case()
     if point is None:
         return None
-    found = "[green]detected[/green]" if point.detected_share == 1 else "[red]lost[/red]"
-    at = f" at {point.strength:g} {record.unit}" if point.strength and point.detected_share < 1 else ""
-    return found + at
+    found = _holds(point)
+    if point.strength and point.detected_share < 1:
+        found.append(f" from {point.strength:g} {record.unit}", "default")
+    return found
 
 
-def _cost(record: Record) -> str:
+def _cost(record: Record) -> str | None:
     cost = record.removal_cost_pp
-    if cost is None:
-        return f"> {max(record.loss_pp(point) for point in record.points):.1f}"
-    return f"{cost:.1f}"
+    if cost is not None:
+        return f"{cost:.1f}"
+    losses = [loss for point in record.points if (loss := record.loss_pp(point)) is not None]
+    return None if record.stage == "evidence" or not losses else f"> {max(0.0, *losses):.1f}"
