@@ -24,7 +24,7 @@ from bench.assembly import assemble, failed, not_applicable_record, whereabouts
 from bench.estimate import Durations
 from bench.matrix import Planned, Step, steps_of
 from bench.records import Record, RecordError, load_record, save_record
-from bench.registry import RegistryError
+from bench.registry import RegistryError, attacks, schemes
 from bench.sources import closure
 from bench.steps import COMPUTE, Job, Place
 from bench.store import Store
@@ -180,6 +180,7 @@ def compute(task: Task, store_root: Path, place: Place) -> Outcome:
 
 def _same_source(task: Task) -> None:
     """A worker that started after an edit must not store its result under the key of the code before."""
+    schemes(), attacks()  # a plug-in's module exists once the registry has loaded it
     known = task.identity["sources"]
     changed = [name for name, hashed in closure(known).items() if known.get(name) != hashed]
     if changed:
