@@ -22,7 +22,7 @@ from bench.profiles import PROFILES
 from bench.records import Record
 from bench.registry import attacks, make, schemes
 from bench.run import RunDir, Settings, execute
-from bench.steps import COMPUTE, Job, Place, _Context, _for_attack, _host_of, _marked_images, _shares
+from bench.steps import COMPUTE, AttackContext, Job, Place, attackers_view, host_for, owner_shares, published_images
 from bench.store import Store
 
 __all__ = ["suite"]
@@ -157,7 +157,7 @@ def runs_through(trial: _Trial) -> None:
 def keys_follow_the_rng(trial: _Trial) -> None:
     """The same stream gives the same key, another stream another."""
     job = trial.job("keys")
-    scheme, host = job.scheme, _host_of(job, job.data.owner)
+    scheme, host = job.scheme, host_for(job, job.data.owner)
     first, again, other = (scheme.keygen(host, job.rng("trial", i)) for i in (0, 0, 1))
     assert _same(first, again), "Expected keygen to give the same key for the same rng, but the keys differ."
     assert not _same(first, other), "Expected keygen to give another key for another rng, but they are equal."
@@ -166,7 +166,7 @@ def keys_follow_the_rng(trial: _Trial) -> None:
 def marks_as_declared(trial: _Trial) -> None:
     """The carrier on the card is what carries the mark."""
     job = trial.job("mark")
-    scheme, (key, *_), (share, *_) = job.scheme, job.keys(), _shares(job, job.scheme)
+    scheme, (key, *_), (share, *_) = job.scheme, job.keys(), owner_shares(job, job.scheme)
     marked, carrier = scheme.mark_data(share, key), trial.card.carrier
     kept = torch.equal(marked.images[: len(share)], share.images) and torch.equal(
         marked.labels[: len(share)], share.labels
@@ -210,9 +210,9 @@ def victim_is_left_alone(trial: _Trial) -> None:
     """The attack changes copies, never the victim itself, and its ladder is walked in order."""
     job = trial.job("attack")
     scheme, keys = job.scheme, job.keys()
-    model, images = job.model("mark"), _marked_images(job, scheme, keys)[0]
+    model, images = job.model("mark"), published_images(job, scheme, keys)[0]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    points = job.attack.run(Victim(model, keys[0], _for_attack(job, images)), _Context(job), _unjudged)
+    points = job.attack.run(Victim(model, keys[0], attackers_view(job, images)), AttackContext(job), _unjudged)
     changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
     assert not changed, f"Expected the attack to change copies of the victim, but it changed {', '.join(changed)}."
     assert [point.strength for point in points] == list(job.attack.ladder), "Expected every strength of the ladder."

@@ -180,7 +180,8 @@ def compute(task: Task, store_root: Path, place: Place) -> Outcome:
 
 def _same_source(task: Task) -> None:
     """A worker that started after an edit must not store its result under the key of the code before."""
-    schemes(), attacks()  # a plug-in's module exists once the registry has loaded it
+    for load in (schemes, attacks):  # a plug-in's module exists once the registry has loaded it
+        load()
     known = task.identity["sources"]
     changed = [name for name, hashed in closure(known).items() if known.get(name) != hashed]
     if changed:

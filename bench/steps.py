@@ -36,7 +36,17 @@ from bench.parts import clock_s
 from bench.registry import attacks, make, schemes
 from bench.store import Stored
 
-__all__ = ["COMPUTE", "Job", "Output", "Place"]
+__all__ = [
+    "COMPUTE",
+    "AttackContext",
+    "Job",
+    "Output",
+    "Place",
+    "attackers_view",
+    "host_for",
+    "owner_shares",
+    "published_images",
+]
 
 
 @dataclass(frozen=True)
@@ -166,7 +176,7 @@ class _Host(Host):
         return self._job.train(model, images.to(self.device), recipe, rng.child("training")).model
 
 
-class _Context(Context):
+class AttackContext(Context):
     """What an attack may use."""
 
     def __init__(self, job: Job) -> None:
@@ -178,11 +188,13 @@ class _Context(Context):
         self._job = job
 
     def fresh(self, name: str = "surrogate") -> nn.Module:
+        """An untrained network; see `Context.fresh`."""
         return self._job.build(self.rng.child("init", name))
 
     def epochs(
         self, images: ImageSet, recipe: Recipe, *, model: nn.Module | None = None, name: str = "training"
     ) -> Iterator[nn.Module]:
+        """One training, an epoch at a time; see `Context.epochs`."""
         model = _start(self._job) if model is None else model.to(self.device)
         images, rng = images.to(self.device), self.rng.child(name)
         mixed, augment = self.device.type == "cuda", self._job.data.card.augment
@@ -219,7 +231,7 @@ def train_host(job: Job) -> Output:
 def make_keys(job: Job) -> Output:
     """One key per owner."""
     scheme, start_s = job.scheme, clock_s(job.device)
-    hosts = [_host_of(job, share) for share in _shares(job, scheme)]
+    hosts = [host_for(job, share) for share in owner_shares(job, scheme)]
     keys = [scheme.keygen(host, job.rng("key", job.spec["scheme"], i)) for i, host in enumerate(hosts)]
     for key in keys:
         if not isinstance(key, Key):
@@ -240,14 +252,14 @@ def embed(job: Job) -> Output:
     """The marked model: marked data, the embedding loss, and what the scheme writes afterwards."""
     scheme, keys = job.scheme, job.keys()
     start_s = clock_s(job.device)
-    marked_images, measures = _marked_images(job, scheme, keys)
+    marked_images, measures = published_images(job, scheme, keys)
     model, history = _start(job), []
     if job.spec["situation"] != "post-hoc":
         extra = {"extra_loss": _embedding_loss(scheme, keys), "undecayed": _undecayed(scheme, keys)}
         trained = job.train(model, marked_images, job.recipe, job.rng("embedding", job.spec["scheme"]), **extra)
         model, history = trained.model, trained.history
-    for key, share in zip(keys, _shares(job, scheme), strict=True):
-        model = scheme.mark_model(model, key, _host_of(job, share)).to(job.device)
+    for key, share in zip(keys, owner_shares(job, scheme), strict=True):
+        model = scheme.mark_model(model, key, host_for(job, share)).to(job.device)
     seconds = clock_s(job.device) - start_s
     judge = _Judge(job, scheme, keys, marked_images)
     result = {
@@ -263,9 +275,9 @@ def embed(job: Job) -> Output:
 def run_attack(job: Job) -> Output:
     """The attack's ladder against the marked model, each rung judged."""
     scheme, keys = job.scheme, job.keys()
-    images, _ = _marked_images(job, scheme, keys)
-    victim = Victim(job.model("mark"), keys[0], _for_attack(job, images))
-    points = job.attack.run(victim, _Context(job), _Judge(job, scheme, keys, images))
+    images, _ = published_images(job, scheme, keys)
+    victim = Victim(job.model("mark"), keys[0], attackers_view(job, images))
+    points = job.attack.run(victim, AttackContext(job), _Judge(job, scheme, keys, images))
     return Output({"points": [_dump(point) for point in points]})
 
 
@@ -280,7 +292,7 @@ def attacked_false_claims(job: Job) -> Output:
     """Fresh keys claim the clean host after the attack: p-values per rung, none at rungs that are not examined."""
     scheme = job.scheme
     keys = list(_fresh_keys(job, scheme))
-    images, _ = _marked_images(job, scheme, [])
+    images, _ = published_images(job, scheme, [])
     judge = _Judge(job, scheme, keys, images)
     attack = job.attack
     examined = _spread(attack.ladder, job.spec["rungs"])
@@ -295,8 +307,8 @@ def attacked_false_claims(job: Job) -> Output:
         rungs.append(judge.p_values(suspect, published, claimed))
         return Point(strength=claim.strength)
 
-    victim = Victim(job.model("host"), keys[0], _for_attack(job, images))
-    attack.run(victim, _Context(job), claim_all)
+    victim = Victim(job.model("host"), keys[0], attackers_view(job, images))
+    attack.run(victim, AttackContext(job), claim_all)
     return Output({"p_values": rungs})
 
 
@@ -366,7 +378,8 @@ def _recipe(spec: Mapping[str, Any]) -> Recipe:
     return Recipe(**values)
 
 
-def _host_of(job: Job, share: ImageSet) -> _Host:
+def host_for(job: Job, share: ImageSet) -> Host:
+    """What an owner of this share sees of the clean host."""
     host_spec = job.inputs["host"].meta["identity"]["spec"]
     return _Host(job, share, lambda: job.model("host"), _recipe(host_spec))
 
@@ -392,12 +405,13 @@ def _rows(job: Job, scheme: Scheme) -> list[Tensor] | None:
     return [order[i * count : (i + 1) * count].to(job.device) for i in range(owners)]
 
 
-def _shares(job: Job, scheme: Scheme) -> list[ImageSet]:
+def owner_shares(job: Job, scheme: Scheme) -> list[ImageSet]:
+    """Each owner's own images; all of the training set where owners do not divide it."""
     rows, images = _rows(job, scheme), job.data.owner
     return [images] * job.spec.get("owners", 1) if rows is None else [images[part] for part in rows]
 
 
-def _marked_images(job: Job, scheme: Scheme, keys: Sequence[Key]) -> tuple[ImageSet, dict[str, float]]:
+def published_images(job: Job, scheme: Scheme, keys: Sequence[Key]) -> tuple[ImageSet, dict[str, float]]:
     """The training set with every owner's share marked, and how well the images were kept."""
     images = job.data.owner
     if job.spec["situation"] == "distill":
@@ -423,7 +437,7 @@ def _quality(marked: Sequence[ImageSet], originals: Sequence[ImageSet]) -> dict[
     return {"psnr_db": sum(psnr_db(m, o) for m, o in pairs) / len(pairs)}
 
 
-def _for_attack(job: Job, images: ImageSet) -> ImageSet | None:
+def attackers_view(job: Job, images: ImageSet) -> ImageSet | None:
     """The owner's images, if this attack may have them."""
     card = job.attack.card
     return images if card.owner_data or card.stage in ("data", "training") else None
@@ -456,7 +470,7 @@ def _fresh_keys(job: Job, scheme: Scheme) -> Iterator[Key]:
         own = job.data.owner
         if count < total:
             own = unseen[torch.randperm(len(unseen), generator=rng.torch("share"))[:count].to(job.device)]
-        yield scheme.keygen(_host_of(job, own), rng).to(job.device)
+        yield scheme.keygen(host_for(job, own), rng).to(job.device)
 
 
 def _spread(ladder: Sequence[float], count: int) -> set[float]:
