@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["Rng", "canonical", "digest"]
+__all__ = ["Rng", "canonical", "digest", "unknown"]
 
 
 def canonical(value: Any) -> str:
@@ -26,6 +28,14 @@ def canonical(value: Any) -> str:
 def digest(value: Any) -> str:
     """SHA-256 of the canonical JSON of `value`, in hex (64 characters)."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def unknown(name: str, known: Iterable[str], what: str) -> str:
+    """The sentence for a name that does not exist, with the nearest one that does."""
+    names = list(known)
+    near = get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    hint = f' Did you mean "{near[0]}"?' if near else ""
+    return f'Expected {what}, but got "{name}".{hint} Known: {", ".join(names)}.'
 
 
 class Rng:

@@ -11,7 +11,6 @@ import inspect
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -23,6 +22,7 @@ from pydantic import ValidationError
 import attacks as attack_package
 import schemes as scheme_package
 from bench.api import Attack, Params, Scheme
+from bench.identity import unknown
 
 __all__ = ["RegistryError", "attacks", "choose", "make", "params_of", "schemes", "tags", "unknown"]
 
@@ -107,13 +107,6 @@ def choose(expression: str, known: Mapping[str, Collection[str]], what: str) -> 
     if not chosen:
         raise RegistryError(unknown(expression, known, what))
     return [name for name in known if name in chosen]
-
-
-def unknown(name: str, known: Collection[str], what: str) -> str:
-    """The sentence for a name that does not exist, with the nearest one that does."""
-    near = get_close_matches(name, known, n=1)
-    hint = f' Did you mean "{near[0]}"?' if near else ""
-    return f'Expected {what}, but got "{name}".{hint} Known: {", ".join(known)}.'
 
 
 @cache

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from bench.cli import main
 from tests.conftest import Bench
 
 HEAVY = ("torch", "scipy", "mlflow", "pandas", "numpy", "sklearn", "pydantic")
@@ -20,9 +22,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_every_command_and_option_is_explained(bench: Bench) -> None:
-    from bench.cli import main
-
+def test_every_command_and_option_is_explained() -> None:
     for name, command in main.commands.items():
         assert command.help, f"{name} has no help"
         for param in command.params:
@@ -53,30 +53,31 @@ def test_every_command_and_option_is_explained(bench: Bench) -> None:
         (("new", "scheme", "uchida-random"), "exists"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_sentence_and_status_2(
-    bench: Bench, words: tuple[str, ...], sentence: str, tmp_path: Path
-) -> None:
-    where = ("--run-dir", tmp_path) if words[0] == "run" else ()
-    done = bench(*words, *where, check=2)
-    assert sentence in " ".join(done.stderr.replace("│", " ").split())
-    assert "Traceback" not in done.stderr
+def test_a_mistake_is_one_sentence_and_status_2(words: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+    where = ("--run-dir", str(tmp_path)) if words[0] == "run" else ()
+    done = CliRunner().invoke(main, [*words, *where])
+    assert done.exit_code == 2, done.output
+    assert sentence in " ".join(done.output.replace("│", " ").split())
+    assert "Traceback" not in done.output
 
 
 @pytest.mark.parametrize("what", ["schemes", "attacks", "archs", "datasets", "profiles", "claims"])
-def test_list_as_json_and_table(bench: Bench, what: str) -> None:
-    entries = json.loads(bench("list", what, "--format", "json").stdout)
+def test_list_as_json_and_table(what: str) -> None:
+    entries = json.loads(CliRunner().invoke(main, ["list", what, "--format", "json"]).output)
     assert all("name" in entry for entry in entries)
-    table = bench("list", what).stdout
+    table = CliRunner().invoke(main, ["list", what]).output
     assert all(entry["name"] in table for entry in entries)
 
 
-def test_show_a_card(bench: Bench) -> None:
-    card = bench("show", "scheme", "uchida-random").stdout
+def test_show_a_card() -> None:
+    card = CliRunner().invoke(main, ["show", "scheme", "uchida-random"]).output
     assert "Uchida" in card
     assert "uchida-random.bits" in card
     assert "256" in card
     for kind, name in (("attack", "pruning"), ("arch", "wrn"), ("dataset", "digits-m"), ("profile", "quick")):
-        assert name in bench("show", kind, name).stdout
+        shown = CliRunner().invoke(main, ["show", kind, name])
+        assert shown.exit_code == 0
+        assert name in shown.output
 
 
 def test_plan_counts_and_computes_nothing(bench: Bench, tmp_path: Path) -> None:

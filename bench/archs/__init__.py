@@ -5,7 +5,6 @@ A name is found without importing the files of the others. A new architecture is
 
 from __future__ import annotations
 
-import difflib
 import re
 from importlib import import_module
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import Arch
-from bench.identity import Rng
+from bench.identity import Rng, unknown
 
 __all__ = ["Classifier", "arch", "build", "layer_path", "module_of", "names"]
 
@@ -59,9 +58,7 @@ def _find(name: str) -> tuple[str, tuple[int, ...]]:
     for pattern, target in _FAMILIES.items():
         if match := re.fullmatch(pattern, name):
             return target, tuple(map(int, match.groups()))
-    near = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.5)
-    hint = f' Did you mean "{near[0]}"?' if near else ""
-    raise ValueError(f'Expected an architecture, but got "{name}".{hint} Known: {", ".join(_KNOWN)}.')
+    raise ValueError(unknown(name, _KNOWN, "an architecture"))
 
 
 def layer_path(name: str, group: str) -> str:

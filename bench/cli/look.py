@@ -46,7 +46,7 @@ def show(kind: str, name: str) -> None:
     if name not in entries:
         raise RegistryError(unknown(name, entries, f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"))
     entry = dict(entries[name])
-    params = entry.pop("params", None)
+    params = entry.pop("params") if isinstance(entry.get("params"), list) else None
     out = console()
     out.print(plain_table(("", ""), [(label.replace("_", " "), _long(value)) for label, value in entry.items()]))
     if params:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.api import DatasetCard
+from bench.identity import unknown
 
 __all__ = ["DATASETS", "SPECS", "DataError", "Spec", "card", "class_folders", "default_cache", "resolve_root", "spec"]
 
@@ -149,11 +149,7 @@ def spec(name: str, root: Path) -> Spec:
         return SPECS[name]
     if name.startswith(("folder:", "folder@")):
         return _own_folder(name[len("folder:") :], root)
-    near = difflib.get_close_matches(name.lower(), SPECS, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise DataError(
-        f'Expected a data set, but got "{name}": {hint}Known: {", ".join(SPECS)}, or folder:NAME for your own.'
-    )
+    raise DataError(unknown(name, [*SPECS, "folder:NAME"], "a data set"))
 
 
 def card(name: str, *, data_root: Path | None = None) -> DatasetCard:
