@@ -113,7 +113,7 @@ def test_cards_are_known_without_loading():
 
 
 def test_a_typo_is_answered_with_near_names():
-    with pytest.raises(DataError, match=r'got "cifar01": did you mean cifar10') as error:
+    with pytest.raises(DataError, match=r'got "cifar01"\. Did you mean "cifar10"') as error:
         load("cifar01")
     one_sentence(error)
     with pytest.raises(DataError, match="did you mean tiny-imagenet"):
