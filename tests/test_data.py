@@ -116,7 +116,7 @@ def test_a_typo_is_answered_with_near_names():
     with pytest.raises(DataError, match=r'got "cifar01"\. Did you mean "cifar10"') as error:
         load("cifar01")
     one_sentence(error)
-    with pytest.raises(DataError, match="did you mean tiny-imagenet"):
+    with pytest.raises(DataError, match=r'Did you mean "tiny-imagenet"'):
         card("tinyimagenet")
 
 
