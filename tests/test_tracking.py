@@ -78,7 +78,7 @@ def drawing_store(first_sync, tmp_path):
 @pytest.fixture
 def store(drawing_store, monkeypatch):
     """The same without figures, which are most of what a run costs."""
-    monkeypatch.setattr("bench.draw_curve", lambda record, path: None)
+    monkeypatch.setattr("bench.tracking.draw_curve", lambda record, path: None)
     return drawing_store
 
 

@@ -74,7 +74,7 @@ def _verdict(point: Point) -> Text:
     """Of one owner the p-value, of several how many are detected."""
     if len(point.verdicts) != 1:
         return _holds(point)
-    return _holds(point).append(f" p={point.verdicts[0].p_value:.1g}", "default")
+    return _holds(point).append(f" p={point.verdicts[0].p_value:.2g}", "default")
 
 
 def _holds(point: Point) -> Text:

@@ -49,20 +49,21 @@ class Tint(Scheme):
         return 0.1
 
     def keygen(self, host: Host, rng: Rng) -> Key:
-        return Key({"images": host.share.images, "labels": host.share.labels}, {"red": 60})
+        red = int(torch.randint(40, 90, (1,), generator=rng.torch("red")))
+        return Key({"images": host.share.images, "labels": host.share.labels}, {"red": red})
 
     def mark_data(self, images: ImageSet, key: Key) -> ImageSet:
-        return images.with_images(self._tinted(images.images))
+        return images.with_images(self._tinted(images.images, key))
 
     def verify(self, suspect: Suspect, key: Key) -> Verdict:
         images, labels = key.tensors["images"], key.tensors["labels"]
-        gain = suspect.losses(images, labels).mean() - suspect.losses(self._tinted(images), labels).mean()
+        gain = suspect.losses(images, labels).mean() - suspect.losses(self._tinted(images, key), labels).mean()
         return Verdict(statistic=float(gain), p_value=1.0, details={"images": len(images)})
 
     @staticmethod
-    def _tinted(images: Tensor) -> Tensor:
+    def _tinted(images: Tensor, key: Key) -> Tensor:
         tinted = images.clone()
-        tinted[:, 0] = (tinted[:, 0].int() + 60).clamp(max=255).to(torch.uint8)
+        tinted[:, 0] = (tinted[:, 0].int() + int(str(key.values["red"]))).clamp(max=255).to(torch.uint8)
         return tinted
 
 
