@@ -28,7 +28,7 @@ from bench.store import Store
 __all__ = ["suite"]
 
 NULL_KEYS = 60
-PARTNERS = {"attack": "pruning", "scheme": "uchida-random"}
+PARTNERS = {"attack": ("pruning",), "scheme": ("uchida-random", "zhang-content")}
 
 
 def suite(name: str, folder: Path | None = None) -> Iterator[tuple[str, str | None]]:
@@ -103,8 +103,8 @@ class _Trial:
         else:
             names = [name for name, s in schemes().items() if not_applicable(s.card, self.card) is None]
         assert names, f"Expected {self.name} to make a cell with something registered, but it does with nothing."
-        wish = PARTNERS["attack" if self.part == "scheme" else "scheme"]
-        return wish if wish in names else names[0]
+        wishes = PARTNERS["attack" if self.part == "scheme" else "scheme"]
+        return next((wish for wish in wishes if wish in names), names[0])
 
 
 class _Silent:

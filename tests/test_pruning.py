@@ -34,7 +34,12 @@ class FakeContext(Context):
     def __init__(self, seed=0):
         self.rng = Rng("attack", seed)
 
-    def epochs(self, images, recipe, *, model=None):
+        self.device = torch.device("cpu")
+
+    def fresh(self, name="surrogate"):
+        raise AssertionError("pruning needs no other network")
+
+    def epochs(self, images, recipe, *, model=None, name="training"):
         raise AssertionError("pruning does not train")
 
 

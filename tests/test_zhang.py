@@ -352,11 +352,18 @@ def test_p_values_of_a_random_null_are_not_needlessly_large() -> None:
 
 def test_queries_are_counted_and_decoys_are_asked_once() -> None:
     host, scheme = SmallHost(), ZhangContent(probe=8, decoys=19)
-    never = suspect(lambda images: torch.full((len(images),), CLASSES), CLASSES + 1)
-    for trial, queries in enumerate((4 * 8 + 8 + 19 * 8 + 8 + 10, 8 + 8 + 10)):
-        before = never.queries
+    asked: list[int] = []
+
+    def answer(images: Tensor) -> Tensor:
+        asked.append(len(images))
+        return torch.full((len(images),), CLASSES)
+
+    never, shared, own = suspect(answer, CLASSES + 1), 4 * 8 + 19 * 8, 8 + 8 + 10
+    for trial, really in enumerate((shared + own, own)):
+        before, _ = never.queries, asked.clear()
         verdict = scheme.verify(never, scheme.keygen(host, Rng("owner", trial)))
-        assert never.queries - before == queries
+        assert never.queries - before == shared + own, "what each claim would need alone"
+        assert sum(asked) == really, "the shared decoys are asked once"
         assert (verdict.statistic, verdict.p_value) == (0.0, 1.0)
 
 
