@@ -257,7 +257,7 @@ def _trial(done: Sequence[Record], owner: int, complete: bool) -> Trial:
     decided = complete and None not in broken
     return Trial(
         survived=False if within else True if decided else None,
-        cost_pp=min(costs, default=None) if decided else None,
+        cost_pp=min((max(0.0, loss) for loss in costs), default=None) if decided else None,
         held_pp=max((loss for loss in held if loss is not None), default=None) if decided else None,
     )
 
