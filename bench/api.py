@@ -43,7 +43,7 @@ from bench.parts import (
     clock_s,
     pixels,
 )  # fmt: skip
-from bench.records import Point, Verdict
+from bench.records import Point, Search, Verdict
 from bench.stats import bits_p_value, cosine_p_value, fisher_p_value, rank_p_value
 
 __all__ = [
@@ -67,6 +67,7 @@ __all__ = [
     "Rng",
     "Scheme",
     "SchemeCard",
+    "Search",
     "Suspect",
     "Verdict",
     "Victim",
@@ -117,6 +118,7 @@ class SchemeCard:
         situations: how it can be embedded; `("post-hoc",)` for a scheme that writes into a trained model.
         stand_alone: a host can carry only one owner at a time (weight marks overwrite each other).
         keygen_trains: key generation trains networks, so fresh keys for the null test are few.
+        also: a further access that `verify` uses for details if `suspect.offers(it)`; its p-value must not need it.
         extensions: the parts that are ours and not the authors', one line each. Never blur that.
         tiny: parameters of a test configuration that runs in about a second on a CPU.
     """
@@ -130,6 +132,7 @@ class SchemeCard:
     situations: tuple[Situation, ...] = ("train", "fine-tune", "distill")
     stand_alone: bool = False
     keygen_trains: bool = False
+    also: Access | None = None
     extensions: tuple[str, ...] = ()
     tiny: Mapping[str, JSON] = field(default_factory=dict)
 
@@ -142,6 +145,7 @@ class AttackCard:
         knowledge: what the adversary has and knows: which data, labels or not, the scheme or not.
         unit: of the strengths, for instance `% of weights`.
         carriers: the carriers that it can act on.
+        schemes: names or globs of the only schemes that it is made for; empty for all.
         owner_data: the adversary has the owner's training images too, as some papers assume.
         extensions, tiny: as in `SchemeCard`.
     """
@@ -153,6 +157,7 @@ class AttackCard:
     knowledge: str
     unit: str
     carriers: tuple[Carrier, ...] = ("weights", "behaviour", "data", "none")
+    schemes: tuple[str, ...] = ()
     owner_data: bool = False
     extensions: tuple[str, ...] = ()
     tiny: Mapping[str, JSON] = field(default_factory=dict)
@@ -167,6 +172,7 @@ class Host(ABC):
         images: the owner's training set.
         share: this owner's own part of it (all of it for the owner of a model).
         heldout: images that no host is trained on.
+        number: which of the host's owners this is: 0, 1, ...
         device: where tensors live.
     """
 
@@ -175,6 +181,7 @@ class Host(ABC):
     images: ImageSet
     share: ImageSet
     heldout: ImageSet
+    number: int
     device: torch.device
 
     @abstractmethod
@@ -190,8 +197,15 @@ class Host(ABC):
         """
 
     @abstractmethod
-    def train(self, images: ImageSet, rng: Rng, *, epochs: int | None = None) -> nn.Module:
-        """A network of this architecture trained from scratch on `images` by the host's recipe."""
+    def train(self, images: ImageSet, rng: Rng, *, epochs: int | None = None, arch: str | None = None) -> nn.Module:
+        """A network trained from scratch on `images` by the host's recipe, in eval mode.
+
+        Args:
+            images: of any number.
+            rng: of its weights, order and augmentation.
+            epochs: None for as many as the recipe says.
+            arch: None for this architecture, or the name of another.
+        """
 
 
 class _Configured:
@@ -349,6 +363,12 @@ class Attack(_Configured, ABC):
     def ladder(self) -> tuple[float, ...]:
         """The strengths in increasing order; by default the parameter `ladder`."""
         return tuple(self.params.ladder)
+
+    @final
+    def examined(self, count: int) -> tuple[float, ...]:
+        """`count` strengths spread evenly over the ladder, the last among them: where null models are tested."""
+        ladder, steps = self.ladder, min(count, len(self.ladder))
+        return tuple(ladder[round((i + 1) * len(ladder) / steps) - 1] for i in range(steps))
 
     @abstractmethod
     def apply(self, victim: Victim, context: Context) -> Iterator[Claim]:

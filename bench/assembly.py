@@ -38,6 +38,8 @@ def assemble(planned: Planned, store: Store) -> Record:
         curve=[_judged(point, fpr) for point in results["attack"]["points"]],
         clean_accuracy=host["test_accuracy"],
         clean_verdicts=[_detected(verdict, fpr) for verdict in mark["clean_verdicts"]],
+        heldout_verdicts=[_detected(verdict, fpr) for verdict in mark["heldout_verdicts"]],
+        histories=_histories(keys, mark),
         security=_security(results, fpr),
         timings_s={"host": host["time_s"], "keygen": keys["time_s"], "embed": mark["time_s"]},
         measures={name: value for name, value in {**mark["measures"], **capacity}.items() if value is not None},
@@ -99,10 +101,19 @@ def _detected(verdict: Mapping[str, Any], fpr: float) -> Verdict:
     return Verdict.model_validate({**verdict, "detected": verdict["p_value"] <= fpr})
 
 
+def _histories(keys: Mapping[str, Any], mark: Mapping[str, Any]) -> dict[str, list[float]]:
+    """What was trained, a number per epoch: by the key's maker, and while embedding."""
+    epochs = mark["history"]
+    learned = {name: [epoch[name] for epoch in epochs] for name in ("loss", "accuracy") if epochs}
+    trainings = {"keygen": keys["histories"], "training": learned}
+    return {f"{which}/{name}": series for which, found in trainings.items() for name, series in found.items()}
+
+
 def _security(results: Mapping[str, Any], fpr: float) -> Security | None:
     if "nulls" not in results:
         return None
-    rungs = results.get("attacked_nulls", {}).get("p_values", [])
+    attacked = dict(results.get("attacked_nulls", {}).get("p_values", []))
+    rungs = [attacked.get(point["strength"], []) for point in results["attack"]["points"]] if attacked else []
     return Security(clean=_count(results["nulls"]["p_values"], fpr), attacked=[_count(rung, fpr) for rung in rungs])
 
 

@@ -17,12 +17,14 @@ import torch
 
 from bench.api import Claim, Key, Point, Victim
 from bench.data import checksum
+from bench.job import AttackContext, Job, Place, host_for
 from bench.matrix import Request, Step, expand, not_applicable
+from bench.owners import attackers_view, owner_shares, published_images
 from bench.profiles import PROFILES
 from bench.records import Record
 from bench.registry import attacks, make, schemes
 from bench.run import RunDir, Settings, execute
-from bench.steps import COMPUTE, AttackContext, Job, Place, attackers_view, host_for, owner_shares, published_images
+from bench.steps import COMPUTE
 from bench.store import Store
 
 __all__ = ["suite"]
@@ -157,7 +159,8 @@ def runs_through(trial: _Trial) -> None:
 def keys_follow_the_rng(trial: _Trial) -> None:
     """The same stream gives the same key, another stream another."""
     job = trial.job("keys")
-    scheme, host = job.scheme, host_for(job, job.data.owner)
+    scheme = job.scheme
+    host = host_for(job, owner_shares(job, scheme)[0])
     first, again, other = (scheme.keygen(host, job.rng("trial", i)) for i in (0, 0, 1))
     assert _same(first, again), "Expected keygen to give the same key for the same rng, but the keys differ."
     if trial.card.carrier != "none":  # a baseline's key may be the owner's images and nothing else
@@ -211,7 +214,7 @@ def victim_is_left_alone(trial: _Trial) -> None:
     """The attack changes copies, never the victim itself, and its ladder is walked in order."""
     job = trial.job("attack")
     scheme, keys = job.scheme, job.keys()
-    model, images = job.model("mark"), published_images(job, scheme, keys)[0]
+    model, images = job.model("mark"), published_images(job, scheme, keys).images
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     points = job.attack.run(Victim(model, keys[0], attackers_view(job, images)), AttackContext(job), _unjudged)
     changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench import archs, sources
 from bench.api import Attack, AttackCard, Recipe, Scheme, SchemeCard
@@ -18,9 +19,6 @@ from bench.registry import make, params_of
 from bench.registry import schemes as all_schemes
 
 __all__ = ["Planned", "Request", "Step", "expand", "not_applicable", "steps_of"]
-
-
-POST_HOC = ("post-hoc",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +70,8 @@ class Request:
     Attributes:
         overrides: scheme or attack name -> parameter -> value, from `--set`.
         fpr: the false positive rate at which verdicts are given.
+        null_keys: fresh keys that claim each clean host, before and after attacks; None for as many as the profile
+            says, 0 for none.
     """
 
     schemes: tuple[str, ...]
@@ -83,6 +83,7 @@ class Request:
     seeds: tuple[int, ...]
     owners: int = 1
     fpr: float = 0.01
+    null_keys: int | None = None
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -120,6 +121,8 @@ def not_applicable(scheme: SchemeCard, attack: AttackCard) -> str | None:
         return f"{attack.name} acts on queries, but {scheme.name} reads the weights and asks none."
     if attack.stage in ("model", "inference", "training") and on_data:
         return f"{attack.name} acts on a model, but {scheme.name} is verified on the data set."
+    if attack.schemes and not any(fnmatchcase(scheme.name, pattern) for pattern in attack.schemes):
+        return f"{attack.name} is made for {' and '.join(attack.schemes)}, not for {scheme.name}."
     if scheme.carrier not in attack.carriers:
         return f"{attack.name} needs a mark carried by {' or '.join(attack.carriers)}, not by {scheme.carrier}."
     return None
@@ -162,8 +165,8 @@ def steps_of(planned: Iterable[Planned]) -> list[Step]:
 
 
 def _situations(card: SchemeCard, asked: tuple[str, ...]) -> tuple[str, ...]:
-    """A scheme that embeds without training has its one row whatever was asked for."""
-    return POST_HOC if card.situations == POST_HOC else asked
+    """A scheme that knows one situation has its one row whatever was asked for."""
+    return card.situations if len(card.situations) == 1 else asked
 
 
 def recipe_spec(recipe: Recipe) -> dict[str, Any]:
@@ -172,6 +175,15 @@ def recipe_spec(recipe: Recipe) -> dict[str, Any]:
     for hook in ("transforms", "perturb", "privacy"):
         del spec[hook]
     return spec
+
+
+class _Place(NamedTuple):
+    """Where in the matrix a step stands: its cell, the networks' width, the modules of scheme and attack."""
+
+    cell: Cell
+    width: float
+    scheme: str
+    attack: str
 
 
 class _Builder:
@@ -206,37 +218,52 @@ class _Builder:
 
     def _steps(self, cell: Cell, scheme: Scheme, attack: Attack) -> dict[str, Step]:
         profile = self.request.profile
+        learner = scheme.card.carrier in ("data", "none")
         of_scheme = {"scheme": cell.scheme, "scheme_params": cell.scheme_params}
         of_attack = {"attack": cell.attack, "attack_params": cell.attack_params}
-        scheme_module, attack_module = type(scheme).__module__, type(attack).__module__
-        host = self._step("host", cell, {"recipe": recipe_spec(profile.recipe("host", cell.arch))}, {})
-        keys = self._step("keys", cell, {**of_scheme, "owners": cell.owners}, {"host": host}, scheme_module)
-        phase = "host" if cell.situation == "train" else "embed"
+        at = _Place(cell, profile.width(cell.arch, learner=learner), type(scheme).__module__, type(attack).__module__)
+        first = "learner" if learner else "host"
+        host = self._step("host", at, {"recipe": recipe_spec(profile.recipe(first, cell.arch))}, {})
+        keys = self._step("keys", at, {**of_scheme, "owners": cell.owners}, {"host": host}, at.scheme)
+        phase = first if cell.situation == "train" else "embed"
         learning = {"situation": cell.situation, "recipe": recipe_spec(profile.recipe(phase, cell.arch))}
         marking = {"host": host, "keys": keys}
-        mark = self._step("mark", cell, {**of_scheme, **learning, "owners": cell.owners}, marking, scheme_module)
+        embedding = {**of_scheme, **learning, "owners": cell.owners, "heldout_users": self._heldout_users(scheme, cell)}
+        mark = self._step("mark", at, embedding, marking, at.scheme)
         both = {**of_scheme, **of_attack, **learning, "owners": cell.owners}
-        attacked = self._step("attack", cell, both, {**marking, "mark": mark}, scheme_module, attack_module)
+        attacked = self._step("attack", at, both, {**marking, "mark": mark}, at.scheme, at.attack)
         steps = {"host": host, "keys": keys, "mark": mark, "attack": attacked}
         fresh, attacked_fresh = self._null_keys(scheme)
         if fresh:
-            steps["nulls"] = self._step("nulls", cell, {**of_scheme, "keys": fresh}, {"host": host}, scheme_module)
+            steps["nulls"] = self._step("nulls", at, {**of_scheme, "keys": fresh}, {"host": host}, at.scheme)
         if attacked_fresh:
-            spec = {**of_scheme, **of_attack, **learning, "keys": attacked_fresh, "rungs": profile.null_rungs}
-            steps["attacked_nulls"] = self._step(
-                "attacked_nulls", cell, spec, {"host": host}, scheme_module, attack_module
-            )
+            # Each rung of an attack on images or on the learner is a training of its own: one must do.
+            rungs = 1 if attack.card.stage in ("data", "training") else profile.null_rungs
+            few = {**cell.attack_params, "ladder": list(attack.examined(rungs))}
+            params = few if "ladder" in cell.attack_params else cell.attack_params
+            spec: dict[str, Any] = {**of_scheme, **learning, "attack": cell.attack, "attack_params": params}
+            spec |= {"keys": attacked_fresh, "rungs": rungs}
+            steps["attacked_nulls"] = self._step("attacked_nulls", at, spec, {"host": host}, at.scheme, at.attack)
         return steps
 
     def _null_keys(self, scheme: Scheme) -> tuple[int, int]:
-        profile = self.request.profile
-        cap = profile.trained_null_keys if scheme.card.keygen_trains else profile.null_keys
-        return min(cap, profile.null_keys), min(cap, profile.attacked_null_keys)
+        profile, asked = self.request.profile, self.request.null_keys
+        caps = [profile.trained_null_keys] if scheme.card.keygen_trains else []
+        caps += [] if asked is None else [asked]
+        return min([profile.null_keys, *caps]), min([profile.attacked_null_keys, *caps])
 
-    def _step(self, kind: str, cell: Cell, spec: dict[str, Any], inputs: dict[str, Step], *modules: str) -> Step:
+    def _heldout_users(self, scheme: Scheme, cell: Cell) -> int:
+        """How many users whom the learner does not know are examined: where owners have images of their own."""
+        if scheme.card.carrier not in ("data", "none") or scheme.share == 1.0:
+            return 0
         profile = self.request.profile
+        wanted = max(cell.owners, profile.heldout_users)
+        return min(wanted, profile.trained_null_keys) if scheme.card.keygen_trains else wanted
+
+    def _step(self, kind: str, at: _Place, spec: dict[str, Any], inputs: dict[str, Step], *modules: str) -> Step:
+        profile, cell = self.request.profile, at.cell
         common = {
-            "arch": cell.arch, "width": profile.width(cell.arch), "dataset": cell.dataset, "seed": cell.seed,
+            "arch": cell.arch, "width": at.width, "dataset": cell.dataset, "seed": cell.seed,
             "owner": profile.owner, "adversary": profile.adversary, "heldout": profile.heldout,
         }  # fmt: skip
         roots = ("bench.steps", archs.module_of(cell.arch), *modules)

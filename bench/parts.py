@@ -159,14 +159,16 @@ class Key:
     Attributes:
         tensors: for instance the projection matrix, the payload bits or the trigger images.
         values: JSON values, for instance the embedded layer's name or a target class.
+        history: no secret: what key generation that trains has to show, by name a number per epoch (`loss of W`).
     """
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     values: Mapping[str, JSON] = field(default_factory=dict)
+    history: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> Key:
         """The same key with its tensors on `device`."""
-        return Key({name: tensor.to(device) for name, tensor in self.tensors.items()}, self.values)
+        return replace(self, tensors={name: tensor.to(device) for name, tensor in self.tensors.items()})
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,7 @@ class Suspect:
         access: the scheme's access; asking for more raises `AccessError`.
         model: the suspect network, None if the suspect is a data set.
         images: the suspect data set, None if the suspect is a network.
+        also: a further access that the card declares and the examiner grants, or None.
     """
 
     def __init__(
@@ -252,12 +255,19 @@ class Suspect:
         *,
         model: nn.Module | None = None,
         images: ImageSet | None = None,
+        also: Access | None = None,
     ) -> None:
         self.access = access
+        self.also = also
         self.queries = 0
         self._model = model.eval() if model is not None else None
         self._images = images
         self._memory: dict[str, tuple[Any, int]] = {}
+
+    def offers(self, access: Access) -> bool:
+        """May it be asked with this access? Ask first where the card only says `also`."""
+        part = self._images if access == "data set" else self._model
+        return part is not None and access in (self.access, self.also)
 
     @property
     def model(self) -> nn.Module:
@@ -295,7 +305,7 @@ class Suspect:
         return self._memory[name][0]
 
     def _need(self, part: Any, *allowed: Access) -> Any:
-        if self.access not in allowed:
+        if self.access not in allowed and self.also not in allowed:
             raise AccessError(
                 f"Expected a scheme with access {' or '.join(map(repr, allowed))}, but its card says {self.access!r}: "
                 "declare the access that verification needs, or ask for less."

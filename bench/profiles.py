@@ -23,10 +23,14 @@ class Profile:
         widths: width multiplier per architecture; 1 where it is missing.
         host: recipe of the clean host per architecture (`*`: the others); used by situation `train` too.
         embed: recipe of fine-tuning and distilling while embedding.
+        learner: recipe of somebody who trains on what others published (marks carried by data, and membership),
+            long enough to memorise a share of it; `host` where it is empty.
+        learner_widths: width multipliers of that learner's networks; those of `widths` where they are missing.
         params: scheme parameters that differ from the paper at this scale, per scheme name or glob.
         null_keys: fresh keys that claim each clean host.
         attacked_null_keys: fresh keys that claim the clean host after an attack, at `null_rungs` of its rungs.
         trained_null_keys: fresh keys of schemes whose key generation trains networks.
+        heldout_users: users whose images nobody was trained on, examined on every model that others' images marked.
     """
 
     name: str
@@ -42,20 +46,24 @@ class Profile:
     host: Mapping[str, Recipe]
     embed: Mapping[str, Recipe]
     widths: Mapping[str, float] = field(default_factory=dict)
+    learner: Mapping[str, Recipe] = field(default_factory=dict)
+    learner_widths: Mapping[str, float] = field(default_factory=dict)
     params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     null_keys: int = 100
     attacked_null_keys: int = 20
     trained_null_keys: int = 2
     null_rungs: int = 4
+    heldout_users: int = 10
 
     def recipe(self, phase: str, arch: str) -> Recipe:
-        """The recipe of a phase (`host` or `embed`) for an architecture; `wrn-16-2` takes that of `wrn`."""
-        table = self.host if phase == "host" else self.embed
+        """The recipe of a phase (`host`, `embed` or `learner`); `wrn-16-2` takes that of `wrn`."""
+        table = {"host": self.host, "embed": self.embed, "learner": self.learner or self.host}[phase]
         return table.get(arch) or table.get(arch.split("-")[0]) or table["*"]
 
-    def width(self, arch: str) -> float:
+    def width(self, arch: str, *, learner: bool = False) -> float:
         """The width multiplier of an architecture."""
-        return self.widths.get(arch, 1.0)
+        widths = {**self.widths, **self.learner_widths} if learner else self.widths
+        return widths.get(arch, 1.0)
 
     def scheme_params(self, scheme: str) -> dict[str, Any]:
         """Parameters of a scheme that this profile sets; a later matching entry wins."""
@@ -85,6 +93,7 @@ SMOKE = Profile(
     heldout=200,
     host={"*": Recipe(2, 0.1, 32), "alexnet": Recipe(2, 0.001, 32, "adam")},
     embed={"*": Recipe(1, 0.1, 32), "alexnet": Recipe(1, 0.001, 32, "adam")},
+    heldout_users=2,
     widths={"wrn": 0.125, "vgg16": 0.125, "resnet50": 0.0625, "alexnet": 0.25},
     # So few steps embed nothing at the papers' weight of the loss, least of all the keys with one or two entries a bit.
     params={

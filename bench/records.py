@@ -9,20 +9,24 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bench.identity import digest
+from bench.stats import Interval, protection_advantage, wilson_interval
 
 __all__ = [
     "Cell",
     "Count",
     "Point",
+    "Protection",
     "Provenance",
     "Record",
     "RecordError",
+    "Search",
     "Security",
     "Verdict",
     "load_record",
@@ -37,6 +41,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(ge=0.0, lt=1e9)]
 Finite = Annotated[float, Field(ge=-1e30, le=1e30)]
 Scalar = bool | int | Finite | Annotated[str, Field(max_length=2000)] | None
+COIN = 0.5
 Detail = Scalar | Annotated[list[Scalar], Field(max_length=20_000)]
 
 
@@ -48,6 +53,35 @@ class Strict(BaseModel):
 
 class RecordError(ValueError):
     """A file is not a valid record; the message says which file and what is wrong."""
+
+
+class Search(Strict):
+    """What a verifier saw that searched a space of signatures.
+
+    Attributes:
+        candidates: the signatures tried, increasing.
+        losses: of the suspect, one a candidate; the least is where the signature is inferred.
+        true: the owner's own signature, which the search does not use.
+        unit: of the signatures, for instance `degrees`.
+    """
+
+    candidates: Annotated[list[Finite], Field(min_length=1, max_length=1000)]
+    losses: Annotated[list[Finite], Field(min_length=1, max_length=1000)]
+    true: Finite | None = None
+    unit: Annotated[str, Field(max_length=40)] = ""
+
+    @model_validator(mode="after")
+    def _paired(self) -> Search:
+        if len(self.candidates) != len(self.losses):
+            raise ValueError(f"Expected {len(self.candidates)} losses, one a candidate, but got {len(self.losses)}.")
+        if any(b <= a for a, b in pairwise(self.candidates)):
+            raise ValueError("Expected the candidates to increase, but they do not: sort them, with their losses.")
+        return self
+
+    @property
+    def best(self) -> int:
+        """Index of the candidate with the least loss, of equals the first."""
+        return self.losses.index(min(self.losses))
 
 
 class Verdict(Strict):
@@ -62,6 +96,7 @@ class Verdict(Strict):
         inferred: an inferred signature, in the scheme's own unit.
         matched: did an identification match (the recovered signature is the owner's)?
         chance: probability that `matched` is true by guessing (Eq. 7 of Anti-Neuron Watermarking).
+        search: losses over the signatures that were tried.
         queries: images sent to the suspect; filled in by the harness.
         details: further named numbers.
     """
@@ -74,6 +109,7 @@ class Verdict(Strict):
     inferred: Finite | None = None
     matched: bool | None = None
     chance: Fraction | None = None
+    search: Search | None = None
     queries: Annotated[int, Field(ge=0)] = 0
     details: dict[str, Detail] = {}
 
@@ -100,6 +136,38 @@ class Point(Strict):
     def detected_share(self) -> float:
         """Share of the owners whose claim holds."""
         return sum(bool(verdict.detected) for verdict in self.verdicts) / max(1, len(self.verdicts))
+
+
+class Protection(NamedTuple):
+    """Protection advantage (Anti-Neuron Watermarking, Eq. 7): matches beyond what guessing gives.
+
+    Attributes:
+        matches, trials: M of N experiments.
+        chance: p, of a match by guessing.
+    """
+
+    matches: int
+    trials: int
+    chance: float
+
+    @property
+    def advantage(self) -> float:
+        """(M - N p) / N; its ceiling is 1 - p."""
+        return protection_advantage(self.matches, self.trials, self.chance)
+
+    @property
+    def normalised(self) -> float | None:
+        """The advantage as a fraction of its ceiling, so that methods of different chance compare.
+
+        None where guessing is always right, which leaves no advantage to gain.
+        """
+        return self.advantage / (1 - self.chance) if self.chance < 1 else None
+
+    @property
+    def interval(self) -> Interval | None:
+        """Of the advantage: Wilson's for M / N, less p."""
+        found = wilson_interval(self.matches, self.trials)
+        return found and Interval(found.low - self.chance, found.high - self.chance)
 
 
 class Count(Strict):
@@ -174,6 +242,9 @@ class Record(Strict):
         marked: the marked model before the attack (strength 0).
         curve: the attack's rungs in order.
         clean_accuracy: test accuracy of the clean host with the same seed.
+        clean_verdicts: one per owner on the clean host.
+        heldout_verdicts: of users whose images nobody was trained on, on the marked model.
+        histories: by name, a number per epoch of what key generation trained.
         timings_s: seconds per phase: `host`, `keygen`, `embed`, `embed_baseline` and so on.
         measures: numbers of the whole cell, for instance the capacity in bits or the PSNR of marked images.
     """
@@ -193,6 +264,8 @@ class Record(Strict):
     curve: Annotated[list[Point], Field(max_length=1000)] = []
     clean_accuracy: Fraction | None = None
     clean_verdicts: list[Verdict] = []
+    heldout_verdicts: list[Verdict] = []
+    histories: dict[str, Annotated[list[Finite], Field(max_length=10_000)]] = {}
     security: Security | None = None
     timings_s: dict[str, Seconds] = {}
     measures: dict[str, Finite] = {}
@@ -243,6 +316,30 @@ class Record(Strict):
             return None
         broken = [self.loss_pp(point) for point in self.points if point.detected_share < 0.5]
         return min((max(0.0, loss) for loss in broken if loss is not None), default=None)
+
+    def protection(self, point: Point | None = None) -> Protection | None:
+        """Protection advantage over the owners at `point` (by default the marked model).
+
+        A scheme that identifies nothing, or does not say how often guessing would, is right where it detects, and by
+        chance at the false positive rate. Where the answer is a yes or no that a coin would get right, held-out users
+        are trials too, and no is their answer: None where they were not asked (they are on the marked model alone),
+        because who always says yes would always be right. None as well for attacks on the evidence, whose claims are
+        no owner's, and without verdicts.
+        """
+        point = point or self.marked
+        if point is None or not point.verdicts or (self.stage == "evidence" and point is not self.marked):
+            return None
+        verdicts = point.verdicts
+        chances = [verdict.chance for verdict in verdicts if verdict.chance is not None]
+        if len(chances) < len(verdicts) or any(verdict.matched is None for verdict in verdicts):
+            return Protection(sum(v.p_value <= self.fpr for v in verdicts), len(verdicts), self.fpr)
+        right, chance = [bool(verdict.matched) for verdict in verdicts], max(chances)
+        if chance == COIN:
+            others = [not v.matched for v in self.heldout_verdicts if v.matched is not None and point is self.marked]
+            if not others:
+                return None
+            right += others
+        return Protection(sum(right), len(right), chance)
 
     def findings(self) -> dict[str, Any]:
         """What must be the same when the same command runs again: everything but times and environment."""

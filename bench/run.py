@@ -22,11 +22,12 @@ import torch
 
 from bench.assembly import assemble, failed, not_applicable_record, whereabouts
 from bench.estimate import Durations
+from bench.job import Job, Place
 from bench.matrix import Planned, Step, steps_of
 from bench.records import Record, RecordError, load_record, save_record
 from bench.registry import RegistryError, attacks, schemes
 from bench.sources import closure
-from bench.steps import COMPUTE, Job, Place
+from bench.steps import COMPUTE
 from bench.store import Store
 
 __all__ = [

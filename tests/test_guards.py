@@ -8,7 +8,7 @@ import pytest
 
 from bench.data import DataError
 from bench.run import Task, compute
-from bench.steps import Job, Place
+from bench.job import Job, Place
 from tests.test_estimate import planned
 
 

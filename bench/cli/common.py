@@ -41,6 +41,12 @@ SELECTORS = (
         "--fpr", type=click.FloatRange(0, 1, True, True), default=0.01, help="False positive rate of verdicts."
     ),
     click.option(
+        "--null-keys",
+        type=click.IntRange(0, 10_000),
+        default=None,
+        help=f"At most so many fresh keys claim clean hosts; 0 leaves the false claims out.  {PROFILES_SAY}",
+    ),
+    click.option(
         "--set", "settings", multiple=True, metavar="NAME.PARAM=VALUE", help="Set a scheme's or attack's parameter."
     ),
 )
@@ -136,6 +142,7 @@ def request_of(options: dict[str, Any]) -> Request:
         seeds=tuple(range(options["seeds"] or profile.seeds)),
         owners=options["owners"],
         fpr=options["fpr"],
+        null_keys=options["null_keys"],
         overrides=_overrides(options["settings"], [*chosen_schemes, *chosen_attacks]),
     )
 

@@ -96,8 +96,8 @@ def run(
     Ends with a table, the leaderboard page and the MLflow command line. Exit status: 0 all cells settled,
     1 some failed, 2 usage.
     """
+    from bench.job import Place
     from bench.run import RunDir, Settings, execute, pick_device
-    from bench.steps import Place
     from bench.why import remember
 
     run_dir = RunDir(options["run_dir"])

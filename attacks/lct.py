@@ -1,0 +1,139 @@
+"""Claims with a colour space that is not the owner's, against Anti-Neuron Watermarking.
+
+Zou, Gong, Wang, Anti-Neuron Watermarking: Protecting Personal Data Against Unauthorized Neural Networks, 2022,
+section 5.4, https://arxiv.org/abs/2109.09023
+Code: https://github.com/zzzucf/anti-neuron-watermarking
+
+Where ours differs, and why:
+
+* `lct-arbitrary` is the paper's: the owner's images and signature, but a random matrix, one at each rung, so that
+  the rungs of one record are as many trials (the paper: 10 % of them match; 1 in 12 would by chance).
+* `lct-forged` is ours: who claims may search. An adversary with images of his own, which nobody marked, tries many
+  matrices and claims with the one under which some signature looks best. What he finds was not committed to before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bench.api import (
+    Attack,
+    AttackCard,
+    Claim,
+    Context,
+    Field,
+    ImageSet,
+    Key,
+    Paper,
+    Params,
+    Victim,
+    pixels,
+    replace,
+)
+from schemes._lct import apply, rotations
+
+Rung = Annotated[float, Field(ge=1, le=100_000)]
+SLOTS = torch.arange(0.0, 360.0, 30.0)
+CARD = AttackCard(
+    name="lct-arbitrary",
+    title="Arbitration with a random colour space",
+    paper=Paper(
+        "Anti-Neuron Watermarking: Protecting Personal Data Against Unauthorized Neural Networks",
+        "Zou, Gong, Wang",
+        2022,
+        "https://arxiv.org/abs/2109.09023",
+        "https://github.com/zzzucf/anti-neuron-watermarking",
+    ),
+    stage="evidence",
+    knowledge="the scheme, the owner's original images and signature; not the owner's colour space",
+    unit="which matrix",
+    carriers=("data",),
+    schemes=("anw-hue", "anw-user-lct"),
+    tiny={"ladder": [1.0, 2.0]},
+)
+
+
+class ArbitraryParams(Params):
+    """How many trials."""
+
+    ladder: tuple[Rung, ...] = Field(tuple(map(float, range(1, 13))), description="one random matrix a rung")
+
+
+class ForgedParams(Params):
+    """How hard the forger tries."""
+
+    ladder: tuple[Rung, ...] = Field((1.0, 10.0, 100.0), description="matrices tried")
+    images: int = Field(50, ge=2, le=10_000, description="the forger's own images")
+
+
+class ArbitraryLct(Attack):
+    """The owner's claim, examined in somebody else's colour space."""
+
+    card = CARD
+    Params: ClassVar[type[Params]] = ArbitraryParams
+
+    def apply(self, victim: Victim, context: Context) -> Iterator[Claim]:
+        """One random matrix a rung."""
+        for number in self.ladder:
+            space = _random_space(context.rng.torch("space", int(number)))
+            yield Claim(number, key=_with(victim.key, space))
+
+
+class ForgedLct(Attack):
+    """The best of many colour spaces for images that nobody marked."""
+
+    card = replace(
+        CARD,
+        name="lct-forged",
+        title="A colour space chosen to fit",
+        knowledge="the scheme, scores of the model, and images of his own",
+        unit="matrices tried",
+        extensions=("the whole attack",),
+        tiny={"ladder": [1.0, 2.0], "images": 8},
+    )
+    Params = ForgedParams
+
+    def apply(self, victim: Victim, context: Context) -> Iterator[Claim]:
+        """Keep the matrix and signature of the widest gap to the next best signature."""
+        model, own = victim.model(), context.data[: self.params.images]
+        best: tuple[float, Key] | None = None
+        tried = 0
+        for strength in self.ladder:
+            while tried < strength:
+                space = _random_space(context.rng.torch("space", tried))
+                gap, signature = _widest(model, own, space)
+                if best is None or gap > best[0]:
+                    best = gap, _with(victim.key, space, own, signature)
+                tried += 1
+            assert best is not None  # the ladder begins at 1
+            yield Claim(strength, key=best[1])
+
+
+def _random_space(generator: torch.Generator) -> Tensor:
+    """3 x 3 ~ U(-1, 1), as users draw theirs."""
+    return torch.rand(3, 3, generator=generator, dtype=torch.float64) * 2 - 1
+
+
+def _with(key: Key, space: Tensor, images: ImageSet | None = None, signature: float | None = None) -> Key:
+    """The key with another colour space, and other images and signature if given."""
+    tensors = {**key.tensors, "space": space}
+    if images is not None:
+        tensors |= {"images": images.images, "labels": images.labels}
+    values = dict(key.values) if signature is None else {**key.values, "signature": signature}
+    return replace(key, tensors=tensors, values=values)
+
+
+@torch.no_grad()
+def _widest(model: nn.Module, own: ImageSet, space: Tensor) -> tuple[float, float]:
+    """How far the best signature (not 0) lies below the next best one, and which it is."""
+    x = pixels(own.images)
+    losses = torch.stack(
+        [nn.functional.cross_entropy(model(apply(x, turn)), own.labels) for turn in rotations(space, SLOTS)]
+    )
+    best = int(losses[1:].argmin()) + 1
+    others = torch.cat([losses[:best], losses[best + 1 :]])
+    return float(others.min() - losses[best]), float(SLOTS[best])

@@ -1,0 +1,365 @@
+"""Anti-Neuron Watermarking: Protecting Personal Data Against Unauthorized Neural Networks.
+
+Zou, Gong, Wang, 2022, https://arxiv.org/abs/2109.09023
+Code: https://github.com/zzzucf/anti-neuron-watermarking
+
+Where this differs from the paper, and why:
+
+* The colour map is T^-1 R(k) T; Eq. 5 prints T R(k) T^-1, which colours greys. The authors' code has it right.
+* Signatures on the circle match by circular distance, strictly below tau: 350 and 5 degrees lie 15 apart.
+* `anw-blue` adds to the blue channel, as the paper says; the authors' code adds to the green one and does not clip.
+  Their 512 of 64 x 64 pixels are an eighth of an image, and so they are here whatever its size.
+* `anw-user-lct`: the authors divide the random matrix by its sum, which changes nothing; matrices near singularity
+  are drawn again.
+* Gradient search: the authors show a run that starts at the true signature; ours starts anywhere, several times at
+  once, by Adam. Its finding stands in the details: the verdict rests on the grid and needs scores only.
+* The paper gives no p-value. One in eleven (how the owner's signature ranks among all) is all that one user's
+  images can give; ours also asks how far the loss at the owner's signature falls below that at every other, and
+  ranks this gap among equally many images drawn at random from the user's and from others that nobody trained on.
+  On a network that never saw the marked images all of these are alike, so the rank is exact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import abstractmethod
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bench.api import (
+    Capacity,
+    Field,
+    Host,
+    ImageSet,
+    Key,
+    Paper,
+    Params,
+    Rng,
+    Scheme,
+    SchemeCard,
+    Search,
+    Suspect,
+    Verdict,
+    pixels,
+    rank_p_value,
+    replace,
+)
+from schemes._lct import YIQ, apply, rotations
+
+CARD = SchemeCard(
+    name="anw-hue",
+    title="Anti-Neuron Watermarking, hue",
+    paper=Paper(
+        "Anti-Neuron Watermarking: Protecting Personal Data Against Unauthorized Neural Networks",
+        "Zou, Gong, Wang",
+        2022,
+        "https://arxiv.org/abs/2109.09023",
+        "https://github.com/zzzucf/anti-neuron-watermarking",
+    ),
+    carrier="data",
+    access="scores",
+    also="white-box",
+    payload="multi-bit",
+    situations=("train",),
+    extensions=("the p-value: an exact rank of the loss gap among images drawn from the user's and unseen ones",),
+    tiny={"share": 0.05, "pool": 60, "decoys": 99, "starts": 1, "steps": 2, "probe": 8},
+)
+HUES = tuple(float(degrees) for degrees in range(30, 360, 30))
+INTENSITIES = (0.1, 0.3, 0.5)
+CHUNK = 256  # subsets at a time: bounds the memory of the rank test
+
+
+class AnwParams(Params):
+    """Hyper-parameters of all kinds."""
+
+    share: int | float = Field(0.01, gt=0, description="the user's part of the training set, or a number of images")
+    signature: Literal["draw", "spread"] | float = Field(
+        "draw", description="one for all users; or each draws one; or each takes the next, which covers the space"
+    )
+    pool: int = Field(500, ge=1, le=100_000, description="unseen images that the user's are compared with")
+    decoys: int = Field(999, ge=9, le=99_999, description="random image sets that the user's is ranked among")
+    starts: int = Field(4, ge=0, le=64, description="starting points of the gradient search; 0 leaves it out")
+    steps: int = Field(300, ge=1, le=10_000, description="steps of the gradient search")
+    probe: int = Field(100, ge=1, le=10_000, description="images that the gradient search uses at most")
+
+
+class HueParams(AnwParams):
+    """Hyper-parameters of the hue."""
+
+    tau: float = Field(15.0, gt=0, le=180, description="largest error of a match, degrees (not reached)")
+
+
+class BlueParams(AnwParams):
+    """Hyper-parameters of the blue channel."""
+
+    tau: float = Field(0.1, gt=0, le=1, description="largest error of a match, intensity (not reached)")
+    pixels: int = Field(512, ge=1, le=4096, description="changed pixels of a 64 x 64 image; as large a part of others")
+
+
+class LctParams(HueParams):
+    """Hyper-parameters of users' own colour spaces."""
+
+    determinant: float = Field(0.01, ge=0, lt=1, description="matrices whose determinant is smaller are drawn again")
+
+
+class AntiNeuron(Scheme):
+    """What the kinds share; a kind says what its signatures are and how an image bears one.
+
+    Attributes:
+        signatures: that a user may have; one more, 0, says that there is no watermark.
+        unit: of the signatures.
+        step: the gradient search's step at its start, in that unit.
+    """
+
+    signatures: ClassVar[tuple[float, ...]]
+    unit: ClassVar[str]
+    step: ClassVar[float]
+    span: ClassVar[tuple[float, float]]
+
+    @property
+    def share(self) -> float | int:
+        """The user's part of the training set."""
+        share: float | int = self.params.share
+        return share
+
+    @abstractmethod
+    def secret(self, host: Host, rng: Rng) -> dict[str, Tensor]:
+        """What else the user draws, and tells the arbitrator."""
+
+    @abstractmethod
+    def bearing(self, images: Tensor, signatures: Tensor, key: Key) -> Tensor:
+        """N x 3 x H x W images in [0, 1] that bear N signatures (or one for all); differentiable in these."""
+
+    def distance(self, a: float, b: float) -> float:
+        """How far two signatures lie apart."""
+        return abs(a - b)
+
+    @property
+    def candidates(self) -> tuple[float, ...]:
+        """All slots of the signature space: no watermark, and every signature."""
+        return (0.0, *self.signatures)
+
+    def keygen(self, host: Host, rng: Rng) -> Key:
+        """A signature, the user's original images, and unseen images to compare them with."""
+        signature = self.params.signature
+        if signature == "draw":
+            signature = self.signatures[int(torch.randint(len(self.signatures), (1,), generator=rng.torch("draw")))]
+        elif signature == "spread":
+            signature = self.signatures[host.number % len(self.signatures)]
+        self._column(float(signature))
+        order = torch.randperm(len(host.heldout), generator=Rng("anw-pool", host.dataset.name).torch())
+        pool = host.heldout[order[: self.params.pool].to(host.heldout.labels.device)]
+        tensors = {
+            "images": host.share.images,
+            "labels": host.share.labels,
+            "pool": pool.images,
+            "pool_labels": pool.labels,
+            **{name: tensor.to(host.device) for name, tensor in self.secret(host, rng).items()},
+        }
+        return Key(tensors, {"signature": float(signature), "decoys": rng.child("decoys").seed})
+
+    def mark_data(self, images: ImageSet, key: Key) -> ImageSet:
+        """The user's images bearing the signature, clipped and rounded (Eq. 2, section 5.1)."""
+        signature = torch.tensor(_signature(key))
+        marked = [self.bearing(pixels(batch), signature, key) for batch in images.images.split(1024)]
+        return images.with_images(torch.cat(marked).mul_(255).round_().to(torch.uint8))
+
+    def verify(self, suspect: Suspect, key: Key) -> Verdict:
+        """Infer the signature by grid search (Eq. 6), and rank how clearly it is the user's."""
+        images, labels, true = key.tensors["images"], key.tensors["labels"], _signature(key)
+        losses = self.losses(suspect, images, labels, key)
+        mean = losses.mean(1)
+        inferred = self.candidates[int(mean.argmin())]
+        column = self._column(true)
+        gaps = self._decoy_gaps(suspect, losses, column, key)
+        best, second = mean.sort().values[:2].tolist()
+        details = {
+            "own_accuracy": _accuracy(suspect, self.bearing(pixels(images), torch.tensor(true), key), labels),
+            "second_best_gap": second - best,
+            "unmarked_gap": float(mean[0] - mean[column]),
+            "slots_p_value": float((mean[1:] <= mean[column]).sum()) / len(self.signatures),
+            **self._found_by_gradient(suspect, key),
+        }
+        own = float(_gaps(mean[:, None], column))
+        return Verdict(
+            statistic=own,
+            p_value=rank_p_value(own, gaps),
+            inferred=inferred,
+            matched=self.distance(inferred, true) < self.params.tau,
+            chance=1 / len(self.candidates),
+            search=Search(candidates=list(self.candidates), losses=mean.tolist(), true=true, unit=self.unit),
+            details=dict[str, Any](details),
+        )
+
+    def capacity(self, host: Host) -> Capacity:
+        """Bits of one of the signatures."""
+        return Capacity(math.log2(len(self.signatures)))
+
+    def losses(self, suspect: Suspect, images: Tensor, labels: Tensor, key: Key) -> Tensor:
+        """Cross-entropy of N original images bearing each candidate, candidates x N on the CPU."""
+        x = pixels(images)
+        return torch.stack(
+            [suspect.losses(self.bearing(x, torch.tensor(k), key), labels) for k in self.candidates]
+        ).cpu()
+
+    def gradient_search(self, model: nn.Module, key: Key) -> tuple[float, float]:
+        """The signature of least loss by descending along its gradient, and that loss (section 4.2, white box).
+
+        All starts, spread evenly over the space, go at once; each has the same images.
+        """
+        count = self.params.starts
+        images = pixels(key.tensors["images"][: self.params.probe])
+        labels = key.tensors["labels"][: self.params.probe].repeat(count)
+        low, high = self.span
+        at = (low + (high - low) * (torch.arange(count, device=images.device) + 0.5) / count).requires_grad_()
+        optimizer = torch.optim.Adam([at], lr=self.step)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.params.steps)
+        many = images.repeat(count, 1, 1, 1)
+        for _ in range(self.params.steps):
+            losses = self._losses_at(model, many, labels, at, key)
+            (at.grad,) = torch.autograd.grad(losses.sum(), at)
+            optimizer.step()
+            schedule.step()
+        with torch.no_grad():
+            losses = self._losses_at(model, many, labels, at, key)
+        found = int(losses.argmin())
+        return self.wrapped(float(at.detach()[found])), float(losses[found])
+
+    def wrapped(self, signature: float) -> float:
+        """The signature within its space."""
+        return signature
+
+    def _losses_at(self, model: nn.Module, images: Tensor, labels: Tensor, at: Tensor, key: Key) -> Tensor:
+        """Mean loss for each of the starts."""
+        each = at.repeat_interleave(len(images) // len(at))
+        logits = model(self.bearing(images, each, key).contiguous(memory_format=torch.channels_last))
+        return nn.functional.cross_entropy(logits.float(), labels, reduction="none").view(len(at), -1).mean(1)
+
+    def _found_by_gradient(self, suspect: Suspect, key: Key) -> dict[str, float | bool]:
+        if not self.params.starts or not suspect.offers("white-box"):
+            return {}
+        found, loss = self.gradient_search(suspect.model, key)
+        error = self.distance(found, _signature(key))
+        return {
+            "gradient_inferred": found,
+            "gradient_loss": loss,
+            "gradient_error": error,
+            "gradient_matched": error < self.params.tau,
+        }
+
+    def _column(self, signature: float) -> int:
+        """The slot of a signature.
+
+        Raises:
+            ValueError: no slot lies at it.
+        """
+        near = min(range(len(self.candidates)), key=lambda i: self.distance(self.candidates[i], signature))
+        if near == 0 or self.distance(self.candidates[near], signature) >= self.params.tau:
+            known = ", ".join(f"{k:g}" for k in self.signatures)
+            raise ValueError(f"Expected a signature near one of {known} {self.unit}, but got {signature:g}.")
+        return near
+
+    def _decoy_gaps(self, suspect: Suspect, own: Tensor, column: int, key: Key) -> list[float]:
+        """The gap of as many images, drawn at random from the user's own and the unseen ones together."""
+        unseen = self._unseen_losses(suspect, key)
+        everything, size = torch.cat([own, unseen], 1), own.shape[1]
+        generator = torch.Generator().manual_seed(int(str(key.values["decoys"])))
+        gaps: list[float] = []
+        for block in torch.arange(self.params.decoys).split(CHUNK):
+            rows = torch.rand(len(block), everything.shape[1], generator=generator).topk(size).indices
+            gaps += _gaps(everything[:, rows].mean(2), column).tolist()
+        return gaps
+
+    def _unseen_losses(self, suspect: Suspect, key: Key) -> Tensor:
+        """Losses of the pool without the user's own images; computed once for all users who look alike."""
+        pool, labels = key.tensors["pool"], key.tensors["pool_labels"]
+        name = _content(pool, *(t for n, t in sorted(key.tensors.items()) if n in ("space", "places")))
+        losses = suspect.memo(f"anw pool {name}", lambda: self.losses(suspect, pool, labels, key))
+        own = {image.tobytes() for image in key.tensors["images"].cpu().numpy()}
+        return losses[:, [image.tobytes() not in own for image in pool.cpu().numpy()]]
+
+
+class AnwHue(AntiNeuron):
+    """All hues of the user's images are rotated by a secret angle."""
+
+    card = CARD
+    Params: ClassVar[type[HueParams]] = HueParams
+    signatures, unit, step, span = HUES, "degrees", 10.0, (0.0, 360.0)
+
+    def secret(self, host: Host, rng: Rng) -> dict[str, Tensor]:
+        """Nothing: the colour space is everybody's."""
+        return {}
+
+    def bearing(self, images: Tensor, signatures: Tensor, key: Key) -> Tensor:
+        """Rotated in YIQ, or in the user's own space."""
+        return apply(images, rotations(key.tensors.get("space", YIQ), signatures.to(images.device)))
+
+    def distance(self, a: float, b: float) -> float:
+        """On the circle, degrees."""
+        return abs((a - b + 180) % 360 - 180)
+
+    def wrapped(self, signature: float) -> float:
+        """0 to 360 degrees."""
+        return signature % 360
+
+
+class AnwUserLct(AnwHue):
+    """The rotation takes place in a colour space of the user's own (section 5.4)."""
+
+    card = replace(CARD, name="anw-user-lct", title="Anti-Neuron Watermarking, each user's own colour space")
+    Params = LctParams
+
+    def secret(self, host: Host, rng: Rng) -> dict[str, Tensor]:
+        """T_u ~ U(-1, 1), 3 x 3, drawn again while it is nearly singular."""
+        generator = rng.torch("space")
+        while True:
+            space = torch.rand(3, 3, generator=generator, dtype=torch.float64) * 2 - 1
+            if abs(float(torch.linalg.det(space))) >= self.params.determinant:
+                return {"space": space}
+
+
+class AnwBlue(AntiNeuron):
+    """The blue of secret pixels is raised or lowered by a share of their luma."""
+
+    card = replace(CARD, name="anw-blue", title="Anti-Neuron Watermarking, blue channel")
+    Params = BlueParams
+    signatures, unit, step, span = INTENSITIES, "of luma", 0.05, (0.0, 0.6)
+
+    def secret(self, host: Host, rng: Rng) -> dict[str, Tensor]:
+        """H x W int8: the sign of the change at the chosen pixels, 0 elsewhere."""
+        height, width = host.images.images.shape[2:]
+        count = max(1, round(self.params.pixels / 4096 * height * width))
+        places = torch.zeros(height * width, dtype=torch.int8)
+        chosen = torch.randperm(height * width, generator=rng.torch("places"))[:count]
+        places[chosen] = torch.randint(2, (count,), generator=rng.torch("signs"), dtype=torch.int8) * 2 - 1
+        return {"places": places.view(height, width)}
+
+    def bearing(self, images: Tensor, signatures: Tensor, key: Key) -> Tensor:
+        """Blue plus or minus signature times luma at the chosen pixels."""
+        luma = torch.tensordot(images, YIQ[0].to(images), dims=([1], [0]))
+        change = signatures.to(images).view(-1, 1, 1) * key.tensors["places"].to(images) * luma
+        return torch.cat([images[:, :2], (images[:, 2:] + change[:, None]).clamp(0, 1)], 1)
+
+
+def _signature(key: Key) -> float:
+    return float(str(key.values["signature"]))
+
+
+def _gaps(means: Tensor, column: int) -> Tensor:
+    """By how much the loss at `column` is below every other one, for each of the columns of candidates x sets."""
+    others = torch.cat([means[:column], means[column + 1 :]])
+    return others.min(0).values - means[column]
+
+
+def _accuracy(suspect: Suspect, images: Tensor, labels: Tensor) -> float:
+    return float((suspect.log_probs(images).argmax(1) == labels).float().mean())
+
+
+def _content(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
