@@ -81,7 +81,7 @@ __all__ = [
 ]
 
 Carrier = Literal["weights", "behaviour", "data", "none"]
-Stage = Literal["data", "training", "model", "inference", "evidence"]
+Stage = Literal["data", "training", "model", "inference", "evidence", "none"]
 Situation = Literal["train", "fine-tune", "distill", "post-hoc"]
 
 
@@ -361,7 +361,7 @@ class Attack(_Configured, ABC):
 
     @property
     def ladder(self) -> tuple[float, ...]:
-        """The strengths in increasing order; by default the parameter `ladder`."""
+        """The strengths in increasing order; by default the parameter `ladder`. Only stage `none` has none."""
         return tuple(self.params.ladder)
 
     @final
@@ -382,7 +382,7 @@ class Attack(_Configured, ABC):
             ContractError: the ladder is not increasing, or `apply` does not yield exactly its strengths.
         """
         ladder = self.ladder
-        if not ladder or ladder[0] <= 0 or any(b <= a for a, b in pairwise(ladder)):
+        if bool(ladder) == (self.card.stage == "none") or any(b <= a for a, b in pairwise((0.0, *ladder))):
             raise ContractError(f"Expected the ladder of {self.card.name} to increase from above 0, but got {ladder}.")
         points: list[Point] = []
         spent_s = 0.0

@@ -153,7 +153,7 @@ def imports_the_api_only(trial: _Trial) -> None:
 
 def runs_through(trial: _Trial) -> None:
     """Its tiny cell ends with status ok."""
-    assert trial.record.curve, "Expected at least one rung, but there is none."
+    assert trial.record.curve or trial.record.stage == "none", "Expected at least one rung, but there is none."
 
 
 def keys_follow_the_rng(trial: _Trial) -> None:

@@ -40,7 +40,9 @@ class Judge:
         model, images = self.suspect(claim)
         keys = self.keys if claim.key is None else [claim.key.to(self.job.device)]
         start_s = clock_s(self.job.device)
-        verdicts = self.verdicts(model, images, keys)
+        # Details may cost many times the verdict: worth it once for each training, not at each rung of a ladder.
+        trained = claim.strength == 0 or self.job.attack.card.stage in ("data", "training")
+        verdicts = self.verdicts(model, images, keys, details=trained)
         verify_time_s = clock_s(self.job.device) - start_s
         return Point(
             strength=claim.strength,

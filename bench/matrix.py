@@ -236,7 +236,7 @@ class _Builder:
         fresh, attacked_fresh = self._null_keys(scheme)
         if fresh:
             steps["nulls"] = self._step("nulls", at, {**of_scheme, "keys": fresh}, {"host": host}, at.scheme)
-        if attacked_fresh:
+        if attacked_fresh and attack.ladder:
             # Each rung of an attack on images or on the learner is a training of its own: one must do.
             rungs = 1 if attack.card.stage in ("data", "training") else profile.null_rungs
             few = {**cell.attack_params, "ladder": list(attack.examined(rungs))}

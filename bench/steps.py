@@ -76,7 +76,7 @@ def embed(job: Job) -> Output:
     strangers = fresh_keys(job, scheme, job.spec["heldout_users"], "held-out user")
     result = {
         "point": _dump(judge(Claim(0.0, model=model))),
-        "clean_verdicts": _dump_all(judge.verdicts(job.model("host"), job.data.owner, keys)),
+        "clean_verdicts": _dump_all(judge.verdicts(job.model("host"), job.data.owner, keys, details=False)),
         "heldout_verdicts": _dump_all(judge.verdicts(model, published.images, strangers)),
         "history": [asdict(epoch) for epoch in history],
         "measures": {**published.quality, **_on_marked_images(job, scheme, keys, model)},

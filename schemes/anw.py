@@ -170,14 +170,14 @@ class AntiNeuron(Scheme):
     def verify(self, suspect: Suspect, key: Key) -> Verdict:
         """Infer the signature by grid search (Eq. 6), and rank how clearly it is the user's."""
         images, labels, true = key.tensors["images"], key.tensors["labels"], _signature(key)
-        losses = self.losses(suspect, images, labels, key)
+        losses, right = self.grid_search(suspect, images, labels, key)
         mean = losses.mean(1)
         inferred = self.candidates[int(mean.argmin())]
         column = self._column(true)
         gaps = self._decoy_gaps(suspect, losses, column, key)
         best, second = mean.sort().values[:2].tolist()
         details = {
-            "own_accuracy": _accuracy(suspect, self.bearing(pixels(images), torch.tensor(true), key), labels),
+            "own_accuracy": float(right[column].float().mean()),
             "second_best_gap": second - best,
             "unmarked_gap": float(mean[0] - mean[column]),
             "slots_p_value": float((mean[1:] <= mean[column]).sum()) / len(self.signatures),
@@ -198,12 +198,18 @@ class AntiNeuron(Scheme):
         """Bits of one of the signatures."""
         return Capacity(math.log2(len(self.signatures)))
 
-    def losses(self, suspect: Suspect, images: Tensor, labels: Tensor, key: Key) -> Tensor:
-        """Cross-entropy of N original images bearing each candidate, candidates x N on the CPU."""
-        x = pixels(images)
-        return torch.stack(
-            [suspect.losses(self.bearing(x, torch.tensor(k), key), labels) for k in self.candidates]
-        ).cpu()
+    def grid_search(self, suspect: Suspect, images: Tensor, labels: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of N original images bearing each candidate, and whether they are classified right.
+
+        Both are candidates x N, on the CPU; every image is sent once for each candidate.
+        """
+        x, rows = pixels(images), labels.to(images.device)[:, None]
+        losses, right = [], []
+        for candidate in self.candidates:
+            log_probs = suspect.log_probs(self.bearing(x, torch.tensor(candidate), key))
+            losses.append(-log_probs.gather(1, rows).squeeze(1))
+            right.append(log_probs.argmax(1) == rows.squeeze(1))
+        return torch.stack(losses).cpu(), torch.stack(right).cpu()
 
     def gradient_search(self, model: nn.Module, key: Key) -> tuple[float, float]:
         """The signature of least loss by descending along its gradient, and that loss (section 4.2, white box).
@@ -277,7 +283,7 @@ class AntiNeuron(Scheme):
         """Losses of the pool without the user's own images; computed once for all users who look alike."""
         pool, labels = key.tensors["pool"], key.tensors["pool_labels"]
         name = _content(pool, *(t for n, t in sorted(key.tensors.items()) if n in ("space", "places")))
-        losses = suspect.memo(f"anw pool {name}", lambda: self.losses(suspect, pool, labels, key))
+        losses = suspect.memo(f"anw pool {name}", lambda: self.grid_search(suspect, pool, labels, key)[0])
         own = {image.tobytes() for image in key.tensors["images"].cpu().numpy()}
         return losses[:, [image.tobytes() not in own for image in pool.cpu().numpy()]]
 
@@ -352,10 +358,6 @@ def _gaps(means: Tensor, column: int) -> Tensor:
     """By how much the loss at `column` is below every other one, for each of the columns of candidates x sets."""
     others = torch.cat([means[:column], means[column + 1 :]])
     return others.min(0).values - means[column]
-
-
-def _accuracy(suspect: Suspect, images: Tensor, labels: Tensor) -> float:
-    return float((suspect.log_probs(images).argmax(1) == labels).float().mean())
 
 
 def _content(*tensors: Tensor) -> str:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bench import archs, data, training
-from bench.api import ImageSet, Recipe, Rng, Suspect
+from bench.api import ImageSet, Key, Recipe, Rng, Suspect
 from bench.data import augment
 
 Benchmark = Any
@@ -105,3 +105,21 @@ def test_further_claims_on_one_suspect_share_the_decoys(benchmark: Benchmark) ->
 
     first, second = benchmark.pedantic(first_and_second, rounds=3, warmup_rounds=1)
     assert second < 0.25 * first
+
+
+@pytest.mark.parametrize(("arch", "width"), [("wrn", 0.25), ("wrn", 1.0), ("alexnet", 1.0)])
+def test_grid_search_costs_its_forward_passes(benchmark: Benchmark, images: ImageSet, arch: str, width: float) -> None:
+    """12 signatures x 500 images: at most 1.1 times the 12 plain forward passes that it needs."""
+    from bench.parts import predict
+    from schemes.anw import AnwHue
+
+    scheme, few = AnwHue(), images[:500]
+    model = archs.build(arch, 10, width=width, rng=Rng("speed"), device="cpu")
+    suspect = Suspect("scores", model=model)
+    benchmark.pedantic(scheme.grid_search, args=(suspect, few.images, few.labels, Key()), rounds=5, warmup_rounds=1)
+
+    def plain() -> None:
+        for _ in scheme.candidates:
+            predict(model, few.images)
+
+    assert benchmark.stats.stats.min < 1.1 * seconds(plain)
