@@ -137,23 +137,31 @@ QUICK = Profile(
         "uchida-direct": {"strength": 0.1},
         "uchida-diff": {"strength": 0.1},
         "zhang-*": {"probe": 16},
+        "anw-*": {"starts": 3, "steps": 25, "probe": 40},
     },
 )
 
 SMALL = Profile(
     name="small",
-    title="A sixth of CIFAR-10 and the full network, on a CPU",
+    title="An eighth of CIFAR-10 and the full network, on a CPU; narrow networks for learners of others' images",
     ranked=True,
     archs=("wrn",),
     dataset="cifar10",
     situation="fine-tune",
     seeds=1,
-    owner=8_000,
-    adversary=4_000,
-    heldout=1_500,
+    owner=6_000,
+    adversary=3_000,
+    heldout=1_000,
     host={"*": Recipe(12, 0.1, 64), "alexnet": Recipe(20, 0.001, 64, "adam")},
     embed={"*": Recipe(3, 0.1, 64), "alexnet": Recipe(5, 0.001, 64, "adam")},
-    params={"zhang-*": {"probe": 16}},
+    # Networks that memorise what they are shown, in minutes: narrow, and without augmentation, which is an attack here.
+    learner={
+        "*": Recipe(20, 0.1, 64, augment=()),
+        "vgg16": Recipe(20, 0.05, 64, augment=()),
+        "alexnet": Recipe(25, 0.02, 64, augment=()),
+    },
+    learner_widths={"wrn": 0.25, "vgg16": 0.25, "resnet50": 0.125, "resnet18": 0.25, "densenet": 0.5},
+    params={"anw-*": {"starts": 3, "steps": 25, "probe": 40}, "zhang-*": {"probe": 16, "decoys": 99}},
 )
 
 STANDARD = Profile(
@@ -171,6 +179,8 @@ STANDARD = Profile(
     embed={"*": Recipe(10, 0.1), "wrn": Recipe(10, 0.2), "alexnet": Recipe(10, 0.001, optimizer="adam")},
 )
 
+# Zou et al. 2022, section 5.1, and their code for the batch size.
+_ANW = _steps(0.1, 256, 90, every=30, gamma=0.1)
 # Uchida et al. 2017, section 4.1. Embedding by fine-tuning is a second full training (their footnote 5).
 _UCHIDA = Recipe(200, 0.1, 64, schedule="step", milestones=(0.3, 0.6, 0.8), gamma=0.2)
 # Hong et al. 2019, the authors' code for clean images; on marked ones they chose `gamma` for each case.
@@ -193,6 +203,7 @@ PAPER = Profile(
     heldout=None,
     host={"*": _UCHIDA, "wrn": _UCHIDA, **_DEEPSTAMP},
     embed={"*": _UCHIDA, "wrn": _UCHIDA, **_DEEPSTAMP},
+    learner={"*": _ANW, **{name: _DEEPSTAMP[name] for name in ("alexnet", "vgg16")}},
 )
 
 PROFILES: dict[str, Profile] = {profile.name: profile for profile in (SMOKE, QUICK, SMALL, STANDARD, PAPER)}
