@@ -244,7 +244,7 @@ class Record(Strict):
         clean_accuracy: test accuracy of the clean host with the same seed.
         clean_verdicts: one per owner on the clean host.
         heldout_verdicts: of users whose images nobody was trained on, on the marked model.
-        histories: by name, a number per epoch of what key generation trained.
+        histories: by name (`keygen/...`, `training/...`), a number per epoch of what was trained.
         timings_s: seconds per phase: `host`, `keygen`, `embed`, `embed_baseline` and so on.
         measures: numbers of the whole cell, for instance the capacity in bits or the PSNR of marked images.
     """

@@ -16,6 +16,7 @@ COLUMNS = (
     "scheme", "attack", "arch", "dataset", "situation", "profile", "seed", "strength", "unit", "status", "reason",
     "test_accuracy", "clean_accuracy", "fidelity_pp", "statistic", "p_value", "detected", "ber", "matched", "queries",
     "embed_time_s", "attack_time_s", "verify_time_s", "cell_key", "owner",
+    "inferred", "protection_advantage",
 )  # fmt: skip
 
 
@@ -23,7 +24,7 @@ def rows(records: Iterable[Record]) -> list[dict[str, Any]]:
     """A dict of `COLUMNS` per rung and owner; strength 0 is the marked model before the attack.
 
     A cell that failed or is not applicable has one row, with its reason and no numbers. With several owners
-    a rung has a row for each, numbered in `owner`.
+    a rung has a row for each, numbered in `owner`; `protection_advantage` is that of the rung, over its owners.
     """
     return [row for record in records for row in _rows(record)]
 
@@ -70,9 +71,11 @@ def _row(
     values |= {"unit": record.unit, "status": record.status, "reason": reason, "cell_key": record.cell_key}
     values |= {"clean_accuracy": record.clean_accuracy, "owner": owner}
     if point is not None and verdict is not None:
-        values |= point.model_dump() | verdict.model_dump()
+        values |= point.model_dump(exclude={"verdicts"}) | verdict.model_dump(exclude={"search", "details"})
         values |= {"fidelity_pp": _difference_pp(point.test_accuracy, record.clean_accuracy)}
         values |= {"embed_time_s": record.timings_s.get("embed")}
+        protection = record.protection(point)
+        values |= {"protection_advantage": protection and protection.advantage}
     return {name: values.get(name) for name in COLUMNS}
 
 

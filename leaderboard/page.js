@@ -8,7 +8,7 @@ const byId = (id) => document.getElementById(id);
 
 // ---- elements and numbers ---------------------------------------------------------------------------------------
 function make(tag, attributes = {}, ...children) {
-  const svg = ["svg", "g", "line", "path", "circle", "text", "title"].includes(tag);
+  const svg = ["svg", "g", "line", "path", "circle", "rect", "text", "title"].includes(tag);
   const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) if (value !== null) element.setAttribute(name, value);
   element.append(...children.filter((child) => child !== null).map((c) => (c instanceof Node ? c : String(c))));
@@ -23,6 +23,10 @@ const fixed = (value, digits) =>
         .replace(/^-(?=0(\.0*)?$)/, "")
         .replace("-", "−")
     : MISSING;
+const shortly = (value) =>
+  (value !== 0 && (Math.abs(value) >= 1e5 || Math.abs(value) < 1e-4) ? value.toExponential(1) : `${+value.toPrecision(4)}`)
+    .replace("e+", "e")
+    .replaceAll("-", "−");
 const percent = (value, digits = 1) => fixed(known(value) ? 100 * value : null, digits);
 const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 const pValue = (p) =>
@@ -37,6 +41,10 @@ const mean = (found, digits, unit) =>
     `); seeds ${found.values.map((value) => fixed(value, digits)).join(", ")}`,
   ].join("");
 const bounds = (found) => found.values.map(([pp, more]) => (more ? "> " : "") + fixed(pp, 1)).join(", ");
+const protection = (found) =>
+  `${fixed(found.advantage, 3)} = ${of(found)} right, less the chance ${fixed(found.chance, 3)} of guessing ` +
+  `(Wilson ${fixed(found.low, 3)} to ${fixed(found.high, 3)}); ` +
+  (known(found.normalised) ? `normalised ${fixed(found.normalised, 3)}` : "guessing is always right");
 const units = (row) => (row.owners > 1 ? "claims" : "seeds");
 
 // ---- columns ----------------------------------------------------------------------------------------------------
@@ -154,6 +162,12 @@ function meanCell(found, digits, suffix) {
   };
 }
 
+function protectionCell(row) {
+  const found = row.protection;
+  if (!found) return { parts: [MISSING], kind: "num missing" };
+  return { parts: [fixed(found.advantage, 2), sub(of(found))], kind: "num", tip: protection(found) };
+}
+
 const COLUMNS = [
   { id: "scheme", label: "Scheme", value: (row) => row.scheme, cell: schemeCell },
   text("carrier", "Carrier"),
@@ -183,6 +197,14 @@ const COLUMNS = [
     number: true,
     value: (row) => rate(row.effectiveness),
     cell: (row) => stateCell(row.effectiveness, [], row.effectiveness && `detected ${wilson(row.effectiveness)}`),
+  },
+  {
+    id: "protection",
+    label: "Protection",
+    unit: "advantage",
+    number: true,
+    value: (row) => row.protection && row.protection.advantage,
+    cell: protectionCell,
   },
   {
     id: "evidence",
@@ -417,6 +439,18 @@ function securityText(row) {
   ].filter(Boolean);
 }
 
+const inUnit = (unit) => (unit ? ` ${unit}` : "");
+const ofUnit = (unit) => (unit ? ` (${unit})` : "");
+const heldoutText = ({ users, inferred, unit, unmarked, detected }) =>
+  [
+    plural(users, "user"),
+    known(inferred) && `inferred median |k| = ${shortly(inferred)}${inUnit(unit)}`,
+    unmarked && `${of(unmarked)} infer no watermark (0)`,
+    detected && `${of(detected)} wrongly detected`,
+  ]
+    .filter(Boolean)
+    .join("; ");
+
 function facts(pairs) {
   const kept = pairs.filter(([, value]) => known(value) && value !== "");
   return make(
@@ -435,6 +469,8 @@ function numbers(row) {
     facts([
       ["Fidelity", row.fidelity && mean(row.fidelity, 2, " pp")],
       ["Effectiveness", row.effectiveness && wilson(row.effectiveness)],
+      ["Protection", row.protection && protection(row.protection)],
+      ["Held-out users", row.heldout && heldoutText(row.heldout)],
       ["Worst case", row.robustness && `survives ${wilson(row.robustness)}; ${row.robustness.undecided} undecided`],
       ...survived.map(([label, attack]) => [`Under ${label}`, `survives ${wilson(attack.survival)}`]),
       ["Removal cost", row.removal && `${bounds(row.removal)} pp, one for each of the decided ${units(row)}`],
@@ -512,9 +548,14 @@ function detail(row) {
   const curves = Object.entries(row.attacks)
     .filter(([, attack]) => attack.curves.length)
     .map(([label, attack]) =>
-      block(`${label}: what each seed shows`, make("div", { class: "panels" }, ...attackCharts(row, attack))),
+      block(
+        `${label}: what each seed shows`,
+        make("div", { class: "panels" }, ...attackCharts(row, attack)),
+        ...(attack.searches.length ? rungSearches(attack) : []),
+      ),
     );
-  const inner = make("div", { class: "inner" }, ...curves, problems(row), numbers(row), commands(row), provenance(row));
+  const found = [searches(row), ...curves, histories(row)];
+  const inner = make("div", { class: "inner" }, ...found, problems(row), numbers(row), commands(row), provenance(row));
   const cell = make("td", { role: "cell", colspan: shown().length }, inner);
   return make("tr", { role: "row", class: "detail" }, cell);
 }
@@ -542,16 +583,12 @@ function strengths(curves) {
   return { at, marks };
 }
 
-function chart({ title, note, curves, unit, values, axis, limits, tips }) {
-  const [width, height, left, right, top, bottom] = [300, 150, 38, 8, 8, 32];
-  const { at, marks } = strengths(curves);
+function frame({ label, axis, at, marks, unit, size = [300, 150, 38] }) {
+  const [width, height, left] = size;
+  const [right, top, bottom] = [8, 8, 32];
   const x = (value) => left + at(value) * (width - left - right);
   const y = (value) => height - bottom - ((value - axis.low) / (axis.high - axis.low || 1)) * (height - top - bottom);
-  const svg = make("svg", {
-    viewBox: `0 0 ${width} ${height}`,
-    role: "img",
-    "aria-label": `${title} against strength in ${unit}, ${plural(curves.length, "seed")}`,
-  });
+  const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
   for (const tick of axis.ticks)
     svg.append(
       make("line", { class: "grid", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }),
@@ -559,26 +596,31 @@ function chart({ title, note, curves, unit, values, axis, limits, tips }) {
     );
   for (const mark of marks)
     svg.append(make("text", { x: x(mark), y: height - bottom + 13, "text-anchor": "middle" }, mark));
-  svg.append(
-    make("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, unit || "strength"),
-  );
+  svg.append(make("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, unit));
+  return { svg, x, y, left, right: width - right, top, bottom: height - bottom };
+}
+
+const line = (points) =>
+  points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
+const figure = (title, note, svg) =>
+  make("figure", { class: "panel" }, make("figcaption", {}, title, note ? sub(note) : null), svg);
+
+const SMALL = [200, 120, 32]; // of charts that come by the dozen
+const small = (charts) => make("div", { class: "panels small" }, ...charts);
+
+function chart({ title, note, curves, unit, values, axis, limits, tips }) {
+  const label = `${title} against strength in ${unit}, ${plural(curves.length, "seed")}`;
+  const { svg, x, y, left, right } = frame({ label, axis, unit: unit || "strength", ...strengths(curves) });
   for (const limit of limits.filter((each) => each.at > axis.low && each.at < axis.high))
     svg.append(
-      make("line", { class: "limit", x1: left, x2: width - right, y1: y(limit.at), y2: y(limit.at) }),
+      make("line", { class: "limit", x1: left, x2: right, y1: y(limit.at), y2: y(limit.at) }),
       make("text", { x: left + 3, y: y(limit.at) + limit.shift }, limit.label),
     );
   for (const curve of curves) {
     const found = values(curve)
       .map((value, i) => ({ value, i }))
       .filter((each) => known(each.value));
-    svg.append(
-      make("path", {
-        class: "seed",
-        d: found
-          .map((each, k) => `${k ? "L" : "M"}${x(curve.strength[each.i]).toFixed(1)} ${y(each.value).toFixed(1)}`)
-          .join(""),
-      }),
-    );
+    svg.append(make("path", { class: "seed", d: line(found.map(({ value, i }) => [x(curve.strength[i]), y(value)])) }));
     for (const { value, i } of found) {
       const kind = curve.hits[i] === curve.trials[i] ? "on" : curve.hits[i] === 0 ? "off" : "part";
       svg.append(
@@ -590,7 +632,7 @@ function chart({ title, note, curves, unit, values, axis, limits, tips }) {
       );
     }
   }
-  return make("figure", { class: "panel" }, make("figcaption", {}, title, note ? sub(note) : null), svg);
+  return figure(title, note, svg);
 }
 
 const tip = (unit) => (curve, i) =>
@@ -681,6 +723,143 @@ function attackCharts(row, attack) {
   return charts;
 }
 
+// ---- signatures and histories -----------------------------------------------------------------------------------
+// Angles get quarters of a circle where they span more than one.
+function signatures(found) {
+  const all = found.flatMap((search) => data.spaces[search.candidates].concat(search.true ?? []));
+  const [least, most] = [Math.min(...all), Math.max(...all)];
+  const quarters = found[0].unit === "degrees" && most - least > 180 && Math.max(-least, most) <= 720;
+  const marks = quarters
+    ? Array.from({ length: 17 }, (_, i) => 90 * (i - 8)).filter((k) => k >= least && k <= most)
+    : least === most
+      ? [least]
+      : ticks(least, most, 5);
+  return { at: (k) => (least === most ? 0.5 : (k - least) / (most - least)), marks };
+}
+
+const verdictOf = (search, own) =>
+  [
+    `least loss ${shortly(search.losses[search.best])} at ${shortly(best(search))}${inUnit(search.unit)}`,
+    known(search.inferred) && `inferred ${shortly(search.inferred)}`,
+    own && known(search.true) && `own ${shortly(search.true)}`,
+    own && known(search.matched) && (search.matched ? "a match" : "no match"),
+  ]
+    .filter(Boolean)
+    .join(", ");
+const best = (search) => data.spaces[search.candidates][search.best];
+const flatLosses = (found) => found.flatMap((search) => search.losses);
+
+// One line a search, each with a square at its least loss, and a dashed line at the owner's own signature.
+function searchChart({ title, note, found, axis, names, fading = false, own = true }) {
+  const label = `${title}: mean loss against the signature${ofUnit(found[0].unit)}. ${found
+    .map((search, i) => `${names[i]}: ${verdictOf(search, own)}`)
+    .join("; ")}`;
+  const unit = `signature${ofUnit(found[0].unit)}`;
+  const { svg, x, y, top, bottom } = frame({ label, axis, unit, size: SMALL, ...signatures(found) });
+  for (const k of new Set(own ? found.map((search) => search.true).filter(known) : []))
+    svg.append(make("line", { class: "own", x1: x(k), x2: x(k), y1: top, y2: bottom }));
+  found.forEach((search, i) => {
+    const points = data.spaces[search.candidates].map((k, j) => [x(k), y(search.losses[j])]);
+    const opacity = fading ? (0.3 + (0.7 * (i + 1)) / found.length).toFixed(2) : null;
+    svg.append(make("path", { class: own ? "loss" : "seed", d: line(points), "stroke-opacity": opacity }));
+  });
+  found.forEach((search, i) => {
+    const [left, up] = [x(best(search)) - 3, y(search.losses[search.best]) - 3];
+    const kind = !own || !known(search.matched) ? "idle" : search.matched ? "on" : "off";
+    const place = { x: left.toFixed(1), y: up.toFixed(1), width: 6, height: 6 };
+    svg.append(make("rect", { class: kind, ...place }, make("title", {}, `${names[i]}: ${verdictOf(search, own)}`)));
+  });
+  return figure(title, note, svg);
+}
+
+const searchLegend = () =>
+  make(
+    "p",
+    { class: "legend" },
+    make("span", {}, make("span", { class: "rule own" }), " the owner's own signature"),
+    make("span", {}, make("span", { class: "dot square on" }), " least loss, a match"),
+    make("span", {}, make("span", { class: "dot square off" }), " least loss, no match"),
+  );
+const andMore = (n, what) => (n ? make("p", { class: "sub" }, `and ${n} more ${what}`) : null);
+
+function searches(row) {
+  const found = row.searches;
+  if (!found) return null;
+  const { owners, heldout } = found;
+  const name = (each) => (row.seeds.length > 1 ? `seed ${each.seed}, ` : "") + `owner ${each.owner}`;
+  const axis = linear(flatLosses([...owners, ...heldout]), { label: shortly });
+  const charts = owners.map((each) => {
+    const own = known(each.true) ? `own ${shortly(each.true)}` : "";
+    return searchChart({ title: name(each), note: own, found: [each], axis, names: [name(each)] });
+  });
+  if (heldout.length)
+    charts.push(
+      searchChart({
+        title: plural(heldout.length + found.heldout_more, "held-out user"),
+        note: found.heldout_more ? `${heldout.length} drawn` : "",
+        found: heldout,
+        axis,
+        names: heldout.map((each) => `held-out user ${each.owner}, seed ${each.seed}`),
+        own: false,
+      }),
+    );
+  return block(
+    "Mean loss over the signatures tried, on the marked models",
+    searchLegend(),
+    small(charts),
+    andMore(found.more, found.more === 1 ? "owner" : "owners"),
+  );
+}
+
+function rungSearches(attack) {
+  const owners = [...new Set(attack.searches.map((each) => each.owner))];
+  const axis = linear(flatLosses(attack.searches), { label: shortly });
+  const charts = owners.map((owner) => {
+    const found = attack.searches.filter((each) => each.owner === owner);
+    return searchChart({
+      title: `Owner ${owner}`,
+      note: "a line per rung",
+      found,
+      axis,
+      names: found.map((each) => `seed ${each.seed}, ${each.strength} ${attack.unit}`),
+      fading: true,
+    });
+  });
+  const what = `Mean loss over the signatures tried, first owners of seed ${attack.searches[0].seed}: the stronger the `;
+  return [make("p", { class: "sub" }, what + "attack, the stronger the line."), small(charts)];
+}
+
+function historyChart({ name, lines }) {
+  const last = Math.max(...lines.map((each) => each.epochs));
+  const all = lines.flatMap((each) => each.values);
+  const marks = last === 1 ? [1] : [1, ...ticks(1, last, 5).filter((epoch) => epoch % 1 === 0 && epoch > 1 + last / 12)];
+  const ends = lines.map((each) => `seed ${each.seed} ends at ${shortly(each.values[each.values.length - 1])}`);
+  const label = `${name} against the epoch: ${ends.join(", ")}`;
+  const at = (epoch) => (last === 1 ? 0.5 : (epoch - 1) / (last - 1));
+  const { svg, x, y } = frame({ label, axis: linear(all, { label: shortly }), at, marks, unit: "epoch", size: SMALL });
+  lines.forEach(({ epochs, values }, i) => {
+    const apart = (epochs - 1) / (values.length - 1 || 1);
+    const points = values.map((value, j) => [x(1 + j * apart), y(value)]);
+    const [cx, cy] = points[points.length - 1].map((place) => place.toFixed(1));
+    svg.append(
+      make("path", { class: "loss", d: line(points) }),
+      make("circle", { class: "on", r: 2.2, cx, cy }, make("title", {}, ends[i])),
+    );
+  });
+  return figure(name, plural(lines.length, "seed"), svg);
+}
+
+function histories(row) {
+  const found = row.histories;
+  if (!found) return null;
+  return block(
+    "Training, per epoch",
+    small(found.series.map(historyChart)),
+    andMore(found.more, found.more === 1 ? "history" : "histories"),
+  );
+}
+
+// ---- overview ---------------------------------------------------------------------------------------------------
 function overview(found) {
   const faced = found.filter(
     (row) => row.attacks[state.curves] && flat(row.attacks[state.curves].curves, accuracies).length,
@@ -787,6 +966,10 @@ function csv() {
     ...counts("false_claims", row.security && row.security.clean),
     ...ends("embed_ratio", row.embed_ratio),
     ["problems", reasons(row)],
+    ["protection_matches", row.protection && row.protection.hits],
+    ["protection_trials", row.protection && row.protection.trials],
+    ["protection_chance", row.protection && row.protection.chance],
+    ["protection_advantage", row.protection && row.protection.advantage],
   ]);
   const quote = (value) => {
     if (!known(value)) return "";

@@ -62,21 +62,46 @@ def _environment() -> Environment:
     return made
 
 
+class _Shared:
+    """Values that many rows have in common: each is embedded once, and named by its place."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self._places: dict[str, int] = {}
+
+    def place(self, value: Any) -> int:
+        """Where `value` is, or will be, in `values`."""
+        found = self._places.setdefault(canonical(value), len(self.values))
+        if found == len(self.values):
+            self.values.append(value)
+        return found
+
+
 def _payload(made: list[Row]) -> dict[str, Any]:
-    """What the page embeds: rounded numbers, and each environment once."""
-    environments: dict[str, int] = {}
-    kept: list[Any] = []
-    slim = []
-    for row in made:
-        places = []
-        for environment in row["environments"]:
-            key = canonical(environment)
-            if key not in environments:
-                environments[key] = len(kept)
-                kept.append(environment)
-            places.append(environments[key])
-        slim.append(_rounded({**row, "environments": places}))
-    return {"rows": slim, "environments": kept, "budget_pp": BUDGET_PP}
+    """What the page embeds: rounded numbers, and each environment and each space of signatures once."""
+    environments, spaces = _Shared(), _Shared()
+    slim = [_slim(row, environments, spaces) for row in made]
+    return {
+        "rows": _rounded(slim),
+        "environments": environments.values,
+        "spaces": _rounded(spaces.values),
+        "budget_pp": BUDGET_PP,
+    }
+
+
+def _slim(row: Row, environments: _Shared, spaces: _Shared) -> Row:
+    """The row, with places instead of what it shares with others."""
+
+    def placed(searches: list[Row]) -> list[Row]:
+        return [{**search, "candidates": spaces.place(search["candidates"])} for search in searches]
+
+    found, attacks = row["searches"], row["attacks"]
+    return {
+        **row,
+        "environments": [environments.place(environment) for environment in row["environments"]],
+        "searches": found and {**found, "owners": placed(found["owners"]), "heldout": placed(found["heldout"])},
+        "attacks": {name: {**attack, "searches": placed(attack["searches"])} for name, attack in attacks.items()},
+    }
 
 
 def _rounded(value: Any) -> Any:

@@ -8,18 +8,22 @@ import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import fmean, median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from bench.records import Count, Point, Record, Verdict
+from bench.records import Count, Point, Protection, Record, Verdict
 from bench.stats import Interval, student_interval, wilson_interval
 
 __all__ = ["BUDGET_PP", "rows"]
 
 BUDGET_PP = 5.0
 MAX_RUNGS = 40
+MAX_SEARCHES, MAX_HELDOUT = 12, 6  # loss curves drawn of the marked models' owners, and of held-out users
+MAX_SEARCHED_RUNGS, MAX_RUNG_OWNERS = 8, 3
+MAX_SERIES, MAX_SAMPLES = 12, 120  # histories drawn, and points of one line
 MAX_TEXT = 500
 ROUNDING = 1e-9
 Row = dict[str, Any]
+Item = TypeVar("Item")
 
 
 class Trial(NamedTuple):
@@ -106,6 +110,9 @@ def _row(key: str, group: list[Record]) -> Row:
         "problems": _problems(group),
         "warnings": _warnings(done),
         **_of_marked(list(by_seed.values())),
+        "heldout": _heldout(done),
+        "searches": _searches(done),
+        "histories": _histories(done),
         "robustness": _robustness(hostile, attacks),
         "removal": _removal(_trials(hostile)),
         "security": _security(list(by_seed.values()), done),
@@ -187,6 +194,7 @@ def _of_marked(by_seed: Sequence[Record]) -> dict[str, Any]:
             "p_value": median(verdict.p_value for verdict, _ in verdicts) if verdicts else None,
             "ber": fmean(errors) if errors else None,
         },
+        "protection": _protection(by_seed),
         "embed_ratio": _mean(ratios),
     }
 
@@ -327,6 +335,7 @@ def _attack(members: list[Record]) -> Row:
         "survival": _survival(trials),
         "removal": _removal(trials),
         "curves": [_curve(record) for record in done if record.curve],
+        "searches": _rung_searches(done),
     }
 
 
@@ -350,11 +359,138 @@ def _over(summary: Any, values: Sequence[float]) -> float | None:
     return summary(values) if values else None
 
 
-def _thin(points: list[Point]) -> list[Point]:
-    if len(points) <= MAX_RUNGS:
-        return points
-    step = (len(points) - 1) / (MAX_RUNGS - 1)
-    return [points[round(i * step)] for i in range(MAX_RUNGS)]
+def _thin(points: Sequence[Item], wanted: int = MAX_RUNGS) -> list[Item]:
+    """At most `wanted` of them, evenly, with the first and the last."""
+    if len(points) <= wanted:
+        return list(points)
+    step = (len(points) - 1) / (wanted - 1)
+    return [points[round(i * step)] for i in range(wanted)]
+
+
+def _protection(by_seed: Sequence[Record]) -> dict[str, Any] | None:
+    """The mean over seeds: matches and trials are added up, because each trial counts alike."""
+    found = [protection for record in by_seed if (protection := record.protection())]
+    if not found:
+        return None
+    pooled = Protection(sum(p.matches for p in found), sum(p.trials for p in found), max(p.chance for p in found))
+    return {
+        "hits": pooled.matches,
+        "trials": pooled.trials,
+        "chance": pooled.chance,
+        "advantage": pooled.advantage,
+        "normalised": pooled.normalised,
+        **_ends(pooled.interval),
+    }
+
+
+def _one_a_seed(done: Sequence[Record], field: str) -> list[Record]:
+    """Of each seed the first record that has the field, because every attack of a seed meets the same marked model."""
+    found = {record.cell.seed: record for record in reversed(done) if getattr(record, field)}
+    return [found[seed] for seed in sorted(found)]
+
+
+def _heldout(done: Sequence[Record]) -> Row | None:
+    """What is said of users whose images nobody was trained on; `unmarked` counts those inferred to bear no mark."""
+    verdicts = [(v, record.fpr) for record in _one_a_seed(done, "heldout_verdicts") for v in record.heldout_verdicts]
+    if not verdicts:
+        return None
+    units = [(verdict, verdict.search.unit if verdict.search else "") for verdict, _ in verdicts]
+    inferred = [_magnitude(v.inferred, unit) for v, unit in units if v.inferred is not None]
+    answers = [answer for verdict, _ in verdicts if (answer := _unmarked(verdict)) is not None]
+    return {
+        "users": len(verdicts),
+        "inferred": _over(median, inferred),
+        "unit": _first(unit or None for _, unit in units) or "",
+        "unmarked": _count(sum(answers), len(answers)),
+        "detected": _count(sum(_detected(*each) for each in verdicts), len(verdicts)),
+    }
+
+
+def _magnitude(signature: float, unit: str) -> float:
+    """|k|; of an angle the way to 0 around the circle."""
+    turned = signature % 360
+    return min(turned, 360 - turned) if unit == "degrees" else abs(signature)
+
+
+def _unmarked(verdict: Verdict) -> bool | None:
+    """Is 0 the likeliest of the signatures tried? None where it was not tried."""
+    if verdict.search is None:
+        return None if verdict.inferred is None else verdict.inferred == 0
+    return verdict.search.candidates[verdict.search.best] == 0 if 0 in verdict.search.candidates else None
+
+
+def _searches(done: Sequence[Record]) -> Row | None:
+    """The measured losses over the signature space: of the marked models' owners, and of held-out users."""
+    owners = [
+        _searched(verdict, record.cell.seed, number)
+        for record in _one_a_seed(done, "marked")
+        for number, verdict in enumerate(_marked(record).verdicts)
+        if verdict.search
+    ]
+    others = [
+        _searched(verdict, record.cell.seed, number)
+        for record in _one_a_seed(done, "heldout_verdicts")
+        for number, verdict in enumerate(record.heldout_verdicts)
+        if verdict.search
+    ]
+    if not owners and not others:
+        return None
+    return {
+        "owners": owners[:MAX_SEARCHES],
+        "more": max(0, len(owners) - MAX_SEARCHES),
+        "heldout": others[:MAX_HELDOUT],
+        "heldout_more": max(0, len(others) - MAX_HELDOUT),
+    }
+
+
+def _searched(verdict: Verdict, seed: int, owner: int) -> Row:
+    """One loss curve, thinned; its least loss is always kept, at index `best`."""
+    search = verdict.search
+    assert search is not None, "only verdicts that searched are asked"
+    kept = sorted({*_thin(range(len(search.losses)), MAX_SAMPLES), search.best})
+    return {
+        "seed": seed,
+        "owner": owner,
+        "unit": search.unit,
+        "true": search.true,
+        "inferred": verdict.inferred,
+        "matched": verdict.matched,
+        "candidates": [search.candidates[i] for i in kept],
+        "losses": _brief([search.losses[i] for i in kept]),
+        "best": kept.index(search.best),
+    }
+
+
+def _rung_searches(done: Sequence[Record]) -> list[Row]:
+    """How a few owners' loss curves change along the ladder of an attack on training, in the first seed with any."""
+    for record in done:
+        if record.stage == "training" and any(verdict.search for point in record.curve for verdict in point.verdicts):
+            return [
+                {"strength": point.strength, **_searched(verdict, record.cell.seed, owner)}
+                for owner in range(MAX_RUNG_OWNERS)
+                for point in _thin(record.points, MAX_SEARCHED_RUNGS)
+                if owner < len(point.verdicts) and (verdict := point.verdicts[owner]).search
+            ]
+    return []
+
+
+def _histories(done: Sequence[Record]) -> Row | None:
+    """What was trained, by name; one line a seed, whose values are evenly spread over its epochs."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    for record in _one_a_seed(done, "histories"):
+        for name, series in record.histories.items():
+            if series:
+                values = _brief(_thin(series, MAX_SAMPLES))
+                found[name].append({"seed": record.cell.seed, "epochs": len(series), "values": values})
+    if not found:
+        return None
+    shown = [{"name": _short(name), "lines": lines} for name, lines in list(found.items())[:MAX_SERIES]]
+    return {"series": shown, "more": len(found) - len(shown)}
+
+
+def _brief(values: Sequence[float]) -> list[float]:
+    """To four digits: a drawing shows no more, and the page has to carry them."""
+    return [float(f"{value:.4g}") for value in values]
 
 
 def _command(members: Sequence[Record]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from bench.records import Cell, Count, Point, Provenance, Record, Security, Verdict
+from bench.records import Cell, Count, Point, Provenance, Record, Search, Security, Verdict
 
 HASH = "0" * 64
 
@@ -13,8 +14,29 @@ def verdict(p_value: float = 1e-9, **fields: Any) -> Verdict:
     return Verdict(**{"statistic": 1.0, "p_value": p_value, "detected": p_value <= 0.01, "ber": 0.0, **fields})
 
 
-def point(strength: float, accuracy: float = 0.9, p_value: float = 1e-9, **fields: Any) -> Point:
-    return Point(strength=strength, test_accuracy=accuracy, verdicts=[verdict(p_value)], **fields)
+def search(least: float = 60.0, true: float | None = 60.0, unit: str = "degrees", step: int = 30) -> Search:
+    """A loss curve over the hue circle that dips by 2 at the candidate `least`."""
+    candidates = [float(k) for k in range(0, 360, step)]
+    away = [min(abs(k - least), 360 - abs(k - least)) / 180 for k in candidates]
+    return Search(candidates=candidates, losses=[0.1 + 2 * part**0.5 for part in away], true=true, unit=unit)
+
+
+def identified(least: float = 60.0, true: float | None = 60.0, chance: float = 1 / 12, **fields: Any) -> Verdict:
+    """What a verifier says that infers a signature: `least`, where the owner's is `true`."""
+    found = {"inferred": least, "matched": least == true, "chance": chance, "search": search(least, true)}
+    return verdict(**{"p_value": 1e-3 if least == true else 0.8, "ber": None, **found, **fields})
+
+
+def member(answer: bool, **fields: Any) -> Verdict:
+    """What a test of membership says, which a coin gets right half the time."""
+    return verdict(**{"p_value": 1e-3 if answer else 0.8, "ber": None, "matched": answer, "chance": 0.5, **fields})
+
+
+def point(
+    strength: float, accuracy: float = 0.9, p_value: float = 1e-9, *, verdicts: Sequence[Verdict] = (), **fields: Any
+) -> Point:
+    made = list(verdicts) or [verdict(p_value)]
+    return Point(strength=strength, test_accuracy=accuracy, verdicts=made, **fields)
 
 
 def cell(**fields: Any) -> Cell:

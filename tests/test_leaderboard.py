@@ -11,8 +11,9 @@ from html.parser import HTMLParser
 import pytest
 
 from bench.records import Record
-from bench.stats import student_interval
+from bench.stats import student_interval, wilson_interval
 from leaderboard import build, rows
+from tests.factories import identified, member, search
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 SCHEMES = {
@@ -346,6 +347,119 @@ def test_long_curves_and_texts_are_cut_but_judged_whole():
     assert len(found["params"]["note"]) < 510
 
 
+# ---- signatures, held-out users, histories -------------------------------------------------------------------------
+SIGNATURES = tuple(30.0 * (1 + i % 11) for i in range(40))
+
+
+def searched(owners=2, seed=0, missed=0, rungs=(), heldout=(), **fields):
+    """A record of a scheme that infers signatures; the first `missed` owners are taken for unmarked."""
+    verdicts = [identified(0.0 if i < missed else SIGNATURES[i], SIGNATURES[i]) for i in range(owners)]
+    fields = {"scheme": "anti-neuron", "carrier": "data", "stage": "training", "unit": "epochs", **fields}
+    others = [identified(signature, None, matched=False) for signature in heldout]
+    curve = [point(strength, 0.8, *verdicts) for strength in rungs]
+    marked = point(0, 0.9, *verdicts)
+    return record(owners=owners, seed=seed, marked=marked, curve=curve, heldout_verdicts=others, **fields)
+
+
+def test_protection_counts_matches_over_seeds_against_one_chance():
+    found = only([searched(3, 0, 1), searched(3, 1, 0), searched(3, 1, 0, attack="other")])["protection"]
+    assert (found["hits"], found["trials"], found["chance"]) == (5, 6, pytest.approx(1 / 12))
+    assert found["advantage"] == pytest.approx(5 / 6 - 1 / 12)
+    assert found["normalised"] == pytest.approx((5 / 6 - 1 / 12) / (11 / 12))
+    low, high = wilson_interval(5, 6)
+    assert (found["low"], found["high"]) == pytest.approx((low - 1 / 12, high - 1 / 12))
+
+
+def test_protection_of_a_scheme_that_identifies_nothing_is_detection_less_the_fpr():
+    assert only([record(fpr=0.05)])["protection"]["advantage"] == pytest.approx(0.95)
+    assert only([idle("failed")]).get("protection") is None
+
+
+def test_a_chance_of_one_has_no_normalised_value_and_still_makes_a_page(tmp_path):
+    sure = record(marked=point(0, 0.9, identified(chance=1.0)))
+    assert only([sure])["protection"]["normalised"] is None
+    assert build([sure], tmp_path).exists()
+
+
+def test_held_out_users_are_summed_up_once_a_seed_and_around_the_circle():
+    made = [searched(attack=attack, heldout=(0.0, 0.0, 330.0)) for attack in ("a", "b")]
+    made += [searched(seed=1, heldout=(0.0, 90.0))]
+    found = only(made)["heldout"]
+    assert (found["users"], found["inferred"], found["unit"]) == (5, 0.0, "degrees")
+    assert (found["unmarked"]["hits"], found["unmarked"]["trials"]) == (3, 5)
+    assert only([searched(heldout=(330.0, 350.0, 90.0))])["heldout"]["inferred"] == 30.0
+    assert found["detected"]["hits"] == 0
+
+
+def test_held_out_users_without_a_signature_have_no_median():
+    found = only([record(heldout_verdicts=[member(True), member(False)])])["heldout"]
+    assert (found["inferred"], found["unmarked"], found["detected"]["hits"]) == (None, None, 1)
+    assert only([record()])["heldout"] is None
+
+
+def test_searches_show_a_dozen_owners_and_six_held_out_users():
+    found = only([searched(9, 0, 1, heldout=(0.0,) * 4), searched(9, 1, heldout=(0.0,) * 4)])["searches"]
+    assert [(each["seed"], each["owner"]) for each in found["owners"]] == [
+        *[(0, i) for i in range(9)],
+        *[(1, i) for i in range(3)],
+    ]
+    assert (found["more"], len(found["heldout"]), found["heldout_more"]) == (6, 6, 2)
+    missed, hit = found["owners"][:2]
+    assert (missed["true"], missed["candidates"][missed["best"]], missed["matched"]) == (30.0, 0.0, False)
+    assert (hit["true"], hit["candidates"][hit["best"]], hit["matched"]) == (60.0, 60.0, True)
+    assert only([record()])["searches"] is None
+
+
+def test_a_fine_search_is_thinned_but_keeps_its_least_loss():
+    losses = [2.0 if k != 501 else 0.123456 for k in range(1000)]
+    fine = {"candidates": list(range(1000)), "losses": losses, "true": 501.5, "unit": "steps"}
+    (found,) = only([record(marked=point(0, 0.9, {**verdict(1e-9), "search": fine}))])["searches"]["owners"]
+    assert len(found["losses"]) == len(found["candidates"]) == 121
+    assert (found["candidates"][found["best"]], found["losses"][found["best"]]) == (501, 0.1235)
+
+
+def test_only_attacks_on_training_show_their_rungs_and_only_a_few():
+    made = [searched(5, rungs=range(1, 21)), searched(5, attack="x", stage="model", rungs=(1,))]
+    attacks = only(made)["attacks"]
+    found = attacks["pruning"]["searches"]
+    assert sorted({each["owner"] for each in found}) == [0, 1, 2]
+    strengths = [each["strength"] for each in found if each["owner"] == 0]
+    assert (len(strengths), strengths[0], strengths[-1]) == (8, 0, 20)
+    assert attacks["x"]["searches"] == []
+
+
+def test_histories_are_lines_per_seed_and_long_ones_are_thinned():
+    made = [
+        record(attack=a, seed=s, histories={"loss of W": [3.0, 2.0, 1.0], "empty": []}) for a in "ab" for s in (1, 0)
+    ]
+    made += [record(attack="a", seed=2, histories={"loss of W": [i / 1000 for i in range(10_000)]})]
+    found = only(made)["histories"]
+    (series,) = found["series"]
+    assert (series["name"], found["more"]) == ("loss of W", 0)
+    assert [line["seed"] for line in series["lines"]] == [0, 1, 2]
+    assert series["lines"][0] == {"seed": 0, "epochs": 3, "values": [3.0, 2.0, 1.0]}
+    long = series["lines"][2]
+    assert (long["epochs"], len(long["values"]), long["values"][0], long["values"][-1]) == (10_000, 120, 0.0, 9.999)
+    two = only([record(attack=a, histories={a: [1.0]}) for a in "ba"])["histories"]["series"]
+    assert [each["name"] for each in two] == ["a"]
+    many = only([record(histories={f"loss {i}": [1.0] for i in range(15)})])["histories"]
+    assert (len(many["series"]), many["more"]) == (12, 3)
+    assert only([record(histories={"empty": []})])["histories"] is None
+
+
+def test_the_page_carries_each_space_of_signatures_once(tmp_path):
+    made = [searched(12, seed, rungs=range(1, 21), heldout=(0.0,) * 20) for seed in range(3)]
+    page, _ = page_of([*made, searched(scheme="other")], tmp_path)
+    payload = json.loads(page.scripts[0][1])
+    assert payload["spaces"] == [search().candidates]
+    row = next(row for row in payload["rows"] if row["scheme"] == "anti-neuron")
+    shown = [*row["searches"]["owners"], *row["searches"]["heldout"], *row["attacks"]["pruning"]["searches"]]
+    assert len(shown) == 12 + 6 + 3 * 8
+    assert {each["candidates"] for each in shown} == {0}
+    plain, _ = page_of([record()], tmp_path / "plain")
+    assert len(json.dumps(payload)) - len(plain.scripts[0][1]) < 20_000
+
+
 # ---- the page ------------------------------------------------------------------------------------------------------
 class Page(HTMLParser):
     """What a browser would see: scripts with their attributes, and every address."""
@@ -398,7 +512,15 @@ def test_the_policy_allows_this_script_and_no_other(tmp_path):
 
 
 def test_hostile_strings_stay_inside_the_data_block(tmp_path):
-    hostile = record(scheme_params={"note": HOSTILE}, unit=HOSTILE[:80], provenance={"platform": HOSTILE})
+    told = identified(search=search(unit=HOSTILE[:40]))
+    hostile = record(
+        scheme_params={"note": HOSTILE},
+        unit=HOSTILE[:80],
+        provenance={"platform": HOSTILE},
+        histories={HOSTILE: [1.0]},
+        marked=point(0, 0.9, told),
+        heldout_verdicts=[told],
+    )
     note = {"note": HOSTILE}
     made = [hostile, idle("failed", attack="b", why=HOSTILE, scheme_params=note)]
     made += [idle("not applicable", attack="c", why=HOSTILE, scheme_params=note)]

@@ -9,7 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from leaderboard import build
-from tests.test_leaderboard import HOSTILE, benchmark_records, idle, point, record, verdict
+from tests.factories import identified, search
+from tests.test_leaderboard import HOSTILE, benchmark_records, idle, point, record, searched, verdict
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -186,6 +187,78 @@ def test_a_dot_is_hollow_exactly_where_the_claim_broke(open_tab, tmp_path):
     assert kinds == ["on", "on", "off"]
 
 
+def test_protection_is_a_column_that_sorts_and_says_what_was_counted(open_tab, tmp_path):
+    made = [searched(3, missed=missed, scheme=f"anw-{missed}") for missed in (1, 0, 2)]
+    tab = open_tab(build([*made, record(), idle("failed", scheme="broken")], tmp_path))
+    tab.page.locator('[data-sort="protection"]').click()
+    assert tab.schemes == ["uchida-random", "anw-0", "anw-1", "anw-2", "broken"]
+    cells = tab.page.locator("td[data-label='Protection, advantage']")
+    assert cells.all_inner_texts() == ["0.99\n1 of 1", "0.92\n3 of 3", "0.58\n2 of 3", "0.25\n1 of 3"]
+    tip = cells.nth(1).get_attribute("title")
+    assert tip.startswith("0.917 = 3 of 3 right, less the chance 0.083 of guessing (Wilson 0.355 to 0.917)")
+    assert tip.endswith("normalised 1.000")
+
+
+def test_a_row_draws_its_searches_with_the_own_and_the_inferred_signature(open_tab, tmp_path):
+    made = searched(14, missed=1, rungs=(5, 10), heldout=(0.0,) * 5 + (30.0,) * 3)
+    tab = open_tab(build([made], tmp_path))
+    tab.page.locator("tr.row .name").press("Enter")
+    searches, rungs = tab.page.locator("tr.detail .block").nth(0), tab.page.locator("tr.detail .block").nth(1)
+    charts = searches.locator("figure")
+    assert charts.count() == 12 + 1
+    assert "and 2 more owners" in searches.inner_text()
+    own, square = charts.nth(1).locator("line.own"), charts.nth(1).locator("rect")
+    there = 32 + 60 / 330 * 160  # signature 60 of 0..330 on an axis from 32 to 192
+    assert float(own.get_attribute("x1")) == pytest.approx(there)
+    assert float(square.get_attribute("x")) + 3 == pytest.approx(there, abs=0.06)
+    assert [charts.nth(i).locator("rect").get_attribute("class") for i in (0, 1)] == ["off", "on"]
+    assert charts.nth(0).locator("svg").get_attribute("aria-label") == (
+        "owner 0: mean loss against the signature (degrees). "
+        "owner 0: least loss 0.1 at 0 degrees, inferred 0, own 30, no match"
+    )
+    heldout = charts.nth(12)
+    assert "8 held-out users" in heldout.inner_text()
+    assert (heldout.locator("path.seed").count(), heldout.locator("line.own").count()) == (6, 0)
+    assert rungs.locator(".small figure").count() == 3
+    assert rungs.locator("figure", has_text="Owner 1").locator("path.loss").count() == 3
+    assert "first owners of seed 0" in rungs.inner_text()
+    text = tab.page.locator("tr.detail").inner_text()
+    assert "8 users; inferred median |k| = 0 degrees; 5 of 8 infer no watermark (0)" in text
+    assert tab.noise == []
+
+
+def test_a_row_draws_the_histories_of_its_keys(open_tab, tmp_path):
+    histories = {"loss of W": [2.0, 1.0, 0.5], "once": [1.0], **{f"more {i}": [1.0, 2.0] for i in range(11)}}
+    tab = open_tab(build([record(seed=s, histories=histories) for s in (0, 1)], tmp_path))
+    tab.page.locator("tr.row .name").click()
+    charts = tab.page.locator("tr.detail figure")
+    assert charts.count() == 12
+    assert charts.nth(0).locator("path.loss").count() == 2
+    label = charts.nth(0).locator("svg").get_attribute("aria-label")
+    assert label == "loss of W against the epoch: seed 0 ends at 0.5, seed 1 ends at 0.5"
+    assert "and 1 more history" in tab.page.locator("tr.detail").inner_text()
+    assert "NaN" not in tab.page.locator("tr.detail").inner_html()
+    assert tab.noise == []
+
+
+def test_hostile_searches_and_histories_are_text(open_tab, tmp_path):
+    odd = {"candidates": [-1e30, 5.0, 1e30], "losses": [1e30, -1e30, 0.0], "true": 1e-30, "unit": HOSTILE[:40]}
+    alone = {"candidates": [7.0], "losses": [3.0], "true": 7.0, "unit": "constructor"}
+    told = [identified(search=each) for each in (odd, alone, search(unit=HOSTILE[9:48]))]
+    made = record(
+        stage="training", marked=point(0, 0.9, *told), curve=[point(1, 0.9, *told)], heldout_verdicts=told,
+        histories={HOSTILE: [1e30, -1e30], "__proto__": [0.0] * 3}, owners=3,
+    )  # fmt: skip
+    tab = open_tab(build([made], tmp_path))
+    tab.page.locator("tr.row .name").click()
+    assert HOSTILE in tab.page.locator("tr.detail").inner_text()
+    assert f"signature ({HOSTILE[:40]})" in tab.page.locator("tr.detail svg text").all_text_contents()
+    assert "NaN" not in tab.page.locator("tr.detail").inner_html()
+    assert tab.page.locator("script").count() == 2
+    assert tab.page.locator("img").count() == 0
+    assert tab.noise == []
+
+
 def test_hostile_strings_are_shown_as_text_and_never_run(open_tab, tmp_path):
     params = {"note": HOSTILE, "__proto__": HOSTILE, "constructor": 1}
     curve = [point(10, 0.9, verdict(0.5)), point(20, 0.8, verdict(0.5))]
@@ -236,6 +309,15 @@ def test_a_formula_in_a_record_is_not_one_in_the_csv(open_tab, tmp_path):
     made = [record(scheme_params={"=1+1": value}) for value in ("a", "b")]
     tab = open_tab(build(made, tmp_path))
     assert sorted(row.split(",")[2] for row in tab.page.evaluate("csv()").splitlines()[1:]) == ["'=1+1=a", "'=1+1=b"]
+
+
+@pytest.mark.parametrize("width", [1280, 800, 400])
+def test_searches_are_not_wider_than_the_window(open_tab, tmp_path, width):
+    made = searched(5, rungs=(5, 10), heldout=(0.0,) * 3, histories={"x" * 200: [1.0, 2.0]})
+    tab = open_tab(build([made], tmp_path))
+    tab.page.set_viewport_size({"width": width, "height": 800})
+    tab.page.locator("tr.row .name").click()
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("width", [1280, 800, 400])

@@ -10,10 +10,12 @@ from typing import Any
 import pandas as pd
 import pytest
 from pydantic import ValidationError
+from rich.console import Console
 
-from bench.records import RecordError, load_record, load_records, save_record
+from bench.cli.tables import results_table
+from bench.records import Protection, Record, RecordError, Search, load_record, load_records, save_record
 from bench.results import COLUMNS, as_csv, as_json, as_parquet, rows
-from tests.factories import cell, point, record, verdict
+from tests.factories import cell, identified, member, point, record, search, verdict
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -134,3 +136,115 @@ def test_findings_leave_out_times_and_environment() -> None:
     slow = record(marked=point(0.0, 0.9, attack_time_s=9.0, verify_time_s=9.0), timings_s={"host": 99.0})
     assert slow.findings() == record().findings()
     assert record(clean_accuracy=0.5).findings() != record().findings()
+
+
+def test_twelve_slots_have_a_ceiling_of_eleven_twelfths() -> None:
+    sure = record(marked=point(0.0, verdicts=[identified()] * 12)).protection()
+    assert sure == (12, 12, 1 / 12)
+    assert sure.advantage == pytest.approx(0.917, abs=5e-4)
+    assert sure.normalised == pytest.approx(1.0)
+    guessed = record(marked=point(0.0, verdicts=[identified()] + [identified(90.0)] * 11)).protection()
+    assert guessed is not None
+    assert guessed.advantage == pytest.approx(0.0)
+    assert guessed.normalised == pytest.approx(0.0)
+
+
+def test_the_interval_is_wilsons_less_the_chance() -> None:
+    interval = Protection(12, 12, 1 / 12).interval  # of n successes in n trials: from n / (n + z^2) to 1
+    assert interval == pytest.approx((12 / (12 + 1.959964**2) - 1 / 12, 11 / 12))
+    assert Protection(0, 0, 0.5).interval is None
+
+
+def test_certain_guesses_leave_nothing_to_normalise() -> None:
+    assert Protection(3, 3, 1.0).advantage == 0
+    assert Protection(3, 3, 1.0).normalised is None
+
+
+def asked(owners: list[bool], heldout: list[bool]) -> Record:
+    marked = point(0.0, verdicts=[member(answer) for answer in owners])
+    return record(
+        marked=marked,
+        curve=[point(1.0, verdicts=marked.verdicts)],
+        heldout_verdicts=[member(answer) for answer in heldout],
+    )
+
+
+def test_a_coins_question_has_a_ceiling_of_one_half_and_needs_users_who_are_no_members() -> None:
+    right = asked([True] * 3, [False] * 5).protection()
+    assert right == (8, 8, 0.5)
+    assert (right.advantage, right.normalised) == (0.5, 1.0)
+    always_yes = asked([True] * 4, [True] * 4).protection()
+    assert always_yes is not None
+    assert always_yes.advantage == 0.0
+    assert asked([True] * 4, []).protection() is None
+    made = asked([True] * 4, [False] * 4)
+    assert made.protection(made.curve[0]) is None
+
+
+def test_held_out_users_are_no_trials_where_signatures_are_inferred() -> None:
+    made = record(marked=point(0.0, verdicts=[identified()]), heldout_verdicts=[identified(0.0)] * 5)
+    assert made.protection() == (1, 1, 1 / 12)
+
+
+@pytest.mark.parametrize("said", [{}, {"matched": True}, {"chance": 0.1}])
+def test_what_identifies_nothing_is_right_where_it_detects_by_chance_at_the_fpr(said: dict[str, Any]) -> None:
+    others = [verdict(p_value, matched=True, chance=0.1) for p_value in (0.05, 0.0501, 0.5)]
+    verdicts = [verdict(1e-9, **said), *others]
+    found = record(fpr=0.05, marked=point(0.0, verdicts=verdicts)).protection()
+    assert found == (2, 4, 0.05)
+    assert found.advantage == pytest.approx(0.45)
+
+
+def test_a_rung_has_a_protection_of_its_own_and_a_forged_claim_has_none() -> None:
+    curve = [point(1.0, verdicts=[identified(), identified(90.0)])]
+    marked = point(0.0, verdicts=[identified(), identified()])
+    made = record(marked=marked, curve=curve)
+    assert made.protection() == (2, 2, 1 / 12)
+    assert made.protection(made.curve[0]) == (1, 2, 1 / 12)
+    forged = record(stage="evidence", marked=marked, curve=curve)
+    assert forged.protection() == (2, 2, 1 / 12)
+    assert forged.protection(forged.curve[0]) is None
+    assert record("failed").protection() is None
+
+
+def test_a_search_is_paired_and_in_order_and_knows_its_least_loss() -> None:
+    assert search(90.0).candidates[search(90.0).best] == 90.0
+    assert Search(candidates=[0, 1, 2], losses=[2, 1, 1]).best == 1
+    with pytest.raises(ValidationError, match="Expected 2 losses, one a candidate, but got 1"):
+        Search(candidates=[0, 30], losses=[1])
+    with pytest.raises(ValidationError, match="Expected the candidates to increase"):
+        Search(candidates=[0, 30, 30], losses=[1, 2, 3])
+
+
+def test_searches_held_out_users_and_histories_survive_the_file(tmp_path: Path) -> None:
+    made = record(
+        marked=point(0.0, verdicts=[identified()]), heldout_verdicts=[identified(0.0, None)], histories={"a": [2, 1]}
+    )
+    assert load_record(save_record(made, tmp_path)) == made
+    assert made.findings()["marked"]["verdicts"][0]["search"]["true"] == 60.0
+
+
+def test_rows_end_with_the_signature_and_the_rungs_protection() -> None:
+    curve = [point(5.0, verdicts=[identified(), identified(90.0)])]
+    table = rows([record(marked=point(0.0, verdicts=[identified(), identified()]), curve=curve), record("failed")])
+    assert COLUMNS[-3:] == ("owner", "inferred", "protection_advantage")
+    assert [row["inferred"] for row in table] == [60.0, 60.0, 60.0, 90.0, None]
+    values = [row["protection_advantage"] for row in table]
+    assert values == [*[pytest.approx(11 / 12)] * 2, *[pytest.approx(5 / 12)] * 2, None]
+
+
+def printed(*records: Record) -> str:
+    console = Console(width=100, file=io.StringIO(), no_color=True)
+    console.print(results_table(records))
+    return console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO of above
+
+
+def test_the_terminal_shows_the_advantage_of_what_identifies_within_100_columns() -> None:
+    anti_neuron = cell(scheme="anti-neuron", attack="none", situation="train")
+    text = printed(record(), record(cell=anti_neuron, marked=point(0.0, verdicts=[identified()] * 12)))
+    assert max(map(len, text.splitlines())) <= 100
+    words = text.split()
+    assert {"accuracy", "fidelity", "adv.", "0.917", "1/100"} <= set(words)
+    assert "protection advantage" in text
+    assert "adv." not in printed(record())
+    assert "BER" not in printed(record(marked=point(0.0, verdicts=[identified()])))

@@ -15,6 +15,7 @@ import pytest
 from bench.identity import digest
 from bench.records import Cell, Count, Point, Provenance, Record, Security, Verdict
 from bench.tracking import TrackingError, default_uri, sync, ui_command
+from tests.factories import identified, member
 
 QUICK = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "OMP_NUM_THREADS": "1"}
 ENVIRONMENT = {**os.environ, **QUICK}
@@ -34,7 +35,8 @@ def make(scheme="uchida-random", seed=0, curve=PRUNING, scheme_params=None, atta
     defaults = {
         "cell_key": digest(["source 1", cell.identity]), "cell": cell, "status": "ok", "carrier": "weights",
         "access": "white-box", "stage": "model", "unit": "% of weights", "clean_accuracy": 0.93,
-        "marked": point(0, 0.91, 0.0, 0.0, True), "curve": [point(*rung) for rung in curve],
+        "marked": point(0, 0.91, 0.0, 0.0, True),
+        "curve": [rung if isinstance(rung, Point) else point(*rung) for rung in curve],
         "security": Security(clean=Count(hits=1, trials=50), attacked=[Count(hits=0, trials=10)] * 3),
         "timings_s": {"host": 12.0, "embed": 15.0},
         "provenance": Provenance(
@@ -78,7 +80,8 @@ def drawing_store(first_sync, tmp_path):
 @pytest.fixture
 def store(drawing_store, monkeypatch):
     """The same without figures, which are most of what a run costs."""
-    monkeypatch.setattr("bench.tracking.draw_curve", lambda record, path: None)
+    for name in ("draw_curve", "draw_searches", "draw_histories"):
+        monkeypatch.setattr(f"bench.tracking.{name}", lambda record, path: None)
     return drawing_store
 
 
@@ -171,6 +174,44 @@ def test_owners_are_averaged(store):
     averaged = {"statistic": 1.5, "log10_p": -1.5, "detected": 0.5, "matched": 0.5}
     assert {name: run.data.metrics[name] for name in averaged} == pytest.approx(averaged)
     assert "ber" not in run.data.metrics
+
+
+def test_protection_stands_beside_detection_at_every_rung(store):
+    hit, missed = identified(60.0), identified(90.0)
+    curve = [Point(strength=5, test_accuracy=0.9, verdicts=[hit, missed])]
+    sync([make(marked=Point(strength=0, test_accuracy=0.9, verdicts=[hit, hit]), curve=curve)], store)
+    (run,) = runs_of(store)
+    ceiling = 1 - 1 / 12
+    assert history(store, "protection_advantage", run) == [(0, pytest.approx(ceiling)), (5, pytest.approx(5 / 12))]
+    assert history(store, "protection_normalised", run) == [(0, pytest.approx(1)), (5, pytest.approx(5 / 12 / ceiling))]
+    assert history(store, "matched", run) == [(0, 1.0), (5, 0.5)]
+    assert run.data.metrics["marked_protection_advantage"] == pytest.approx(ceiling)
+
+
+def test_a_protection_that_is_not_known_is_not_logged(store):
+    asked = Point(strength=0, test_accuracy=0.9, verdicts=[member(True)])
+    certain = Point(strength=0, test_accuracy=0.9, verdicts=[identified(chance=1.0)])
+    sync([make(marked=asked, curve=[]), make(seed=1, marked=certain, curve=[])], store)
+    unasked, sure = (runs_of(store, f"tags.seed = '{seed}'")[0].data.metrics for seed in (0, 1))
+    assert not {"protection_advantage", "protection_normalised", "marked_protection_advantage"} & set(unasked)
+    assert (sure["protection_advantage"], "protection_normalised" in sure) == (0.0, False)
+
+
+def test_histories_are_metrics_along_the_epochs_under_names_that_mlflow_takes(store):
+    histories = {
+        "keygen/loss of W": [2.0, 1.0, 0.5],
+        "training/loss": [4.0, 3.0],
+        "a (b)": [9.0],
+        "a [b]": [8.0],
+        "c": [],
+    }
+    sync([make(histories=histories, measures={"training/loss": 7.0})], store)
+    (run,) = runs_of(store)
+    assert history(store, "keygen/loss of W", run) == [(1, 2.0), (2, 1.0), (3, 0.5)]
+    assert history(store, "training/loss", run) == [(0, 7.0)]
+    assert history(store, "training/loss_", run) == [(1, 4.0), (2, 3.0)]
+    assert (run.data.metrics["a _b_"], run.data.metrics["a _b__"]) == (9.0, 8.0)
+    assert "c" not in run.data.metrics
 
 
 def test_a_second_sync_changes_nothing(store):
@@ -354,6 +395,29 @@ def test_the_curve_and_the_record_lie_beside_the_store(drawing_store, tmp_path):
     image = imread(folder / "curve.png")
     assert min(image.shape[:2]) > 400
     assert image[..., :3].std() > 0.05  # something is drawn
+
+
+def test_searches_and_histories_are_drawn_where_there_are_any(drawing_store, tmp_path):
+    from matplotlib.image import imread
+
+    found = [identified(signature, signature) for signature in [30.0 * (i % 12) for i in range(14)]]
+    owners = Point(strength=0, test_accuracy=0.9, verdicts=found)
+    others = [identified(0.0, None)] * 3
+    full = make(marked=owners, heldout_verdicts=others, histories={"$loss$ of W": [2.0, 1.0], "b": [1e30], "c": []})
+    sync([full, make(seed=1, marked=owners, curve=[]), make(seed=2, histories={"empty": []})], drawing_store)
+    drawn = {}
+    for run in runs_of(drawing_store):
+        folder = tmp_path / "mlartifacts" / run.info.run_id / "artifacts"
+        drawn[run.data.tags["seed"]] = {path.name: imread(path) for path in folder.glob("*.png")}
+    assert {seed: set(images) for seed, images in drawn.items()} == {
+        "0": {"curve.png", "signature_search.png", "histories.png"},
+        "1": {"curve.png", "signature_search.png"},
+        "2": {"curve.png"},
+    }
+    both, alone = (drawn[seed]["signature_search.png"] for seed in "01")
+    assert both.shape[0] > alone.shape[0] + 200  # held-out users have a panel of their own
+    for image in (both, alone, drawn["0"]["histories.png"]):
+        assert image[..., :3].std() > 0.05
 
 
 def test_a_plain_folder_and_a_silent_server_are_one_clear_sentence(tmp_path, monkeypatch):

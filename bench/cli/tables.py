@@ -14,12 +14,18 @@ from bench.records import Point, Record
 __all__ = ["plain_table", "results_table"]
 
 AXES = ("scheme", "attack", "arch", "dataset", "situation", "profile", "seed")
-MEASURES = ("accuracy", "fidelity", "verdict", "BER", "worst case", "removal cost", "false claims")
+MEASURES = (
+    "accuracy", "fidelity", "verdict", "BER", "adv.", "worst case", "removal cost", "false claims",
+)  # fmt: skip
+OPTIONAL = ("BER", "adv.", "false claims")  # left out where no record has them, so that the others have room
+NUMBERS = ("accuracy", "fidelity", "BER", "adv.", "false claims", "removal cost")
+WHOLE = ("accuracy", "fidelity", "BER", "adv.")  # of one word: where room is scarce, the others are folded
 CAPTION = (
-    "accuracy of the marked model in %, fidelity against the clean host in points; worst case: over all strengths\n"
-    "that cost the attacker at most 5 points; removal cost: least points given up to break the claim;\n"
-    "false claims: of fresh keys on the clean host"
+    "accuracy of the marked model in %, fidelity against the clean host in points; worst case: over all\n"
+    "strengths that cost the attacker at most 5 points; removal cost: least points given up to break the\n"
+    "claim; false claims: of fresh keys on the clean host"
 )
+ADVANTAGE = ";\nadv.: protection advantage, right answers on the marked model beyond guessing, (M - N p) / N"
 
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[str] = ()) -> Table:
@@ -45,20 +51,34 @@ def results_table(records: Iterable[Record]) -> Table:
     axes = {name: [str(getattr(record.cell, name)) for record in ordered] for name in AXES}
     varying = [name for name in AXES if name == "scheme" or len(set(axes[name])) > 1]
     common = ", ".join(f"{name} {values[0]}" for name, values in axes.items() if name not in varying and values)
-    rows = [[*(axes[name][i] for name in varying), *_row(record)] for i, record in enumerate(ordered)]
-    table = plain_table(
-        [*varying, *MEASURES], rows, right=("accuracy", "fidelity", "BER", "false claims", "removal cost")
-    )
+    measured = [_row(record) for record in ordered]
+    shown = [name for name in MEASURES if name not in OPTIONAL or any(row.get(name) for row in measured)]
+    rows = [
+        [*(axes[name][i] for name in varying), *(row.get(name) for name in shown)] for i, row in enumerate(measured)
+    ]
+    table = plain_table([*varying, *shown], rows, right=NUMBERS)
+    table.collapse_padding = True
+    for column in table.columns:
+        column.no_wrap = column.header in WHOLE
     table.title, table.title_justify, table.title_style = common, "left", "bold"
-    table.caption, table.caption_justify = CAPTION, "left"
+    table.caption = CAPTION + (ADVANTAGE if "adv." in shown else "")
+    table.caption_justify = "left"
     return table
 
 
-def _row(record: Record) -> tuple[Any, ...]:
+def _row(record: Record) -> dict[str, str | Text | None]:
     if record.status != "ok" or record.marked is None:
-        return (None, None, Text(record.status, "dim"), None, None, None, None)
-    measures = (_accuracy(record), _signed(record.fidelity_pp), _verdict(record.marked), _ber(record.marked))
-    return (*measures, _worst(record), _cost(record), _false(record))
+        return {"verdict": Text(record.status, "dim")}
+    return {
+        "accuracy": _accuracy(record),
+        "fidelity": _signed(record.fidelity_pp),
+        "verdict": _verdict(record.marked),
+        "BER": _ber(record.marked),
+        "adv.": _protection(record),
+        "worst case": _worst(record),
+        "removal cost": _cost(record),
+        "false claims": _false(record),
+    }
 
 
 def _accuracy(record: Record) -> str | None:
@@ -86,6 +106,13 @@ def _holds(point: Point) -> Text:
 def _ber(point: Point) -> str | None:
     errors = [verdict.ber for verdict in point.verdicts if verdict.ber is not None]
     return f"{sum(errors) / len(errors):.3f}" if errors else None
+
+
+def _protection(record: Record) -> str | None:
+    """Of verdicts that identify; of all others it says what the verdict says."""
+    found = record.protection()
+    identified = any(verdict.matched is not None for point in record.points[:1] for verdict in point.verdicts)
+    return f"{found.advantage:.3f}" if found and identified else None
 
 
 def _false(record: Record) -> str | None:

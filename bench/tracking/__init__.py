@@ -26,11 +26,11 @@ from typing import Any, NamedTuple
 from bench.identity import digest
 from bench.records import Record
 from bench.tracking import projection
-from bench.tracking.figure import draw_curve
+from bench.tracking.figure import draw_curve, draw_histories, draw_searches
 
 __all__ = ["Synced", "TrackingError", "default_uri", "sync", "ui_command"]
 
-PROJECTION = 1  # raise it when runs shall be made anew from unchanged records
+PROJECTION = 2  # raise it when runs shall be made anew from unchanged records
 RUNS_PER_PAGE = 1_000
 FEW = 40  # up to so many cells, asking for each is quicker than reading the whole experiment
 # Quiet, no usage statistics sent on a user's behalf, and an unreachable server is reported in seconds, not minutes.
@@ -327,3 +327,7 @@ def _write_artifacts(record: Record, folder: Path) -> None:
     (folder / "record.json").write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if record.points:
         draw_curve(record, folder / "curve.png")
+    if any(verdict.search for point in record.points[:1] for verdict in [*point.verdicts, *record.heldout_verdicts]):
+        draw_searches(record, folder / "signature_search.png")
+    if any(record.histories.values()):
+        draw_histories(record, folder / "histories.png")

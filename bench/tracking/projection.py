@@ -92,10 +92,10 @@ def metrics(record: Record) -> list[tuple[str, float, int]]:
     """Name, value and step of every metric.
 
     First come the numbers of the whole cell, because MLflow's comparison opens on the first metric; then the
-    curve along the strength.
+    curve along the strength; last what was trained, along the epochs (1 is the first).
     """
     points = record.points
-    rungs = [_point_metrics(point, record.clean_accuracy) for point in points]
+    rungs = [_point_metrics(point, record) for point in points]
     rows = [
         (name, value, step) for step, rung in zip(steps(points), rungs, strict=True) for name, value in rung.items()
     ]
@@ -103,7 +103,17 @@ def metrics(record: Record) -> list[tuple[str, float, int]]:
     taken = len(values)
     for name, value in _headline(record):
         _put(values, name, value)
-    return [(name, value, 0) for name, value in list(values.items())[taken:]] + rows
+    headline = [(name, value, 0) for name, value in list(values.items())[taken:]]
+    return headline + rows + _histories(record, values)
+
+
+def _histories(record: Record, values: dict[str, float]) -> list[tuple[str, float, int]]:
+    """Every epoch of what was trained (`keygen/...`, `training/...`), under names that `values` has not yet."""
+    rows = []
+    for name, series in record.histories.items():
+        _put(values, name, math.nan)
+        rows += [(next(reversed(values)), value, epoch) for epoch, value in enumerate(series, start=1)]
+    return rows
 
 
 def steps(points: Sequence[Point]) -> list[int]:
@@ -115,13 +125,16 @@ def steps(points: Sequence[Point]) -> list[int]:
     return list(range(len(points)))
 
 
-def _point_metrics(point: Point, clean_accuracy: float | None) -> dict[str, float]:
+def _point_metrics(point: Point, record: Record) -> dict[str, float]:
     """One rung; several owners are averaged, so `detected` is the share of them whose claim holds."""
+    protection = record.protection(point)
     values: dict[str, float | None] = {
         "strength": point.strength,
         "test_accuracy": point.test_accuracy,
-        "fidelity_pp": gain_pp(point.test_accuracy, clean_accuracy),
+        "fidelity_pp": gain_pp(point.test_accuracy, record.clean_accuracy),
         **{name: verdict_mean(point, name) for name in ("statistic", "p_value", "detected", "ber", "matched")},
+        "protection_advantage": protection and protection.advantage,
+        "protection_normalised": protection and protection.normalised,
         "log10_p": mean(log10(verdict.p_value) for verdict in point.verdicts),
         "queries": verdict_mean(point, "queries"),
         "attack_time_s": point.attack_time_s,
@@ -144,6 +157,7 @@ def _headline(record: Record) -> Iterator[tuple[str, float]]:
         values["marked_accuracy"] = marked.test_accuracy
         values["marked_fidelity_pp"] = gain_pp(marked.test_accuracy, record.clean_accuracy)
         values["marked_detected"] = verdict_mean(marked, "detected")
+        values["marked_protection_advantage"] = (found := record.protection()) and found.advantage
     if security is not None:
         values["false_positive_rate"] = _rate([security.clean])
         values["attacked_false_positive_rate"] = _rate(security.attacked)
