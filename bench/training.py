@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench import privacy
 from bench.api import ImageSet, Recipe, pixels
 from bench.data import augment as augmented
 from bench.identity import Rng
@@ -118,26 +119,30 @@ def train_epochs(
     Args:
         model: float images in [0, 1] in, logits out.
         images: labels, or soft targets where it has them, are what the network shall answer.
-        recipe: without `privacy`, which this loop cannot give.
+        recipe: with `privacy`, batches are drawn and steps are taken as `bench.privacy` says.
         rng: the stream of the order, the augmentation and dropout.
         augment: the data set's batch augmentations; `recipe.augment` takes precedence.
         extra_loss: called with the model in every ordinary step; what it returns is added to the task loss.
         undecayed: names of parameters that weight decay leaves alone.
-        mixed_precision: autocast, on a CUDA device only.
+        mixed_precision: autocast, on a CUDA device only, and never with privacy.
 
     Raises:
         Diverged: the loss or a weight is not finite at the end of an epoch.
-        ValueError: there are fewer than two images, `undecayed` names no parameter, or the recipe asks for privacy.
+        ValueError: there are fewer than two images, `undecayed` names no parameter, or privacy cannot be had.
     """
-    if recipe.privacy is not None:
-        raise ValueError("Expected a recipe without privacy, but got one: DP-SGD is not available in this version.")
     device = images.images.device
-    model.to(device).to(memory_format=torch.channels_last)
     batches = _Batches(images, recipe, augment if recipe.augment is None else recipe.augment)
-    steps = _Steps(model, recipe, len(batches) * recipe.epochs, extra_loss, undecayed, mixed_precision)
+    steps: _Steps
+    if recipe.privacy is None:
+        model.to(device).to(memory_format=torch.channels_last)
+        steps = _Steps(model, recipe, len(batches), extra_loss, undecayed, mixed_precision)
+    else:
+        privacy.refuse(recipe, model, extra_loss=extra_loss is not None)
+        model.to(device).to(memory_format=torch.contiguous_format)
+        steps = _PrivateSteps(model, recipe, len(batches), undecayed, len(images), rng.child("privacy"))
     for epoch in range(1, recipe.epochs + 1):
         start = time.perf_counter()
-        with _seeded(rng.child("dropout", epoch), device):
+        with _seeded(rng.child("dropout", epoch), device), steps.scope():
             _train_mode(model)
             for batch in batches.shuffled(rng, epoch):
                 steps.take(*batch)
@@ -196,24 +201,28 @@ class _Batches:
         self.recipe = recipe
         self.augment = augment
         full, rest = divmod(len(images), recipe.batch_size)
-        # Batch normalisation has no variance of a single row.
-        self.rows = len(images) - (rest if rest == 1 and full else 0)
+        # Batch normalisation has no variance of a single row; private training has none of it and draws from all.
+        self.rows = len(images) - (rest if rest == 1 and full and recipe.privacy is None else 0)
 
     def __len__(self) -> int:
         return math.ceil(self.rows / self.recipe.batch_size)
 
     def shuffled(self, rng: Rng, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """One epoch: images as floats, labels, and what the network shall answer (labels or probabilities)."""
-        order = torch.randperm(len(self.images), generator=rng.torch("order", epoch))
-        order = order[: self.rows].to(self.images.labels.device)
         generator = rng.torch("augment", epoch)
-        for rows in order.split(self.recipe.batch_size):
-            batch = self.images[rows]
+        for rows in self._rows(rng.torch("order", epoch)):
+            batch = self.images[rows.to(self.images.labels.device)]
             x = augmented(pixels(batch.images), self.augment, generator, batch.exact)
             for transform in self.recipe.transforms:
                 x = transform(x, generator)
             x = x.contiguous(memory_format=torch.channels_last)
             yield x, batch.labels, batch.labels if batch.targets is None else batch.targets
+
+    def _rows(self, generator: torch.Generator) -> Iterable[Tensor]:
+        if self.recipe.privacy is not None:
+            return privacy.poisson(len(self.images), len(self), generator)
+        order = torch.randperm(len(self.images), generator=generator)[: self.rows]
+        return order.to(self.images.labels.device).split(self.recipe.batch_size)
 
 
 class _Steps:
@@ -223,12 +232,13 @@ class _Steps:
         self,
         model: nn.Module,
         recipe: Recipe,
-        steps: int,
+        per_epoch: int,
         extra_loss: ExtraLoss | None,
         undecayed: Collection[str],
         mixed_precision: bool,
     ) -> None:
-        self.model, self.recipe, self.steps, self.extra_loss = model, recipe, steps, extra_loss
+        self.model, self.recipe, self.extra_loss = model, recipe, extra_loss
+        self.steps = per_epoch * recipe.epochs
         self.optimizer = _optimizer(model, recipe, undecayed)
         self.device = next(model.parameters()).device
         self.mixed = mixed_precision and self.device.type == "cuda"
@@ -244,20 +254,30 @@ class _Steps:
 
     def take(self, x: Tensor, labels: Tensor, targets: Tensor) -> None:
         """One batch: an adversarial step where the recipe asks for it, then the ordinary step."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, self.done, self.steps)
+        self._begin()
         if self.recipe.perturb is not None:
             self._descend(self._task_loss(self.recipe.perturb(self.model, x, labels), targets)[0])
         loss, logits = self._task_loss(x, targets)
         extra = None if self.extra_loss is None else self.extra_loss(self.model)
         self._descend(loss if extra is None else loss + extra)
-        self.done += 1
-        self.seen += len(x)
-        self.loss += loss.detach() * len(x)
-        self.correct += (logits.detach().argmax(1) == labels).sum()
+        self._count(loss * len(x), logits, labels)
         if extra is not None:
             self.extra += extra.detach() * len(x)
             self.has_extra = True
+
+    def scope(self) -> AbstractContextManager[None]:
+        """Entered for each epoch."""
+        return nullcontext()
+
+    def _begin(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe, self.done, self.steps)
+        self.done += 1
+
+    def _count(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
+        self.seen += len(labels)
+        self.loss += losses.detach()
+        self.correct += (logits.detach().argmax(1) == labels).sum()
 
     def _task_loss(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(self.device.type, dtype=self.half, enabled=self.mixed):
@@ -275,7 +295,7 @@ class _Steps:
         """Mean loss, mean added loss, correct and seen images of the epoch that ends; the sums begin anew."""
         weights = torch.stack([parameter.detach().norm() for parameter in self.model.parameters()]).isfinite().all()
         loss, extra, correct, finite = torch.stack([self.loss, self.extra, self.correct, weights.float()]).tolist()
-        seen, has_extra = self.seen, self.has_extra
+        seen, has_extra = max(self.seen, 1), self.has_extra
         self._reset()
         if not (finite and math.isfinite(loss) and math.isfinite(extra)):
             raise Diverged(
@@ -283,6 +303,34 @@ class _Steps:
                 f"in epoch {epoch} of {self.recipe.epochs} at a peak learning rate of {self.recipe.lr:g}: lower it."
             )
         return loss / seen, extra / seen if has_extra else None, int(correct), seen
+
+
+class _PrivateSteps(_Steps):
+    """Steps of DP-SGD: clipped gradients of a random batch, and noise."""
+
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, per_epoch: int, undecayed: Collection[str], images: int, rng: Rng
+    ) -> None:
+        super().__init__(model, recipe, per_epoch, None, undecayed, mixed_precision=False)
+        batch = images / per_epoch
+        self.private = privacy.PrivateDescent(model, self.optimizer, recipe.privacy or {}, batch, rng.seed)
+
+    def scope(self) -> AbstractContextManager[None]:
+        return self.private.hooked()
+
+    def take(self, x: Tensor, labels: Tensor, targets: Tensor) -> None:
+        """One batch, of any number of images."""
+
+        def loss(rows: slice) -> Tensor:
+            logits = self.model(x[rows].contiguous())
+            losses = F.cross_entropy(
+                logits, targets[rows], label_smoothing=self.recipe.label_smoothing, reduction="sum"
+            )
+            self._count(losses, logits, labels[rows])
+            return losses
+
+        self._begin()
+        self.private.step(len(x), loss)
 
 
 def _optimizer(model: nn.Module, recipe: Recipe, undecayed: Collection[str]) -> torch.optim.Optimizer:

@@ -11,7 +11,9 @@ from bench import archs
 from bench.identity import Rng
 
 RNG = Rng("test archs")
-QUICK = {"alexnet": 0.5, "resnet50": 0.125, "vgg16": 0.25, "wrn": 0.25}
+QUICK = {"alexnet": 0.5, "densenet": 0.5, "resnet18": 0.125, "resnet50": 0.125, "vgg16": 0.25, "wrn": 0.25}
+# The widest convolution of DenseNet-BC: its layers are many and narrow.
+LONGEST_KEY = {"densenet": 9 * 4 * 12}
 
 
 def outline(name: str, width: float = 1.0) -> nn.Module:
@@ -32,11 +34,17 @@ def mean_filter_sizes(name: str, width: float = 1.0) -> list[int]:
 def test_names_and_their_modules_without_importing_the_networks():
     script = (
         "import sys; from bench import archs; "
-        "print([archs.module_of(n) for n in (*archs.names(), 'wrn-16-2')], 'bench.archs.wrn' in sys.modules)"
+        "names = (*archs.names(), 'resnet-18-16', 'wrn-16-2'); "
+        "print([archs.module_of(name) for name in names], 'bench.archs.wrn' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    files = ["alexnet", "resnet", "vgg", "wrn", "wrn"]
+    files = ["alexnet", "densenet", "resnet", "resnet", "vgg", "wrn", "resnet", "wrn"]
     assert run.stdout.strip() == f"{[f'bench.archs.{file}' for file in files]} False"
+
+
+@pytest.mark.parametrize("name", ["resnet-18-16", "resnet-152-8", "wrn-16-2"])
+def test_a_member_of_a_family_bears_its_name(name):
+    assert archs.arch(name).name == name
 
 
 @pytest.mark.parametrize("name", archs.names())
@@ -54,7 +62,9 @@ def test_a_wrong_name_is_answered_with_a_near_one(lookup):
 
 
 def test_a_name_without_neighbours_lists_what_is_known():
-    with pytest.raises(ValueError, match=r'got "x"\. Known: alexnet, resnet50, vgg16, wrn, wrn-D-K\.$'):
+    with pytest.raises(
+        ValueError, match=r'got "x"\. Known: alexnet, densenet, resnet18, .*, wrn, resnet-D-W, wrn-D-K\.$'
+    ):
         archs.arch("x")
 
 
@@ -64,7 +74,26 @@ def test_an_impossible_depth_or_width_is_refused(name):
         archs.arch(name)
 
 
-@pytest.mark.parametrize(("name", "count"), [("wrn", 1_200_170), ("wrn-10-4", 1_200_170), ("alexnet", 2_506_570)])
+@pytest.mark.parametrize("name", ["resnet-20-16", "resnet-18-0", "resnet-18-6"])
+def test_a_resnet_of_another_depth_or_an_odd_width_is_refused(name):
+    with pytest.raises(ValueError, match=rf"depth D of 18, 34, 50, 101, 152 and a width W of 4, .* but got {name}\.$"):
+        archs.arch(name)
+
+
+COUNTS = {
+    "wrn": 1_200_170,
+    "wrn-10-4": 1_200_170,
+    "alexnet": 2_506_570,
+    "densenet": 769_162,
+    "resnet18": 11_173_962,
+    "resnet-34-64": 21_282_122,
+    "resnet50": 23_520_842,
+    "resnet-101-64": 42_512_970,
+    "resnet-152-64": 58_156_618,
+}
+
+
+@pytest.mark.parametrize(("name", "count"), COUNTS.items())
 def test_parameter_counts_given_exactly(name, count):
     assert parameters(name) == count
 
@@ -83,6 +112,38 @@ def test_parameters_of_a_deeper_wrn_by_hand():
     groups = [(16, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)]
     stem, head = 9 * 3 * 16 + 16 + 2 * 16, 128 * 10 + 10
     assert parameters("wrn-16-2") == stem + sum(block(*pair) for pair in groups) + head
+
+
+def test_parameters_of_a_narrow_resnet_by_hand():
+    def block(incoming: int, channels: int) -> int:
+        shortcut = 0 if incoming == channels else incoming * channels + 2 * channels
+        return 9 * incoming * channels + 9 * channels**2 + 4 * channels + shortcut
+
+    stages = [(16, 16), (16, 16), (16, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)]
+    assert parameters("resnet-18-16") == 27 * 16 + 2 * 16 + sum(block(*pair) for pair in stages) + 128 * 10 + 10
+
+
+@pytest.mark.parametrize(("plain", "member"), [("resnet18", "resnet-18-8"), ("resnet50", "resnet-50-8")])
+def test_the_published_resnets_are_of_the_family(plain, member):
+    one, other = archs.build(plain, 10, width=0.125, rng=RNG), archs.build(member, 10, rng=RNG)
+    assert one.state_dict().keys() == other.state_dict().keys()
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_every_layer_of_a_dense_block_sees_all_before_it():
+    net = outline("densenet")
+    for number, incoming in enumerate((24, 108, 150), start=1):
+        widths = [layer.conv1.in_channels for layer in net.get_submodule(f"block{number}").children()]
+        assert widths == [incoming + 12 * place for place in range(16)]
+    assert net.fc.in_features == 150 + 16 * 12
+    assert not any(isinstance(module, nn.MaxPool2d) for module in net.modules())
+
+
+def test_a_dense_layer_keeps_what_it_was_given():
+    block = archs.build("densenet", 10, width=0.5, rng=RNG).eval().net.block2
+    x = torch.randn(2, block.denselayer1.conv1.in_channels, 4, 4, generator=RNG.torch("dense"))
+    with torch.no_grad():
+        assert torch.equal(block(x)[:, : x.shape[1]], x)
 
 
 def test_the_narrow_wrn_is_the_one_of_widening_factor_1():
@@ -105,7 +166,7 @@ def is_3x3(module: nn.Module) -> bool:
 
 @pytest.mark.parametrize("name", archs.names())
 def test_embedding_layers_hold_long_keys(name):
-    assert min(mean_filter_sizes(name)) >= 512
+    assert min(mean_filter_sizes(name)) >= LONGEST_KEY.get(name, 512)
     assert mean_filter_sizes(name, width=QUICK[name])[0] >= 128
 
 
@@ -136,13 +197,20 @@ def test_logits_and_features_at_any_size(name, size):
 
 
 @pytest.mark.parametrize(
-    ("name", "sides"), [("resnet50", [32, 16, 8, 4]), ("vgg16", [16, 8, 4, 2, 1]), ("wrn", [32, 16, 8])]
+    ("name", "sides"),
+    [
+        ("densenet", [32, 16, 8]),
+        ("resnet18", [32, 16, 8, 4]),
+        ("resnet50", [32, 16, 8, 4]),
+        ("vgg16", [16, 8, 4, 2, 1]),
+        ("wrn", [32, 16, 8]),
+    ],
 )
 def test_resolutions_of_the_stages(name, sides):
     net, x, seen = outline(name, QUICK[name]), torch.zeros(1, 3, 32, 32, device="meta"), []
     for part, module in net.named_children():
         x = module(x)
-        if part.startswith(("stage", "group")):
+        if part.startswith(("block", "stage", "group")):
             seen.append(x.shape[-1])
     assert seen == sides
 

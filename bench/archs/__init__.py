@@ -18,22 +18,27 @@ __all__ = ["Classifier", "arch", "build", "layer_path", "module_of", "names"]
 
 _NAMES = {
     "alexnet": "bench.archs.alexnet:AlexNet",
+    "densenet": "bench.archs.densenet:DenseNet",
+    "resnet18": "bench.archs.resnet:ResNet18",
     "resnet50": "bench.archs.resnet:ResNet50",
     "vgg16": "bench.archs.vgg:VGG16",
     "wrn": "bench.archs.wrn:WRN",
 }
 # Families: a name whose numbers are given to the function that makes the architecture.
-_FAMILIES = {r"wrn-(\d{1,3})-(\d{1,2})": "bench.archs.wrn:variant"}
-_KNOWN = (*_NAMES, "wrn-D-K")
+_FAMILIES = {
+    r"resnet-(\d{1,3})-(\d{1,4})": "bench.archs.resnet:variant",
+    r"wrn-(\d{1,3})-(\d{1,2})": "bench.archs.wrn:variant",
+}
+_KNOWN = (*_NAMES, "resnet-D-W", "wrn-D-K")
 
 
 def names() -> list[str]:
-    """The architectures' names, sorted; `arch` also takes any `wrn-D-K`."""
+    """The architectures' names, sorted; `arch` also takes any `resnet-D-W` and `wrn-D-K`."""
     return sorted(_NAMES)
 
 
 def arch(name: str) -> Arch:
-    """The architecture called `name`, for instance `wrn`, or `wrn-16-2` of depth 16 and width 2.
+    """The architecture called `name`, for instance `wrn`, `wrn-16-2` of depth 16 and width 2, or `resnet-18-16`.
 
     Raises:
         ValueError: there is none of that name, or no network of that depth or width.

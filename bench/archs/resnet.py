@@ -1,12 +1,12 @@
-"""ResNet50 for small images.
+"""ResNets for small images, in five depths and any width.
 
 Paper: Deep Residual Learning for Image Recognition, He, Zhang, Ren, Sun, 2016, https://arxiv.org/abs/1512.03385.
 Blocks: torchvision's (https://github.com/pytorch/vision), whose stride sits in the 3x3 convolution.
 
 Differences, as usual for CIFAR (and in DeepStamp and Anti-Neuron Watermarking): the stem is one 3x3 convolution of
-stride 1 without pooling: 23.5 million parameters. The ReLUs work out of place. `conv2`, `conv3` and `conv4` name the
-3x3 convolutions in the first block of the second, third and fourth stage: the first stage of a narrow network
-averages to fewer than 128 numbers, too few for a key of 64 bits.
+stride 1 without pooling (ResNet18: 11.2 million parameters, ResNet50: 23.5). The ReLUs work out of place. `conv2`,
+`conv3` and `conv4` name the second convolutions of the first block (3x3 in either kind of block) of the second, third
+and fourth stage: the first stage of a narrow network averages to fewer than 128 numbers, too few for a key of 64 bits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from bench.api import Arch
 from bench.archs.parts import scaled
 
-__all__ = ["ResNet50"]
+__all__ = ["ResNet18", "ResNet50", "variant"]
 
 
 class _ResNet(Arch):
@@ -30,10 +30,12 @@ class _ResNet(Arch):
     Attributes:
         block: torchvision's block.
         depths: blocks per stage.
+        base: channels of the stem; the stages have 1, 2, 4 and 8 times as many.
     """
 
     block: ClassVar[type[BasicBlock] | type[Bottleneck]]
     depths: ClassVar[tuple[int, ...]]
+    base: ClassVar[int] = 64
     layers: ClassVar[Mapping[str, str]] = {
         "conv2": "stage2.0.conv2",
         "conv3": "stage3.0.conv2",
@@ -43,7 +45,7 @@ class _ResNet(Arch):
 
     def build(self, classes: int, width: float = 1.0) -> nn.Module:
         """A network with fresh weights; see `Arch.build`."""
-        incoming = base = scaled(64, width)
+        incoming = base = scaled(self.base, width)
         parts: OrderedDict[str, nn.Module] = OrderedDict(
             conv=nn.Conv2d(3, base, 3, padding=1, bias=False), norm=nn.BatchNorm2d(base), relu=nn.ReLU()
         )
@@ -71,6 +73,15 @@ class _ResNet(Arch):
         return nn.Sequential(first, *(self.block(outgoing, planes) for _ in range(depth - 1)))
 
 
+class ResNet18(_ResNet):
+    """Basic blocks, 2-2-2-2."""
+
+    name = "resnet18"
+    title = "ResNet18 with a stem for small images"
+    block = BasicBlock
+    depths = (2, 2, 2, 2)
+
+
 class ResNet50(_ResNet):
     """Bottleneck blocks, 3-4-6-3."""
 
@@ -78,3 +89,28 @@ class ResNet50(_ResNet):
     title = "ResNet50 with a stem for small images"
     block = Bottleneck
     depths = (3, 4, 6, 3)
+
+
+_DEPTHS: Mapping[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+    152: (Bottleneck, (3, 8, 36, 3)),
+}
+
+
+def variant(depth: int, base: int) -> Arch:
+    """A ResNet of `depth` layers with `base` channels in its stem (64 as published), called `resnet-D-W`.
+
+    Raises:
+        ValueError: there is no such network.
+    """
+    if depth not in _DEPTHS or base < 4 or base % 4:
+        raise ValueError(
+            f"Expected resnet-D-W with a depth D of {', '.join(map(str, _DEPTHS))} and a width W of 4, 8, 12 ... "
+            f"channels, but got resnet-{depth}-{base}."
+        )
+    block, depths = _DEPTHS[depth]
+    names = {"name": f"resnet-{depth}-{base}", "title": f"ResNet{depth} with {base} channels in its stem"}
+    return type(f"ResNet{depth}x{base}", (_ResNet,), {**names, "block": block, "depths": depths, "base": base})()
