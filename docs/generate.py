@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,7 @@ def row(param: click.Option) -> str:
     """One line of the table of options."""
     names = ", ".join(f"`{name}`" for name in (*param.opts, *param.secondary_opts))
     choices = getattr(param.type, "choices", None)
-    meaning = (param.help or "").replace("[default: ", "(default: ").replace("profile's]", "profile's)")
-    meaning = meaning.replace("directory]", "directory)").replace("site]", "site)").replace("attacks/]", "attacks/)")
+    meaning = re.sub(r"\[default: ([^]]*)\]", r"(default: \1)", param.help or "")
     if choices:
         meaning = f"{meaning} One of {', '.join(choices)}.".strip()
     return f"| {names} | {escaped(meaning)} | {escaped(default(param))} |"

@@ -11,6 +11,7 @@ __all__ = ["main"]
 click.rich_click.COMMAND_GROUPS = {
     "bench": [
         {"name": "Look", "commands": ["list", "show", "plan"]},
+        {"name": "Publish images", "commands": ["stamp", "verify-images"]},
         {"name": "Compute", "commands": ["run", "results", "sync", "leaderboard"]},
         {"name": "Contribute", "commands": ["new", "check"]},
         {"name": "Understand", "commands": ["why", "doctor"]},
@@ -28,7 +29,7 @@ def main() -> None:
     """
 
 
-from bench.cli import author, look, report, run  # noqa: E402  # the commands register themselves on `main`
+from bench.cli import author, look, report, run, stamp  # noqa: E402  # the commands register themselves on `main`
 
-for command in (*look.COMMANDS, *run.COMMANDS, *report.COMMANDS, *author.COMMANDS):
+for command in (*look.COMMANDS, *run.COMMANDS, *report.COMMANDS, *stamp.COMMANDS, *author.COMMANDS):
     main.add_command(command)

@@ -1,0 +1,130 @@
+"""Visible marks that nobody learned: static, of varying opacity, displaced.
+
+Poster: On the Feasibility of Training Neural Networks with Visibly Watermarked Dataset, Sanghyun Hong, Tae-hoon Kim,
+Tudor Dumitras, Jonghyun Choi, NDSS 2019, https://arxiv.org/abs/1902.10854 (methods S, O, D of Table I)
+O and D after: On the Effectiveness of Visible Watermarks, Tali Dekel, Michael Rubinstein, Ce Liu, William T. Freeman,
+CVPR 2017, https://openaccess.thecvf.com/content_cvpr_2017/html/Dekel_On_the_Effectiveness_CVPR_2017_paper.html
+Authors' implementation, of the poster: https://github.com/Sanghyun-Hong/DeepStamp
+
+Where ours differs, and why:
+
+* Opacity: the released code draws a factor and never uses it, so that its O is S to the bit. Ours draws one blend
+  factor per image from c +- 20/255, as intended. `as_released=true` gives theirs.
+* Displacement: the released code also filters over the pair (x, y), and shrinks the offsets to a twentieth of a pixel
+  with dx = dy. Ours smooths x and y apart and scales each to the asked amplitude. `as_released=true` gives their
+  offsets, but not the further shrinking and blur by which their sampling grid misses the pixels' centres.
+* Values are rounded; theirs are truncated, half a grey level darker, which also changes pixels that carry no mark.
+* The mark: ours is drawn anew for every owner (the released file is one mark for all), or pasted at a secret place.
+* Augmentation follows stamping, as theirs does: the mark is cropped and mirrored with the image.
+* What is random is drawn per row of the data set, not per content: the same picture in two rows gets two draws.
+* Verification is ours: the poster has a person look at the mark.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bench.api import Field, Key, SchemeCard, replace
+from schemes._visible import (
+    CHUNK,
+    EXTENSIONS,
+    POSTER,
+    VisibleParams,
+    VisibleScheme,
+    layers,
+    number,
+    painted,
+    smooth,
+    uniform,
+    warp,
+)
+
+MARGIN = 8
+_CARD = SchemeCard(
+    name="visible-static",
+    title="Visible mark, static",
+    paper=POSTER,
+    carrier="data",
+    access="data set",
+    payload="zero-bit",
+    situations=("train",),
+    also="scores",
+    extensions=EXTENSIONS,
+    tiny={"decoys": 39, "probe": 8, "model_decoys": 9, "examined": 500},
+)
+
+
+class OpacityParams(VisibleParams):
+    """Opacity that varies from image to image."""
+
+    jitter: float = Field(20.0, ge=0, le=255, description="largest change of the blend factor, 255ths")
+    as_released: bool = Field(False, description="as the authors' code does: no change at all")
+
+
+class DisplacementParams(VisibleParams):
+    """A mark whose pixels wander from image to image."""
+
+    amplitude: float = Field(1.0, ge=0, le=16, description="largest displacement in x and in y, pixels")
+    as_released: bool = Field(False, description="as the authors' code does: a twentieth of it, and dx = dy")
+
+
+class VisibleStatic(VisibleScheme):
+    """The same mark at the same place in every image (method S)."""
+
+    card = _CARD
+
+    def stamp(self, images: Tensor, key: Key, first: int = 0) -> Tensor:
+        """Blend the mark into every image; see `VisibleScheme.stamp`."""
+        colour, alpha = layers(key.tensors["mark"][None], number(key, "blend"))
+        return torch.cat([painted(chunk, colour, alpha) for chunk in images.split(CHUNK)])
+
+
+class VisibleOpacity(VisibleScheme):
+    """The blend factor differs from image to image (method O)."""
+
+    card = replace(_CARD, name="visible-opacity", title="Visible mark, varying opacity")
+    Params = OpacityParams
+
+    def strengths(self, key: Key, first: int, count: int) -> Tensor:
+        """The blend factors of the images first, first + 1, ...: count, uniform in c +- jitter / 255."""
+        if self.params.as_released:
+            return torch.full((count,), number(key, "blend"))
+        draws = uniform(int(number(key, "seed")), first, count)
+        return (number(key, "blend") + (2 * draws - 1) * self.params.jitter / 255).clamp_min(0)
+
+    def stamp(self, images: Tensor, key: Key, first: int = 0) -> Tensor:
+        """Blend the mark with each image's own factor; see `VisibleScheme.stamp`."""
+        stamped = []
+        for chunk in images.split(CHUNK):
+            strengths = self.strengths(key, first, len(chunk)).to(images.device)
+            stamped.append(painted(chunk, *layers(key.tensors["mark"][None], strengths.view(-1, 1, 1, 1))))
+            first += len(chunk)
+        return torch.cat(stamped)
+
+
+class VisibleDisplacement(VisibleScheme):
+    """The mark's pixels are displaced smoothly, in each image otherwise (method D)."""
+
+    card = replace(_CARD, name="visible-displacement", title="Visible mark, displaced")
+    Params = DisplacementParams
+
+    def offsets(self, key: Key, first: int, count: int, size: tuple[int, int]) -> Tensor:
+        """Displacements of the images first, first + 1, ...: count x 2 x H x W in pixels, x before y."""
+        # Smoothed on a larger field, or its border, which is repeated outwards, would wander more than its inside.
+        padded = uniform(int(number(key, "seed")), first, count, 2, size[0] + 2 * MARGIN, size[1] + 2 * MARGIN)
+        field = smooth(2 * padded - 1)[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
+        if self.params.as_released:
+            return self.params.amplitude * field.mean(1, keepdim=True).expand(-1, 2, -1, -1)
+        return self.params.amplitude * field / field.abs().amax((2, 3), keepdim=True)
+
+    def stamp(self, images: Tensor, key: Key, first: int = 0) -> Tensor:
+        """Displace the mark for each image, then blend; see `VisibleScheme.stamp`."""
+        layer = torch.cat(layers(key.tensors["mark"][None], number(key, "blend")), dim=1)[0]
+        stamped = []
+        for chunk in images.split(CHUNK):
+            offsets = self.offsets(key, first, len(chunk), (images.shape[2], images.shape[3]))
+            warped = warp(layer, offsets.to(images.device))
+            stamped.append(painted(chunk, warped[:, :3], warped[:, 3:]))
+            first += len(chunk)
+        return torch.cat(stamped)

@@ -1,0 +1,454 @@
+"""Visible marks: what a stamp does to pixels, what varies, and whether the p-value is one."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from scipy.stats import binom
+from torch import Tensor, nn
+
+from bench.api import AccessError, Arch, DatasetCard, Host, ImageSet, Key, Recipe, Rng, Suspect
+from schemes import _visible
+from schemes._visible import VisibleScheme, draw_mark, match, mean_image, number, smooth, visibility, warp
+from schemes.visible import VisibleDisplacement, VisibleOpacity, VisibleStatic
+
+KINDS = (VisibleStatic, VisibleOpacity, VisibleDisplacement)
+TINY: dict[str, Any] = {"probe": 4, "decoys": 19, "model_decoys": 4}
+
+
+def cloudy(count: int, seed: int, height: int = 32, width: int = 32) -> ImageSet:
+    """Smooth random images, a little like photographs."""
+    noise = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
+    images = (smooth(noise, 1.5) - 0.5) * 4 + 0.5
+    return ImageSet(images.clamp(0, 1).mul(255).to(torch.uint8), torch.arange(count) % 4)
+
+
+class SmallHost(Host):
+    """Random images of four classes; an owner's training set and held-out images."""
+
+    arch: Arch
+    recipe: Recipe
+
+    def __init__(self, count: int = 12, height: int = 32, width: int = 32, seed: int = 0) -> None:
+        self.dataset = DatasetCard("small", "Small", tuple("abcd"), "objects")
+        self.images = self.share = cloudy(count, seed, height, width)
+        self.heldout = cloudy(8, seed + 1, height, width)
+        self.device = torch.device("cpu")
+
+    def model(self) -> nn.Module:
+        raise AssertionError("a mark that is not learned needs no network")
+
+    def layer(self, group: str) -> str:
+        raise AssertionError("a visible mark knows no layers")
+
+    def train(self, images: ImageSet, rng: Rng, *, epochs: int | None = None, arch: str | None = None) -> nn.Module:
+        raise AssertionError("a mark that is not learned needs no training")
+
+
+class Answers(nn.Module):
+    """A network whose logits are a function of images in [0, 1]."""
+
+    def __init__(self, rule: Any) -> None:
+        super().__init__()
+        self.rule = rule
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rule(x)
+
+
+def flat_key(alpha: float, colour: float = 1.0, blend: float = 0.5, side: int = 4) -> Key:
+    """A mark of one colour and opacity everywhere."""
+    mark = torch.cat([torch.full((3, side, side), colour), torch.full((1, side, side), alpha)])
+    return Key({"mark": mark}, {"blend": blend, "seed": 3})
+
+
+def grey(level: int, count: int = 1, side: int = 4) -> Tensor:
+    return torch.full((count, 3, side, side), level, dtype=torch.uint8)
+
+
+def examine(images: ImageSet) -> Suspect:
+    return Suspect("data set", images=images)
+
+
+def key_of(scheme: VisibleScheme, seed: int = 0, **host: int) -> Key:
+    return scheme.keygen(SmallHost(**host), Rng("owner", seed))
+
+
+# --- what a stamp does to pixels -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("level", "alpha", "colour", "blend", "wanted"),
+    [
+        (100, 0.8, 1.0, 0.5, 162),  # a = 0.4: 102 + 60
+        (100, 0.8, 0.0, 0.5, 60),
+        (101, 0.8, 1.0, 0.5, 163),  # 162.6 is rounded, not truncated
+        (200, 0.97, 0.2, 1.0, 55),  # 49.47 + 6 = 55.47
+        (7, 0.0, 1.0, 1.0, 7),
+        (7, 1.0, 1.0, 1.0, 255),
+    ],
+)
+def test_blending_by_hand(level: int, alpha: float, colour: float, blend: float, wanted: int) -> None:
+    assert (VisibleStatic().stamp(grey(level), flat_key(alpha, colour, blend)) == wanted).all()
+
+
+@pytest.mark.parametrize("blend", [0.5, 1.0])
+@pytest.mark.parametrize("kind", KINDS)
+def test_pixels_without_a_mark_keep_their_bits(kind: Any, blend: float) -> None:
+    scheme = kind(blend=blend, **TINY)
+    key, images = key_of(scheme), cloudy(20, 5).images
+    stamped, alpha = scheme.stamp(images, key), key.tensors["mark"][3]
+    # Displaced by up to one pixel, the mark can reach pixels whose neighbours carry it.
+    near = torch.nn.functional.max_pool2d(alpha[None], 5, 1, 2)[0] if kind is VisibleDisplacement else alpha
+    assert torch.equal(stamped[..., near == 0], images[..., near == 0])
+    assert (stamped[..., alpha > 0.5] != images[..., alpha > 0.5]).float().mean() > 0.9
+
+
+def test_removal_with_the_true_mark_returns_the_image_within_two_levels() -> None:
+    scheme = VisibleStatic(**TINY)
+    key, images = key_of(scheme), cloudy(20, 5).images
+    mark = key.tensors["mark"].double()
+    a, stamped = 0.5 * mark[3], scheme.stamp(images, key).double()
+    restored = ((stamped - 255 * a * mark[:3]) / (1 - a)).round()
+    assert (restored - images.double()).abs().max() <= 2
+    assert (stamped - images.double()).abs().max() > 50
+
+
+@pytest.mark.parametrize("cuts", [(1, 5, 14), (20,), (7, 7, 6)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_chunks_give_the_same_as_the_whole(kind: Any, cuts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    scheme = kind(**TINY)
+    key, images = key_of(scheme), cloudy(20, 5)
+    whole = scheme.mark_data(images, key).images
+    monkeypatch.setattr("schemes.visible.CHUNK", 6)
+    firsts = np.cumsum((0, *cuts))
+    chunks = [scheme.stamp(images.images[a:b], key, first=int(a)) for a, b in pairwise(firsts)]
+    assert torch.equal(torch.cat(chunks), whole)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_stay_and_the_images_given_are_left_alone(kind: Any) -> None:
+    scheme, images = kind(**TINY), cloudy(6, 5)
+    before = images.images.clone()
+    marked = scheme.mark_data(images, key_of(scheme))
+    assert torch.equal(marked.labels, images.labels)
+    assert torch.equal(images.images, before)
+
+
+def test_visibility_by_hand() -> None:
+    clean = grey(100, 2)
+    stamped = clean.clone()
+    stamped[0, 1, 2, 3] = 151
+    assert visibility(clean, stamped) == pytest.approx(0.04 / 3)
+    stamped[1, :, 0, 0] = 0
+    assert visibility(clean, stamped) == pytest.approx((0.04 / 3 + (100 / 255) ** 2) / 2)
+    assert visibility(clean, clean) == 0
+
+
+def test_visibility_grows_with_the_square_of_the_blend_factor() -> None:
+    weak, strong = (number(key_of(VisibleStatic(blend=blend, **TINY)), "visibility") for blend in (0.5, 1.0))
+    assert strong == pytest.approx(4 * weak, rel=0.05)
+
+
+# --- what varies from image to image ---------------------------------------------------------------------------
+
+
+def test_opacity_varies_from_image_to_image_within_its_bounds() -> None:
+    stamped = VisibleOpacity().stamp(grey(0, 400), flat_key(1.0)).float().div(255)
+    assert (stamped == stamped[:, :1, :1, :1]).all(), "one factor an image"
+    factors = stamped[:, 0, 0, 0]
+    assert abs(float(factors.mean()) - 0.5) < 0.01
+    assert float(factors.max()) == pytest.approx(0.5 + 20 / 255, abs=0.006)
+    assert float(factors.min()) == pytest.approx(0.5 - 20 / 255, abs=0.006)
+    assert float(factors.std()) == pytest.approx(20 / 255 / 3**0.5, rel=0.1)
+
+
+def test_opacity_above_one_is_opaque() -> None:
+    assert (VisibleOpacity(blend=1.0).stamp(grey(0, 100), flat_key(1.0, blend=1.0)).amax() == 255).all()
+
+
+def test_released_opacity_is_static_to_the_bit() -> None:
+    images = cloudy(20, 5).images
+    key = key_of(VisibleStatic(**TINY))
+    static = VisibleStatic().stamp(images, key)
+    assert torch.equal(VisibleOpacity(as_released=True).stamp(images, key), static)
+    assert torch.equal(VisibleOpacity(jitter=0).stamp(images, key), static)
+    assert not torch.equal(VisibleOpacity().stamp(images, key), static)
+
+
+def test_displacement_is_smooth_independent_in_x_and_y_and_as_large_as_asked() -> None:
+    scheme = VisibleDisplacement(amplitude=1.5)
+    offsets = scheme.offsets(flat_key(1.0), 0, 60, (32, 32))
+    assert offsets.abs().amax((2, 3)) == pytest.approx(1.5)
+    x, y = offsets.flatten(2).movedim(1, 0)
+    correlations = [abs(float(np.corrcoef(a, b)[0, 1])) for a, b in zip(x, y, strict=True)]
+    assert np.mean(correlations) < 0.2
+    assert offsets.diff(dim=3).abs().mean() < 0.4 * offsets.abs().mean()
+    spread = offsets.std(0)
+    assert spread.min() > 0.6 * spread.mean() > 0.2, "no place is spared"
+    assert spread.max() < 1.5 * spread.mean(), "and none is favoured"
+
+
+def test_released_displacement_is_a_twentieth_of_a_pixel_and_the_same_in_x_and_y() -> None:
+    offsets = VisibleDisplacement(as_released=True).offsets(flat_key(1.0), 0, 60, (32, 32))
+    assert torch.equal(offsets[:, 0], offsets[:, 1])
+    noise = np.random.default_rng(0).uniform(-1, 1, (1, 32, 32, 2))
+    theirs = gaussian_filter(noise, 2.0)
+    assert float(offsets.std()) == pytest.approx(float(theirs.std()), rel=0.15)
+    assert float(offsets.std()) == pytest.approx(0.05, abs=0.012)
+    assert np.corrcoef(theirs[..., 0].ravel(), theirs[..., 1].ravel())[0, 1] > 0.95
+
+
+def test_no_displacement_is_static() -> None:
+    images, key = cloudy(6, 5).images, key_of(VisibleStatic(**TINY))
+    static, still = VisibleStatic().stamp(images, key), VisibleDisplacement(amplitude=0.0).stamp(images, key)
+    assert (static.int() - still.int()).abs().max() <= 1
+
+
+def test_smoothing_agrees_with_scipy() -> None:
+    noise = torch.rand(2, 3, 20, 30, generator=torch.Generator().manual_seed(0))
+    theirs = gaussian_filter(noise.numpy(), (0, 0, 2, 2), mode="nearest", truncate=4)
+    assert np.abs(smooth(noise, 2.0).numpy() - theirs).max() < 1e-5
+
+
+def test_warp_by_hand() -> None:
+    layer = torch.arange(12.0).view(1, 3, 4)
+    right, down, half = (torch.zeros(1, 2, 3, 4) for _ in range(3))
+    right[:, 0], down[:, 1], half[:, 0] = 1, 1, 0.5
+    assert torch.allclose(warp(layer, torch.zeros(1, 2, 3, 4))[0], layer, atol=1e-5)
+    assert warp(layer, right)[0, 0, :, :3] == pytest.approx(layer[0, :, 1:])
+    assert warp(layer, down)[0, 0, :2] == pytest.approx(layer[0, 1:])
+    assert warp(layer, half)[0, 0, :, :3] == pytest.approx(layer[0, :, :3] + 0.5, abs=1e-4)
+
+
+# --- the mark itself -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 64), (28, 28), (48, 80), (96, 33)])
+def test_drawn_marks_scale_with_the_image(height: int, width: int) -> None:
+    for seed in range(5):
+        mark = draw_mark(height, width, torch.Generator().manual_seed(seed))
+        assert mark.shape == (4, height, width)
+        assert 0 <= mark.min() <= mark.max() <= 1
+        assert 0.9 < mark[3].max() <= 0.9701
+        square = min(height, width) ** 2
+        assert 0.12 < float((mark[3] > 0.2).sum()) / square < 0.26
+        assert mark[0].min() > mark[1:3].max(), "red"
+
+
+def test_owners_have_marks_of_their_own() -> None:
+    marks = [draw_mark(32, 32, torch.Generator().manual_seed(seed)) for seed in range(30)]
+    masks = torch.stack([mark[3] > 0.3 for mark in marks]).flatten(1).float()
+    overlap = masks @ masks.T / torch.maximum(masks.sum(1)[:, None], masks.sum(1)[None])
+    assert overlap.fill_diagonal_(0).max() < 0.9
+    assert overlap.mean() < 0.5
+
+
+@pytest.fixture
+def logo(tmp_path: Path) -> Path:
+    """A green square with a transparent surround whose hidden colour is black."""
+    rgba = np.zeros((20, 20, 4), dtype=np.uint8)
+    rgba[5:15, 5:15] = (0, 120, 0, 200)
+    path = tmp_path / "logo.png"
+    Image.fromarray(rgba).save(path)
+    return path
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (24, 40)])
+def test_mark_from_a_file_is_pasted_at_a_secret_place(logo: Path, height: int, width: int) -> None:
+    scheme = VisibleStatic(watermark=str(logo), **TINY)
+    keys = [key_of(scheme, seed, height=height, width=width) for seed in range(4)]
+    marks = [key.tensors["mark"] for key in keys]
+    assert marks[0].shape == (4, height, width)
+    assert len({mark.numpy().tobytes() for mark in marks}) == 4
+    for mark in marks:
+        shown = mark[3] > 0.1
+        assert 0.03 < shown.float().mean() < 0.3
+        assert mark[1][shown] == pytest.approx(120 / 255, abs=0.03), "no dark rim"
+        assert mark[3].max() == pytest.approx(200 / 255, abs=0.02)
+    images = cloudy(40, 5, height, width)
+    verdicts = [scheme.verify(examine(scheme.mark_data(images, keys[0])), key) for key in keys]
+    assert verdicts[0].p_value == 0.05
+    assert min(verdict.p_value for verdict in verdicts[1:]) > 0.05
+
+
+def test_files_that_hold_no_mark_are_refused(tmp_path: Path, logo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clear = tmp_path / "clear.png"
+    Image.new("RGBA", (8, 8)).save(clear)
+    text = tmp_path / "text.png"
+    text.write_text("no image")
+    for path, message in (
+        (clear, "transparent everywhere"),
+        (text, "RGBA image"),
+        (tmp_path / "none.png", "RGBA image"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            key_of(VisibleStatic(watermark=str(path), **TINY))
+    monkeypatch.setattr(_visible, "MOST_PIXELS", 100)
+    with pytest.raises(ValueError, match="at most 100 pixels"):
+        key_of(VisibleStatic(watermark=str(logo), **TINY))
+
+
+def test_grey_images_are_refused() -> None:
+    host = SmallHost()
+    host.images = host.images.with_images(host.images.images[:, :1])
+    with pytest.raises(ValueError, match="3 channels"):
+        VisibleStatic().keygen(host, Rng("owner"))
+
+
+def test_keys_follow_their_stream() -> None:
+    scheme = VisibleDisplacement(**TINY)
+    one, again, other = (key_of(scheme, seed) for seed in (0, 0, 1))
+    assert one.values == again.values
+    assert all(torch.equal(one.tensors[name], again.tensors[name]) for name in one.tensors)
+    assert not torch.equal(one.tensors["mark"], other.tensors["mark"])
+    assert one.values["seed"] != other.values["seed"]
+
+
+# --- the verdict -----------------------------------------------------------------------------------------------
+
+
+def test_matched_filter_agrees_with_a_correlation_by_hand() -> None:
+    mean = cloudy(1, 3).images[0].float() / 255
+    marks = torch.stack([draw_mark(32, 32, torch.Generator().manual_seed(seed)) for seed in range(3)])
+
+    def detail(image: Any) -> Any:
+        return image - gaussian_filter(image, (0, 2, 2), mode="nearest", truncate=4)
+
+    wanted = []
+    for mark in marks.double().numpy():
+        image = mean.double().numpy()
+        template = detail(mark[3] * (mark[:3] - image.mean((1, 2), keepdims=True)))
+        wanted.append((detail(image) * template).sum() / np.linalg.norm(detail(image)) / np.linalg.norm(template))
+    assert match(mean, marks, 0) == pytest.approx(wanted, abs=1e-4)
+    assert all(a >= b for a, b in zip(match(mean, marks, 4), wanted, strict=True))
+
+
+def test_a_shifted_mark_is_found_by_the_search() -> None:
+    scheme = VisibleStatic(**TINY)
+    key = key_of(scheme)
+    mean = mean_image(scheme.stamp(cloudy(50, 5).images, key), 50, (32, 32))
+    (still,), (moved,) = (
+        match(mean, key.tensors["mark"][None], 4),
+        match(mean.roll((3, -2), (1, 2)), key.tensors["mark"][None], 4),
+    )
+    (blind,) = match(mean.roll((3, -2), (1, 2)), key.tensors["mark"][None], 0)
+    assert moved > 0.8 * still > 0.5
+    assert blind < 0.5 * moved
+
+
+@pytest.mark.parametrize("blend", [0.5, 1.0])
+@pytest.mark.parametrize("kind", KINDS)
+def test_finds_its_mark_through_a_shift_and_noise(kind: Any, blend: float) -> None:
+    scheme = kind(blend=blend, probe=4, decoys=99)
+    key = key_of(scheme)
+    marked = scheme.mark_data(cloudy(100, 5), key).images.roll((2, 1), (2, 3)).float()
+    noise = 20 * torch.randn(marked.shape, generator=torch.Generator().manual_seed(0))
+    attacked = ImageSet((marked + noise).clamp(0, 255).to(torch.uint8), torch.zeros(100, dtype=torch.int64))
+    verdict = scheme.verify(examine(attacked), key)
+    assert verdict.p_value == 0.01
+    assert verdict.statistic > verdict.details["decoy_max"] + 0.1  # type: ignore[operator]  # a number
+    assert verdict.details["visibility"] == key.values["visibility"]
+
+
+def test_finds_its_mark_in_resized_images() -> None:
+    scheme = VisibleStatic(probe=4, decoys=99)
+    key = key_of(scheme, height=40, width=56)
+    marked = scheme.stamp(cloudy(60, 5, 40, 56).images, key).float()
+    small = torch.nn.functional.interpolate(marked, size=(30, 50), mode="bilinear").to(torch.uint8)
+    assert scheme.verify(examine(ImageSet(small, torch.zeros(60, dtype=torch.int64))), key).p_value == 0.01
+
+
+def test_false_claims_on_clean_data_stay_at_the_nominal_rate() -> None:
+    scheme, trials = VisibleStatic(**TINY), 150
+    p_values = [scheme.verify(examine(cloudy(2, 10 + i)), key_of(scheme, i)).p_value for i in range(trials)]
+    for level in (0.05, 0.25, 0.5):
+        assert sum(p <= level for p in p_values) <= binom.isf(1e-3, trials, level)
+    assert min(p_values) >= 0.05
+    assert 0.42 < sum(p_values) / trials < 0.63, "nor are they needlessly large"
+
+
+def test_another_owner_s_mark_is_not_claimed_more_often_than_chance() -> None:
+    scheme, trials = VisibleStatic(**TINY), 60
+    images = cloudy(20, 5)
+    suspects = [examine(scheme.mark_data(images, key_of(scheme, i))) for i in range(trials)]
+    p_values = [scheme.verify(one, key_of(scheme, 1000 + i)).p_value for i, one in enumerate(suspects)]
+    for level in (0.05, 0.25):
+        assert sum(p <= level for p in p_values) <= binom.isf(1e-3, trials, level)
+
+
+def test_data_without_any_detail_are_never_claimed() -> None:
+    scheme = VisibleStatic(**TINY)
+    plain = ImageSet(grey(77, 5, 32), torch.zeros(5, dtype=torch.int64))
+    assert {scheme.verify(examine(plain), key_of(scheme, i)).p_value for i in range(5)} == {1.0}
+
+
+def test_only_so_many_images_are_looked_at_and_only_once() -> None:
+    images = torch.cat([grey(10, 5), grey(250, 5)])
+    assert mean_image(images, 2, (4, 4)) == pytest.approx(130 / 255)
+    assert mean_image(images[:5], 100, (4, 4)) == pytest.approx(10 / 255)
+    scheme = VisibleStatic(**TINY)
+    suspect = examine(cloudy(10, 5))
+    scheme.verify(suspect, key_of(scheme))
+    suspect._images = None
+    assert scheme.verify(suspect, key_of(scheme, 1)).p_value >= 0.05
+
+
+# --- what a model's answers add --------------------------------------------------------------------------------
+
+
+def knows(mark: Tensor) -> Any:
+    """Sure of every class where it sees this mark: losses fall with the mark's presence."""
+    template = (mark[3:] - smooth(mark[None, 3:])[0]) * torch.tensor([1.0, -1.0, -1.0])[:, None, None]
+
+    def rule(x: Tensor) -> Tensor:
+        seen = (x * template).sum((1, 2, 3)) / template.norm()
+        shapes = x.flatten(1)[:, :4] * 0
+        shapes[torch.arange(len(x)), torch.arange(len(x)) % 4] = seen
+        return shapes
+
+    return rule
+
+
+def test_a_model_that_prefers_the_mark_is_noticed() -> None:
+    scheme = VisibleStatic(probe=4, decoys=19, model_decoys=19)
+    key, data = key_of(scheme), cloudy(10, 5)
+    assert key.tensors["probe_labels"].tolist() == [0, 2, 0, 2]
+    key = Key({**key.tensors, "probe_labels": torch.arange(4)}, key.values)
+    suspect = Suspect("data set", model=Answers(knows(key.tensors["mark"])), images=data, also="scores")
+    details = scheme.verify(suspect, key).details
+    assert details["model_p_value"] == 0.05
+    assert details["model_statistic"] > details["model_decoy_max"]  # type: ignore[operator]  # numbers
+    assert suspect.queries == 4 * (1 + 1 + 19), "the probe clean, with the mark, with nineteen others"
+
+
+def test_a_model_is_not_asked_without_the_right_to() -> None:
+    scheme = VisibleStatic(**TINY)
+    suspect = Suspect("data set", model=Answers(lambda x: x.flatten(1)[:, :4]), images=cloudy(10, 5))
+    verdict = scheme.verify(suspect, key_of(scheme))
+    assert "model_p_value" not in verdict.details
+    assert suspect.queries == 0
+    with pytest.raises(AccessError):
+        suspect.log_probs(cloudy(1, 1).images)
+
+
+def test_models_that_never_saw_a_mark_are_accused_at_the_nominal_rate() -> None:
+    scheme, trials, data = VisibleStatic(probe=4, decoys=1, model_decoys=9), 100, cloudy(4, 5)
+    p_values = []
+    for trial in range(trials):
+        weights = torch.randn(3 * 32 * 32, 4, generator=torch.Generator().manual_seed(trial))
+        model = Answers(lambda x, weights=weights: x.flatten(1) @ weights)
+        details = scheme.verify(
+            Suspect("data set", model=model, images=data, also="scores"), key_of(scheme, trial)
+        ).details
+        p_values.append(float(str(details["model_p_value"])))
+    for level in (0.1, 0.3, 0.5):
+        assert sum(p <= level for p in p_values) <= binom.isf(1e-3, trials, level)
+    assert 0.45 < sum(p_values) / trials < 0.65
