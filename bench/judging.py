@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bench import training
 from bench.api import Claim, ContractError, ImageSet, Key, Point, Scheme, Suspect, Verdict
 from bench.job import Job, start
-from bench.metrics.fidelity import psnr_db, residual_energy, ssim
+from bench.metrics.fidelity import quality, residual_energy
 from bench.owners import Published
 from bench.parts import clock_s
 
@@ -107,7 +107,7 @@ class Judge:
         if claim.images is None or claim.images.images.shape != published.shape or published.shape != originals.shape:
             return {}
         claimed = claim.images.images.to(self.job.device)
-        found = {"psnr_db": psnr_db(claimed, originals), "ssim": ssim(claimed, originals)}
+        found = quality(claimed, originals)
         if not torch.equal(published, originals):
             found["residual_energy"] = residual_energy(originals, published, claimed)
         return found

@@ -11,7 +11,7 @@ from torch import Tensor
 from bench import training
 from bench.api import ImageSet, Key, Scheme
 from bench.job import Job, host_for
-from bench.metrics.fidelity import psnr_db, ssim
+from bench.metrics.fidelity import quality
 
 __all__ = ["Published", "attackers_view", "fresh_keys", "owner_shares", "published_images"]
 
@@ -35,8 +35,7 @@ class Published:
         changed = (kept != self.originals).flatten(1).any(1)
         if not changed.any():
             return {}
-        marked, clean = kept[changed], self.originals[changed]
-        return {"psnr_db": psnr_db(marked, clean), "ssim": ssim(marked, clean)}
+        return quality(kept[changed], self.originals[changed])
 
 
 def _rows(job: Job, scheme: Scheme) -> list[Tensor] | None:

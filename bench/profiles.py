@@ -137,6 +137,9 @@ QUICK = Profile(
         "uchida-direct": {"strength": 0.1},
         "uchida-diff": {"strength": 0.1},
         "zhang-*": {"probe": 16},
+        "deepstamp": {"epochs": 4, "images": 1000},
+        "radioactive": {"steps": 20},
+        "memorization*": {"models": 1},
         "anw-*": {"starts": 3, "steps": 25, "probe": 40},
     },
 )
@@ -161,7 +164,11 @@ SMALL = Profile(
         "alexnet": Recipe(25, 0.02, 64, augment=()),
     },
     learner_widths={"wrn": 0.25, "vgg16": 0.25, "resnet50": 0.125, "resnet18": 0.25, "densenet": 0.5},
-    params={"anw-*": {"starts": 3, "steps": 25, "probe": 40}, "zhang-*": {"probe": 16, "decoys": 99}},
+    params={
+        "anw-*": {"starts": 3, "steps": 25, "probe": 40},
+        "deepstamp": {"epochs": 15},
+        "zhang-*": {"probe": 16, "decoys": 99},
+    },
 )
 
 STANDARD = Profile(

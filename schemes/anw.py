@@ -14,9 +14,11 @@ Where this differs from the paper, and why:
 * Gradient search: the authors show a run that starts at the true signature; ours starts anywhere, several times at
   once, by Adam. Its finding stands in the details: the verdict rests on the grid and needs scores only.
 * The paper gives no p-value. One in eleven (how the owner's signature ranks among all) is all that one user's
-  images can give; ours also asks how far the loss at the owner's signature falls below that at every other, and
-  ranks this gap among equally many images drawn at random from the user's and from others that nobody trained on.
-  On a network that never saw the marked images all of these are alike, so the rank is exact.
+  images can give; ours also asks by what factor the loss at the owner's signature falls below that at every other,
+  and ranks this among equally many images drawn at random from the user's and from others that nobody trained on.
+  On a network that never saw the marked images all of these are alike, so the rank is exact. A factor and not a
+  difference, because the loss of memorised images is small at every signature; where another signature is inferred
+  the evidence is none.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -64,18 +66,20 @@ CARD = SchemeCard(
     also="white-box",
     payload="multi-bit",
     situations=("train",),
-    extensions=("the p-value: an exact rank of the loss gap among images drawn from the user's and unseen ones",),
+    extensions=("the p-value: an exact rank of the loss ratio among images drawn from the user's and unseen ones",),
     tiny={"share": 0.05, "pool": 60, "decoys": 99, "starts": 1, "steps": 2, "probe": 8},
 )
+Share = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)]
 HUES = tuple(float(degrees) for degrees in range(30, 360, 30))
 INTENSITIES = (0.1, 0.3, 0.5)
+TINY = 1e-6  # keeps the ratio of two vanishing losses finite
 CHUNK = 256  # subsets at a time: bounds the memory of the rank test
 
 
 class AnwParams(Params):
     """Hyper-parameters of all kinds."""
 
-    share: int | float = Field(0.01, gt=0, description="the user's part of the training set, or a number of images")
+    share: Share = Field(0.01, description="the user's part of the training set, or a number of images")
     signature: Literal["draw", "spread"] | float = Field(
         "draw", description="one for all users; or each draws one; or each takes the next, which covers the space"
     )
@@ -355,9 +359,9 @@ def _signature(key: Key) -> float:
 
 
 def _gaps(means: Tensor, column: int) -> Tensor:
-    """By how much the loss at `column` is below every other one, for each of the columns of candidates x sets."""
+    """Log of the least other loss over that at `column`, at least 0; for each column of candidates x sets."""
     others = torch.cat([means[:column], means[column + 1 :]])
-    return others.min(0).values - means[column]
+    return ((others.min(0).values + TINY) / (means[column] + TINY)).log().clamp_min(0)
 
 
 def _content(*tensors: Tensor) -> str:

@@ -35,6 +35,7 @@ from schemes._visible import EXTENSIONS, POSTER, VisibleParams, VisibleScheme, l
 __all__ = ["DeepStamp", "DeepStampParams", "discriminator", "visualiser", "watermarker"]
 
 BATCH = 64
+MOST_PIXELS = 1 << 20  # in one batch of W, which holds 16 channels of them
 BETAS = (0.5, 0.999)
 
 
@@ -125,11 +126,12 @@ class DeepStamp(VisibleScheme):
     def synthesise(self, images: Tensor, key: Key) -> Tensor:
         """The mark w' for each of N x 3 x H x W uint8 images: N x 4 x H x W in (0, 1), W in eval mode."""
         W, mark = _restored(key), key.tensors["mark"][None]
+        batch = max(1, min(BATCH, MOST_PIXELS // images[0, 0].numel()))
         drawn = []
-        for chunk in images.split(BATCH):
-            # A batch of one size always: kernels are chosen by it, and each sums in its own order.
-            full = F.pad(pixels(chunk), (0, 0, 0, 0, 0, 0, 0, BATCH - len(chunk)))
-            drawn.append(W(torch.cat([full, mark.expand(BATCH, -1, -1, -1)], 1))[: len(chunk)])
+        for chunk in images.split(batch):
+            # Batches as large as the image's size allows, and always so: another number may sum in another order.
+            full = F.pad(pixels(chunk), (0, 0, 0, 0, 0, 0, 0, batch - len(chunk)))
+            drawn.append(W(torch.cat([full, mark.expand(batch, -1, -1, -1)], 1))[: len(chunk)])
         return torch.cat(drawn)
 
     def stamp(self, images: Tensor, key: Key, first: int = 0) -> Tensor:

@@ -143,7 +143,7 @@ def request_of(options: dict[str, Any]) -> Request:
         owners=options["owners"],
         fpr=options["fpr"],
         null_keys=options["null_keys"],
-        overrides=_overrides(options["settings"], [*chosen_schemes, *chosen_attacks]),
+        overrides=overrides(options["settings"], [*chosen_schemes, *chosen_attacks]),
     )
 
 
@@ -175,10 +175,10 @@ def _datasets(expression: str, data_root: Path | None) -> tuple[str, ...]:
     return tuple(data.card(name, data_root=data_root).name for name in names)
 
 
-def _overrides(settings: Iterable[str], selected: Iterable[str]) -> dict[str, dict[str, Any]]:
+def overrides(settings: Iterable[str], selected: Iterable[str]) -> dict[str, dict[str, Any]]:
     from bench.registry import RegistryError, choose
 
-    overrides: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         target, dot, param = name.rpartition(".")
@@ -187,5 +187,5 @@ def _overrides(settings: Iterable[str], selected: Iterable[str]) -> dict[str, di
                 f'Expected --set NAME.PARAM=VALUE, but got "{setting}": try --set uchida-random.bits=128.'
             )
         for part in choose(target, dict.fromkeys(selected, ()), "a scheme or attack of this run"):
-            overrides.setdefault(part, {})[param] = value
-    return overrides
+            found.setdefault(part, {})[param] = value
+    return found

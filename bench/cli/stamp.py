@@ -278,13 +278,13 @@ def _profile(asked: str) -> str:
 
 def _scheme(options: Mapping[str, Any]) -> Any:
     """The scheme that was asked for, with its parameters; it can stamp."""
-    from bench.cli.common import _overrides
+    from bench.cli.common import overrides
     from bench.profiles import PROFILES
     from bench.registry import choose, make, schemes
 
     able = {name: cls for name, cls in schemes().items() if hasattr(cls, "stamp")}
     name = choose(options["name"], dict.fromkeys(able, ()), "a scheme that stamps pictures")[0]
-    params = PROFILES[options["profile"]].scheme_params(name) | _overrides(options["settings"], [name]).get(name, {})
+    params = PROFILES[options["profile"]].scheme_params(name) | overrides(options["settings"], [name]).get(name, {})
     given = {"blend": options["blend"], "watermark": options["watermark"]}
     return make(able[name], params | {param: str(value) for param, value in given.items() if value is not None})
 
@@ -420,14 +420,14 @@ def _summary(report: Report, others: Report, out: Path, key_path: Path, seconds:
 
 
 def _scheme_of(about: About, settings: tuple[str, ...]) -> Scheme:
-    from bench.cli.common import _overrides
+    from bench.cli.common import overrides
     from bench.registry import make, schemes, unknown
     from bench.stamping import StampError
 
     known = schemes()
     if about.scheme not in known:
         raise StampError(unknown(about.scheme, known, "the key of a scheme that is installed"))
-    return make(known[about.scheme], about.params | _overrides(settings, [about.scheme]).get(about.scheme, {}))
+    return make(known[about.scheme], about.params | overrides(settings, [about.scheme]).get(about.scheme, {}))
 
 
 def _verdict(scheme: Scheme, key: Key, pictures: Any, device: str) -> Verdict:

@@ -1,0 +1,261 @@
+"""Ordinary image processing of published images: crop, resize, rotate, mirror, JPEG, blur, noise.
+
+The distortions and their strengths after the list that the robustness of image watermarks is usually measured by:
+Fabien A. P. Petitcolas, Ross J. Anderson, Markus G. Kuhn, Attacks on Copyright Marking Systems, Information Hiding
+1998. https://doi.org/10.1007/3-540-49380-8_16; the authors' implementation (StirMark):
+https://www.petitcolas.net/watermarking/stirmark/
+JPEG, smoothing and noise as attacks on watermarked networks: Nils Lukas, Edward Jiang, Xinda Li, Florian Kerschbaum,
+SoK: How Robust is Image Classification Deep Neural Network Watermarking?, IEEE S&P 2022.
+https://arxiv.org/abs/2108.04974; authors' implementation: https://github.com/dnn-security/Watermark-Robustness-Toolbox
+
+Where ours differs, and why:
+
+* Lukas et al. process queries to a trained model; here the learner processes all images that it trains on, marked or
+  not, since it cannot tell them apart.
+* A cropped or shrunken image is resized back, so that the network's input keeps its size.
+* StirMark's small random bends are left out: at 32 x 32 rotation and resizing already resample every pixel.
+* Lukas et al. blur by standard deviations of 0.5 to 0.7, padded with zeros; ours go on to 2 and reflect at the border,
+  which does not darken it.
+"""
+
+from __future__ import annotations
+
+import io
+from abc import abstractmethod
+from collections.abc import Iterator
+from math import ceil
+from typing import Annotated
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from bench.api import Attack, AttackCard, Claim, Context, Field, Paper, Params, Victim, pixels, replace
+
+CHUNK = 4096  # images at a time: 50 MB of 3 x 32 x 32 float32
+
+_STIRMARK = Paper(
+    title="Attacks on Copyright Marking Systems",
+    authors="F. A. P. Petitcolas, R. J. Anderson, M. G. Kuhn",
+    year=1998,
+    link="https://doi.org/10.1007/3-540-49380-8_16",
+    code="https://www.petitcolas.net/watermarking/stirmark/",
+)
+_SOK = Paper(
+    title="SoK: How Robust is Image Classification Deep Neural Network Watermarking?",
+    authors="N. Lukas, E. Jiang, X. Li, F. Kerschbaum",
+    year=2022,
+    link="https://arxiv.org/abs/2108.04974",
+    code="https://github.com/dnn-security/Watermark-Robustness-Toolbox",
+)
+_BEFORE = "of the training images instead of the queries"
+_CARD = AttackCard(
+    name="images-crop",
+    title="Published images cropped and resized back",
+    paper=_STIRMARK,
+    stage="data",
+    knowledge="the published images; nothing of the scheme",
+    unit="% of each side",
+    carriers=("data",),
+    extensions=("resized back to the network's input",),
+    tiny={"ladder": [10.0]},
+)
+
+
+class _Processing(Attack):
+    """Walks the ladder; a subclass says what becomes of one batch."""
+
+    def apply(self, victim: Victim, context: Context) -> Iterator[Claim]:
+        """Process all published images at each rung, always from the originals."""
+        for strength in self.ladder:
+            # The same stream at each rung: strengths differ, the draws do not.
+            generator = context.rng.torch("draws")
+            batches = victim.images.images.split(CHUNK)
+            images = torch.cat([self._process(batch, strength, generator) for batch in batches])
+            yield Claim(strength, images=victim.images.with_images(images))
+
+    @abstractmethod
+    def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+        """N x C x H x W uint8 images at one strength, as uint8 of the same shape on the same device."""
+
+
+class CropParams(Params):
+    """How much to cut away."""
+
+    ladder: tuple[Annotated[float, Field(gt=0, lt=50)], ...] = Field(
+        (5.0, 10.0, 20.0, 30.0), description="% of the height and the width cut away at each of the four sides"
+    )
+
+
+class Crop(_Processing):
+    """The same centre crop of all images, at least a pixel a side, resized back."""
+
+    card = _CARD
+    Params = CropParams
+
+    def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+        height, width = images.shape[2:]
+        top, left = (min(max(1, round(strength / 100 * side)), side // 2 - 1) for side in (height, width))
+        return F.resized_crop(
+            images, top, left, height - 2 * top, width - 2 * left, [height, width], InterpolationMode.BILINEAR, True
+        )
+
+
+class ResizeParams(Params):
+    """How much smaller."""
+
+    ladder: tuple[Annotated[float, Field(gt=0, lt=100)], ...] = Field(
+        (25.0, 50.0, 75.0), description="% of the height and the width lost by shrinking"
+    )
+
+
+class Resize(_Processing):
+    """Shrunk and enlarged again, bilinear."""
+
+    card = replace(
+        _CARD, name="images-resize", title="Published images shrunk and resized back", unit="% of each side lost"
+    )
+    Params = ResizeParams
+
+    def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+        size = list(images.shape[2:])
+        # Not below 2: PyTorch's uint8 kernel fails an internal assertion on RGB images of a single pixel.
+        small = [max(2, round((1 - strength / 100) * side)) for side in size]
+        return F.resize(F.resize(images, small, antialias=True), size, antialias=True)
+
+
+class RotateParams(Params):
+    """How far to turn."""
+
+    ladder: tuple[Annotated[float, Field(gt=0, le=180)], ...] = Field(
+        (5.0, 15.0, 30.0, 45.0), description="degrees; each image turns left or right at random"
+    )
+
+
+class Rotate(_Processing):
+    """Turned by the same angle, left or right at random; corners are black."""
+
+    card = replace(_CARD, name="images-rotate", title="Published images rotated", unit="degrees", extensions=())
+    Params = RotateParams
+
+    def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+        left = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
+        turned = images.clone()
+        for rows, angle_deg in ((left, strength), (~left, -strength)):
+            if rows.any():
+                turned[rows] = F.rotate(images[rows], angle_deg, InterpolationMode.BILINEAR)
+        return turned
+
+
+class FlipParams(Params):
+    """How many to mirror."""
+
+    ladder: tuple[Annotated[float, Field(gt=0, le=100)], ...] = Field(
+        (100.0,), description="% of the images, at random, that are mirrored left to right"
+    )
+
+
+class Flip(_Processing):
+    """Mirrored left to right."""
+
+    card = replace(
+        _CARD, name="images-flip", title="Published images mirrored", unit="% of images", extensions=(), tiny={}
+    )
+    Params = FlipParams
+
+    def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+        chosen = torch.rand(len(images), generator=generator) < strength / 100
+        return torch.where(chosen.to(images.device)[:, None, None, None], images.flip(3), images)
+
+
+class JpegParams(Params):
+    """How hard to compress."""
+
+    ladder: tuple[Annotated[float, Field(gt=0, lt=100)], ...] = Field(
+        (5.0, 35.0, 55.0), description="100 minus the JPEG quality"
+    )
+
+
+class Jpeg(_Processing):
+    """Compressed with loss and decoded; grey or RGB images, colour at half resolution as is the default."""
+
+    card = replace(
+        _CARD,
+        name="images-jpeg",
+        title="Published images compressed by JPEG",
+        paper=_SOK,
+        unit="100 - quality",
+        extensions=(_BEFORE,),
+        tiny={"ladder": [50.0]},
+    )
+    Params = JpegParams
+
+    def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+        quality = max(1, round(100 - strength))
+        planes = images.cpu().movedim(1, 3).numpy()
+        decoded = [_recompressed(image, quality) for image in planes]
+        return torch.from_numpy(np.stack(decoded)).view(planes.shape).movedim(3, 1).contiguous().to(images.device)
+
+
+def _recompressed(image: np.ndarray, quality: int) -> np.ndarray:
+    """An H x W x C uint8 image through a JPEG file in memory; H x W if it is grey."""
+    with io.BytesIO() as file:
+        Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(file, "jpeg", quality=quality)
+        return np.asarray(Image.open(file))
+
+
+class BlurParams(Params):
+    """How far to smooth."""
+
+    ladder: tuple[Annotated[float, Field(gt=0, le=10)], ...] = Field(
+        (0.5, 0.7, 1.0, 2.0), description="standard deviation of the Gaussian, in pixels"
+    )
+
+
+class Blur(_Processing):
+    """Smoothed by a Gaussian that reaches three standard deviations."""
+
+    card = replace(
+        _CARD,
+        name="images-blur",
+        title="Published images smoothed by a Gaussian",
+        paper=_SOK,
+        unit="pixels (sd)",
+        extensions=(_BEFORE,),
+        tiny={"ladder": [1.0]},
+    )
+    Params = BlurParams
+
+    def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+        reach = min(ceil(3 * strength), min(images.shape[2:]) - 1)
+        return F.gaussian_blur(images, [2 * reach + 1] * 2, [strength] * 2)
+
+
+class NoiseParams(Params):
+    """How much noise."""
+
+    ladder: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (0.01, 0.03, 0.05, 0.1), description="standard deviation of the noise, in units of the range [0, 1]"
+    )
+
+
+class Noise(_Processing):
+    """Gaussian noise on every pixel and channel, drawn once per image, clipped."""
+
+    card = replace(
+        _CARD,
+        name="images-noise",
+        title="Published images with Gaussian noise",
+        paper=_SOK,
+        unit="of the range (sd)",
+        extensions=(_BEFORE,),
+        tiny={"ladder": [0.05]},
+    )
+    Params = NoiseParams
+
+    def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+        noise = torch.randn(images.shape, generator=generator).to(images.device)
+        return pixels(images).add_(strength * noise).clamp_(0, 1).mul_(255).round_().to(torch.uint8)

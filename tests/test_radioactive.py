@@ -1,0 +1,290 @@
+"""Radioactive data: do features move along the carriers, and are the p-values exact?"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import binom, kstest
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.api import AccessError, DatasetCard, Host, ImageSet, Key, Rng, Suspect, pixels
+from bench.archs import Classifier
+from bench.data.augmentation import AUGMENTATIONS
+from schemes import radioactive
+from schemes.radioactive import Radioactive, RadioactiveParams
+
+CLASSES, SIDE = 4, 16
+
+
+def some_images(count: int, seed: int) -> ImageSet:
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 4, 4, generator=generator)
+    images = F.interpolate(coarse, size=SIDE, mode="bilinear").mul(255).round().to(torch.uint8)
+    return ImageSet(images, torch.arange(count) % CLASSES)
+
+
+def network(seed: int, width: int = 24, rotation: Tensor | None = None) -> Classifier:
+    """A small network in eval mode; `rotation` turns its features, and its head with them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        stem = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, width, 3, stride=2), nn.ReLU())
+        turn, head = nn.Linear(width, width, bias=False), nn.Linear(width, CLASSES)
+    with torch.no_grad():
+        turn.weight.copy_(torch.eye(width) if rotation is None else rotation.T)
+        if rotation is not None:
+            head.weight.copy_(head.weight @ rotation)
+    net = nn.Sequential(stem, nn.AdaptiveAvgPool2d(2), nn.AvgPool2d(2), nn.Flatten(), turn)
+    net.append(head)
+    return Classifier(net, "5").eval()
+
+
+class SmallHost(Host):
+    """Forty training images and a network that was not trained on anything."""
+
+    def __init__(self, seed: int = 0, width: int = 24) -> None:
+        self.dataset = DatasetCard("small", "Small", tuple("abcd"), "objects")
+        self.images, self.heldout = some_images(40, 0), some_images(80, 1)
+        self.share, self.number, self.device = self.images[:12], 0, torch.device("cpu")
+        self.seed, self.width = seed, width
+
+    def model(self) -> nn.Module:
+        return network(self.seed, self.width)
+
+    def layer(self, group: str) -> str:
+        raise AssertionError("radioactive data know no layers")
+
+    def train(self, images: ImageSet, rng: Rng, *, epochs: int | None = None, arch: str | None = None) -> nn.Module:
+        raise AssertionError("the marking network is the clean host")
+
+
+def small(**params: Any) -> Radioactive:
+    return Radioactive(**{"share": 12, "steps": 10, "lr": 30.0, **params})
+
+
+@cache
+def key_of(owner: int = 0, probe: int = 80) -> Key:
+    return small(probe=probe).keygen(SmallHost(), Rng("owner", owner))
+
+
+def suspect(model: nn.Module) -> Suspect:
+    return Suspect("white-box", model=model)
+
+
+def aligned_with(key: Key, amount: float, seed: int = 0) -> Classifier:
+    """The clean host, whose classifiers moved along the carriers as training on marked images moves them."""
+    model = network(seed)
+    with torch.no_grad():
+        model.get_submodule("net.5").weight += amount * key.tensors["carriers"]  # type: ignore[operator]  # a tensor
+    return model
+
+
+# --- marking ----------------------------------------------------------------------------------------------------
+
+
+def test_carriers_are_independent_unit_vectors() -> None:
+    carriers = radioactive.carriers_of(10, 512, Rng("carriers").torch())
+    assert carriers.norm(dim=1).tolist() == pytest.approx([1.0] * 10, abs=1e-5)
+    cosines = (carriers @ carriers.T)[~torch.eye(10, dtype=torch.bool)]
+    assert 0.02 < cosines.std() < 0.07
+    assert cosines.abs().max() > 1e-3, "not orthogonalised"
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_features_move_along_the_carrier_of_their_class(augment: bool) -> None:
+    host = SmallHost()
+    key = small(augment=augment).keygen(host, Rng("owner"))
+    before, after = (radioactive.features_of(host.model(), x) for x in (host.share.images, key.tensors["marked"]))
+    moved, directions = after - before, key.tensors["carriers"][host.share.labels]
+    along = (moved * directions).sum(1)
+    assert (along > 0).all()
+    assert float(along.mean()) == pytest.approx(float(str(key.values["moved"])))
+    others = (moved @ key.tensors["carriers"].T)[torch.arange(12), (host.share.labels + 1) % CLASSES]
+    assert along.mean() > 2 * others.abs().mean()
+
+
+def test_pixels_stay_in_the_ball_and_are_rounded_not_truncated() -> None:
+    host = SmallHost()
+    for radius in (3.0, 10.0):
+        key = small(radius=radius, lr=1e4).keygen(host, Rng("owner"))
+        change = key.tensors["marked"].int() - host.share.images.int()
+        assert int(change.abs().max()) == radius
+        assert (change.abs() == radius).float().mean() > 0.5
+        assert abs(float(change.float().mean())) < 0.2 * radius
+    still = small(lr=1e-9).keygen(host, Rng("owner"))
+    assert torch.equal(still.tensors["marked"], host.share.images)
+
+
+def test_a_step_is_the_one_of_normalised_pixels() -> None:
+    """One step against finite differences: change of the pixel = lr * std^2 * d(phi . u) / d(pixel)."""
+    host, params = SmallHost(), RadioactiveParams(steps=1, lr=100.0, lam_ft=0.0, lam_img=0.0, radius=255.0)
+    model, image = network(0), host.images.images[:1]
+    along = radioactive.carriers_of(1, 24, Rng("u").torch())
+    marked = radioactive.mark(model, image, along, params, (), Rng("views").torch())
+
+    def score(x: Tensor) -> float:
+        return float((model.features(x).detach().double() * along).sum())
+
+    x = pixels(image)
+    for place in ((0, 0, 8, 8), (0, 2, 5, 11), (0, 1, 3, 3)):
+        nudge = torch.zeros_like(x)
+        nudge[place] = 0.02
+        slope = (score(x + nudge) - score(x - nudge)) / 0.04
+        wanted = 255 * 100.0 * 0.25**2 * slope
+        assert float(marked[place]) - float(image[place]) == pytest.approx(wanted, abs=0.51 + 0.1 * abs(wanted))
+
+
+def test_penalties_keep_images_and_features_near() -> None:
+    host = SmallHost()
+    moved = [small(**p).keygen(host, Rng("owner")) for p in ({"lam_img": 0.0}, {"lam_img": 0.01}, {"lam_ft": 5.0})]
+    free, near, bound = ((key.tensors["marked"].float() - host.share.images.float()).abs().mean() for key in moved)
+    assert near < 0.7 * free
+    assert float(str(moved[2].values["moved"])) < 0.5 * float(str(moved[0].values["moved"]))
+    assert bound > 0
+
+
+@pytest.mark.parametrize("views", [(), ("crop",), ("flip",), ("crop", "flip")])
+def test_views_are_those_of_the_augmentation(views: tuple[str, ...]) -> None:
+    """Every view is one that the harness's augmentation can give, and all of these occur."""
+    image = some_images(1, 5).images.float()
+    seen = radioactive.seen(image.expand(600, -1, -1, -1), views, Rng("views").torch())
+    found = {view.numpy().tobytes() for view in seen}
+    possible, generator = image.expand(600, -1, -1, -1), Rng("others").torch()
+    for name in views:
+        possible = AUGMENTATIONS[name](possible, generator)
+    wanted = {view.numpy().tobytes() for view in possible}
+    assert found == wanted
+    assert len(found) == (25 if "crop" in views else 1) * (2 if "flip" in views else 1)
+
+
+def test_images_are_marked_in_the_order_of_the_share_and_of_no_other_number() -> None:
+    host, key = SmallHost(), key_of()
+    marked = small().mark_data(host.share, key)
+    assert torch.equal(marked.images, key.tensors["marked"])
+    assert torch.equal(marked.labels, host.share.labels)
+    assert not torch.equal(marked.images, host.share.images)
+    with pytest.raises(ValueError, match="owner's own images"):
+        small().mark_data(host.heldout, key)
+
+
+def test_keys_follow_their_stream() -> None:
+    one, again, other = (small(steps=2).keygen(SmallHost(), Rng("owner", i)) for i in (0, 0, 1))
+    assert one.values == again.values
+    assert all(torch.equal(one.tensors[name], again.tensors[name]) for name in one.tensors)
+    assert not torch.equal(one.tensors["carriers"], other.tensors["carriers"])
+    assert torch.equal(one.tensors["probe"], other.tensors["probe"])
+
+
+# --- detection --------------------------------------------------------------------------------------------------
+
+
+def test_the_same_network_is_aligned_by_the_identity() -> None:
+    aligned, misfit = radioactive.aligned_classifiers(network(0), key_of())
+    assert misfit < 1e-5
+    assert aligned is not None
+    W = network(0).get_submodule("net.5").weight.detach().double()  # type: ignore[operator, union-attr]  # a tensor
+    A = key_of().tensors["features"].double()
+    torch.testing.assert_close(A @ aligned.T, A @ W.T, rtol=1e-4, atol=1e-6)
+
+
+def test_alignment_undoes_a_rotation_of_the_features() -> None:
+    rotation = torch.linalg.qr(torch.randn(24, 24, generator=torch.Generator().manual_seed(7))).Q
+    straight, _ = radioactive.aligned_classifiers(network(0), key_of())
+    turned, misfit = radioactive.aligned_classifiers(network(0, rotation=rotation), key_of())
+    assert straight is not None
+    assert turned is not None
+    assert misfit < 1e-4
+    torch.testing.assert_close(turned, straight, rtol=1e-3, atol=1e-4)
+
+
+def test_other_widths_are_aligned_too() -> None:
+    aligned, misfit = radioactive.aligned_classifiers(network(3, width=40), key_of())
+    assert aligned is not None
+    assert aligned.shape == (CLASSES, 24)
+    assert 0 < misfit < 1
+
+
+def test_classifiers_that_moved_along_the_carriers_are_found() -> None:
+    key = key_of()
+    weak, strong = (small().verify(suspect(aligned_with(key, amount)), key) for amount in (0.0, 2.0))
+    assert strong.p_value < 1e-6 < 0.01 < weak.p_value
+    assert strong.statistic > 0.6
+    assert len(strong.details["cosines"]) == CLASSES  # type: ignore[arg-type]  # a list
+    assert strong.details["dimension"] == 24, "of the marking network"
+    against = small().verify(suspect(aligned_with(key, -2.0)), key)
+    assert against.p_value > 0.99
+    other = small().verify(suspect(aligned_with(key_of(1), 2.0)), key)
+    assert other.p_value > 0.01
+
+
+def test_only_classes_with_images_count() -> None:
+    host = SmallHost()
+    host.share = host.images[torch.tensor([0, 2, 4, 6])]
+    key = small(share=4).keygen(host, Rng("owner"))
+    assert key.values["classes"] == [0, 2]
+    model = network(0)
+    with torch.no_grad():
+        model.get_submodule("net.5").weight[1::2] += 9 * key.tensors["carriers"][1::2]  # type: ignore[index]  # a tensor
+    verdict = small().verify(suspect(model), key)
+    assert len(verdict.details["cosines"]) == 2  # type: ignore[arg-type]  # a list
+    assert verdict.p_value > 0.01
+
+
+@pytest.mark.parametrize(("seed", "probe"), [(0, 80), (5, 80), (5, 10)])
+def test_p_values_are_uniform_on_networks_that_never_saw_the_key(seed: int, probe: int) -> None:
+    """On the marking network itself, on another, and with fewer images than features: exact, as the carriers are."""
+    made, examined = key_of(0, probe), suspect(network(seed))
+    p_values = []
+    for trial in range(400):
+        carriers = radioactive.carriers_of(CLASSES, 24, Rng("fresh", trial).torch())
+        key = Key({**made.tensors, "carriers": carriers}, made.values)
+        p_values.append(small().verify(examined, key).p_value)
+    assert kstest(p_values, "uniform").pvalue > 1e-3
+    for level in (0.01, 0.1):
+        assert sum(p <= level for p in p_values) <= binom.isf(1e-3, 400, level)
+
+
+def test_networks_that_cannot_be_read_are_not_claimed() -> None:
+    class Filtered(nn.Module):
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.model(x)
+
+    key, broken, dead = key_of(), network(0), network(0)
+    with torch.no_grad():
+        broken.get_submodule("net.5").weight[0, 0] = math.nan  # type: ignore[index]  # a tensor
+        dead.get_submodule("net.5").weight.zero_()  # type: ignore[union-attr, operator]  # a tensor
+    for model in (nn.Sequential(nn.Flatten(), nn.Linear(3, 4)), broken):
+        verdict = small().verify(suspect(model), key)
+        assert (verdict.p_value, verdict.statistic) == (1.0, 0.0)
+    assert small().verify(suspect(dead), key).p_value > 0.5
+    found = small().verify(suspect(Filtered(aligned_with(key, 2.0))), key)
+    assert found.p_value < 1e-6, "what stands before the network does not hide it from a white box"
+
+
+def test_needs_the_weights() -> None:
+    assert Radioactive.card.access == "white-box"
+    with pytest.raises(AccessError):
+        small().verify(Suspect("scores", model=network(0)), key_of())
+
+
+def test_owners_share_the_alignment() -> None:
+    examined, calls = suspect(network(0)), []
+    original = radioactive.aligned_classifiers
+
+    def counted(model: nn.Module, key: Key) -> Any:
+        calls.append(1)
+        return original(model, key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(radioactive, "aligned_classifiers", counted)
+        first, second = (small().verify(examined, key_of(owner)) for owner in (0, 1))
+    assert len(calls) == 1
+    assert first.p_value != second.p_value
