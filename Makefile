@@ -21,7 +21,7 @@ demo: install
 	$(BIN)/bench run --scheme all --attack pruning
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: install
 	$(BIN)/ruff check .

@@ -30,7 +30,7 @@ from bench.store import Store
 __all__ = ["suite"]
 
 NULL_KEYS = 60
-PARTNERS = {"attack": ("pruning",), "scheme": ("uchida-random", "zhang-content")}
+PARTNERS = {"attack": ("pruning",), "scheme": ("uchida-random", "zhang-content", "visible-static", "mia-std")}
 
 
 def suite(name: str, folder: Path | None = None) -> Iterator[tuple[str, str | None]]:

@@ -94,7 +94,7 @@ SMOKE = Profile(
     host={"*": Recipe(2, 0.1, 32), "alexnet": Recipe(2, 0.001, 32, "adam")},
     embed={"*": Recipe(1, 0.1, 32), "alexnet": Recipe(1, 0.001, 32, "adam")},
     heldout_users=2,
-    widths={"wrn": 0.125, "vgg16": 0.125, "resnet50": 0.0625, "alexnet": 0.25},
+    widths={"wrn": 0.125, "resnet18": 0.125, "densenet": 0.34, "vgg16": 0.125, "resnet50": 0.0625, "alexnet": 0.25},
     # So few steps embed nothing at the papers' weight of the loss, least of all the keys with one or two entries a bit.
     params={
         "uchida-*": {"bits": 32},
@@ -129,7 +129,9 @@ QUICK = Profile(
         "resnet50": Recipe(2, 0.05, 64),
         "alexnet": Recipe(3, 0.001, 64, "adam"),
     },
-    widths={"wrn": 0.25, "vgg16": 0.25, "resnet50": 0.125, "alexnet": 0.5},
+    widths={"wrn": 0.25, "vgg16": 0.25, "resnet50": 0.125, "resnet18": 0.25, "densenet": 0.5, "alexnet": 0.5},
+    trained_null_keys=1,
+    heldout_users=5,
     # A key of `diff` needs two entries of the mean filter a bit, and the narrowest mean filter has 144.
     # Two epochs are too short for the papers' weight of the loss where a key has only one or two entries a bit.
     params={
@@ -139,8 +141,9 @@ QUICK = Profile(
         "zhang-*": {"probe": 16},
         "deepstamp": {"epochs": 4, "images": 1000},
         "radioactive": {"steps": 20},
-        "memorization*": {"models": 1},
-        "anw-*": {"starts": 3, "steps": 25, "probe": 40},
+        "memorization*": {"models": 1, "epochs": 2},
+        "anw-*": {"pool": 150, "decoys": 199, "starts": 3, "steps": 25, "probe": 40},
+        "mia-*": {"pool": 300, "decoys": 199},
     },
 )
 
