@@ -110,7 +110,7 @@ class Memorization(Scheme):
         )
 
     def verify(self, suspect: Suspect, key: Key) -> Verdict:
-        """The suspect's accuracy on the user's images less that of networks without them (C.7: -1 to 1)."""
+        """The suspect's accuracy on the user's images less that of networks without them, -1 to 1."""
         tensors = key.tensors
         pool = suspect.memo(
             f"memorization pool {content(tensors['pool'], tensors['pool_labels'])}",

@@ -14,12 +14,13 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
 
-from bench import stamping
+from bench import folderhost, stamping
 from bench.api import Host, Key, Rng, replace
 from bench.cli import main
+from bench.folderhost import KeyMaker
 from bench.keyfile import About, KeyFileError, load_key, save_key
 from bench.profiles import PROFILES
-from bench.stamping import KeyMaker, StampError, fitted, sample, stamp_all, survey, walk
+from bench.stamping import StampError, fitted, sample, stamp_all, survey, walk
 from tests.plugins.shapes import Stamp as Toy
 
 SECRET = 77
@@ -314,12 +315,12 @@ def test_without_class_folders_colours_are_the_classes(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8), (i, i, 20) if dark else (250 - i, 250, 200)).save(tmp_path / f"{i:02d}.png")
         shades.append(dark)
     pictures, names, _ = sample(tmp_path, 40, 100, Rng(0), (32, 32))
-    labels, classes, how = stamping._labels(pictures, names, Rng(0))
+    labels, classes, how = folderhost._labels(pictures, names, Rng(0))
     assert len(classes) == 10
     assert "clusters of coarse colours" in how
     assert not set(labels[torch.tensor(shades)].tolist()) & set(labels[~torch.tensor(shades)].tolist())
     with pytest.raises(StampError, match="at least 20 pictures"):
-        stamping._labels(pictures[:19], names[:19], Rng(0))
+        folderhost._labels(pictures[:19], names[:19], Rng(0))
 
 
 ABOUT = About(scheme="visible-static", params={"blend": 0.5, "watermark": None}, size=(8, 9), options={"seed": 3})
@@ -413,7 +414,8 @@ def test_a_folder_is_stamped_resumed_and_recognised(photos: Path, tmp_path: Path
     said = bench(*words)
     assert "52 pictures stamped" in said
     assert "Keep this secret" in said
-    assert "before you publish" in said
+    assert (tmp_path / "out.key" / "key.safetensors").exists()
+    assert "before you publish" not in said
     whole = contents(out)
     assert whole.keys() == before.keys()
     for name in list(whole)[5:20:2]:
@@ -424,16 +426,16 @@ def test_a_folder_is_stamped_resumed_and_recognised(photos: Path, tmp_path: Path
     assert contents(out) == whole
     assert contents(photos) == before
 
-    answer = json.loads(bench("verify-images", "--key", out / "key", "--images", out, "--format", "json"))
+    answer = json.loads(bench("verify-images", "--key", out.with_name("out.key"), "--images", out, "--format", "json"))
     assert answer["detected"] is True
     assert answer["p_value"] == pytest.approx(1 / 200)
     assert (answer["images"], answer["resized"], answer["scheme"]) == (52, 4, scheme)
-    assert "DETECTED" in bench("verify-images", "--key", out / "key", "--images", out)
-    clean = bench("verify-images", "--key", out / "key", "--images", photos, "--format", "json", check=1)
+    assert "DETECTED" in bench("verify-images", "--key", out.with_name("out.key"), "--images", out)
+    clean = bench("verify-images", "--key", out.with_name("out.key"), "--images", photos, "--format", "json", check=1)
     assert json.loads(clean)["detected"] is False
     if scheme != "visible-static":
         return
-    strict = ("verify-images", "--key", out / "key", "--images", out, "--fpr", "0.001")
+    strict = ("verify-images", "--key", out.with_name("out.key"), "--images", out, "--fpr", "0.001")
     assert "not detected" in bench(*strict, check=1), "199 decoys cannot give a p-value below 1 / 200"
     bench(*strict, "--set", f"{scheme}.decoys=1999")
 
@@ -469,7 +471,7 @@ def test_a_mark_of_ones_own(photos: Path, tmp_path: Path) -> None:
     Image.fromarray(logo).save(tmp_path / "logo.png")
     words = ("stamp", "--images", photos, "--out", tmp_path / "out", "--watermark", tmp_path / "logo.png")
     bench(*words)
-    bench("verify-images", "--key", tmp_path / "out" / "key", "--images", tmp_path / "out")
+    bench("verify-images", "--key", tmp_path / "out.key", "--images", tmp_path / "out")
     logo[8:32, 14:26] = (250, 40, 20, 255)
     Image.fromarray(logo).save(tmp_path / "logo.png")
     assert "watermark" in bench(*words, check=2), "the file's content counts, not its name"
@@ -504,7 +506,7 @@ def test_mistakes_end_with_one_sentence_and_status_2(photos: Path, tmp_path: Pat
     foreign = tmp_path / "foreign"
     write(foreign / "a" / "00.png")
     assert "are of another" in bench("stamp", "--images", photos, "--out", foreign, check=2)
-    assert not (foreign / "key").exists(), "no key is made in vain"
+    assert not foreign.with_name(f"{foreign.name}.key").exists(), "no key is made in vain"
     assert "Expected a profile" in bench(*words, "--profile", "fast", check=2)
 
 
@@ -516,13 +518,13 @@ def test_a_learned_mark_is_drawn_at_the_pictures_size(photos: Path, tmp_path: Pa
     words = ("stamp", "--scheme", "deepstamp", "--profile", "smoke", "--images", photos, "--out", tmp_path / "out")
     said = bench(*words, *settings)
     assert "Labels: 2 class folders" in said
-    key, about = load_key(tmp_path / "out" / "key")
+    key, about = load_key(tmp_path / "out.key")
     assert about.size == (48, 40)
     assert key.tensors["mark"].shape == (4, 48, 40)
     assert any(name.startswith("W.") for name in key.tensors)
     assert rows(tmp_path / "out" / "a" / "00.png").shape == (48, 40, 3)
     done = CliRunner().invoke(
-        main, ["verify-images", "--key", f"{tmp_path}/out/key", "--images", f"{tmp_path}/out", "--format", "json"]
+        main, ["verify-images", "--key", f"{tmp_path}/out.key", "--images", f"{tmp_path}/out", "--format", "json"]
     )
     assert done.exit_code == (0 if json.loads(done.output)["detected"] else 1)
     assert json.loads(done.output)["images"] == 52

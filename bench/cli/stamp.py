@@ -96,7 +96,7 @@ device_option = click.option(
     "key_file",
     type=click.Path(path_type=Path),
     default=None,
-    help="The secret key: a .safetensors file, or a folder for one; used again if it exists.  [default: OUT/key]",
+    help="The secret key: a .safetensors file, or a folder for one; used again if it exists.  [default: OUT.key]",
 )
 @click.option(
     "--seed",
@@ -131,7 +131,8 @@ def stamp(images: Path, out: Path, form: Form, side: int | None, batch: int, ove
     options["profile"] = _profile(options["profile"])
     device, scheme = _device(options["device"]), _scheme(options)
     out_, looked = console(stderr=True), survey(images, out, form)
-    path = key_path(options["key_file"] or out / "key")
+    beside = out.resolve()
+    path = key_path(options["key_file"] or beside.with_name(f"{beside.name}.key"))
     say = functools.partial(out_.print, soft_wrap=True, markup=False)
     begun = functools.partial(_begun, out, path, looked, side, form, overwrite)
     begun()
@@ -328,10 +329,11 @@ class Request:
         import secrets
 
         from bench.api import Rng
+        from bench.folderhost import KeyMaker
         from bench.keyfile import About
         from bench.profiles import PROFILES
         from bench.registry import params_of
-        from bench.stamping import KeyMaker, key_size
+        from bench.stamping import key_size
 
         name, options = self.scheme.card.name, self.options
         rng = Rng("stamp", name, secrets.token_hex(32) if options["seed"] is None else options["seed"])
