@@ -115,7 +115,7 @@ def _row(key: str, group: list[Record]) -> Row:
         "histories": _histories(done),
         "robustness": _robustness(hostile, attacks),
         "removal": _removal(_trials(hostile)),
-        "security": _security(list(by_seed.values()), done),
+        "security": _security(_one_a_seed(done, "security"), done),
         "attacks": attacks,
         "commands": [_command(found) for found in _by_attack(group).values()],
         "environments": _environments(done or group),
