@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from bench.api import Claim, Key, Point, Victim
+from bench.api import Claim, ImageSet, Key, Point, Verdict, Victim, pixels
 from bench.data import checksum
 from bench.job import AttackContext, Job, Place, host_for
+from bench.judging import Judge
 from bench.matrix import Request, Step, expand, not_applicable
 from bench.owners import attackers_view, owner_shares, published_images
 from bench.profiles import PROFILES
@@ -99,6 +101,16 @@ class _Trial:
         (planned,) = expand(self.request, {"digits-m": checksum("digits-m")})
         return self.run_dir.store.load(planned.steps[kind].key).result
 
+    def memories(self) -> tuple[Verdict, Verdict]:
+        """The verdicts on perfect memories of the published and of the clean images: no tiny cell learns so well."""
+        job = self.job("mark")
+        scheme, keys, clean = job.scheme, job.keys(), job.data.owner
+        published = published_images(job, scheme, keys)
+        judge, classes = Judge(job, scheme, keys, published), len(job.data.card.classes)
+        models = (_Memory(images, classes) for images in (published.images, clean))
+        marked, unmarked = (judge.verdicts(m, published.images, keys[:1], details=False)[0] for m in models)
+        return marked, unmarked
+
     def _partner(self) -> str:
         if self.part == "scheme":
             names = [name for name, a in attacks().items() if not_applicable(self.card, a.card) is None]
@@ -107,6 +119,18 @@ class _Trial:
         assert names, f"Expected {self.name} to make a cell with something registered, but it does with nothing."
         wishes = PARTNERS["attack" if self.part == "scheme" else "scheme"]
         return next((wish for wish in wishes if wish in names), names[0])
+
+
+class _Memory(nn.Module):
+    """Answers the label of the nearest image that it knows, the surer the nearer."""
+
+    def __init__(self, known: ImageSet, classes: int) -> None:
+        super().__init__()
+        self.images, self.labels, self.classes = pixels(known.images).flatten(1), known.labels, classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        distance, nearest = torch.cdist(x.flatten(1), self.images).min(1)
+        return nn.functional.one_hot(self.labels[nearest], self.classes) * (4 * torch.exp(-distance))[:, None]
 
 
 class _Silent:
@@ -192,6 +216,8 @@ def finds_its_mark(trial: _Trial) -> None:
     record = trial.record
     assert record.marked is not None
     marked, clean = record.marked.verdicts[0], record.clean_verdicts[0]
+    if trial.card.carrier == "data" and trial.card.access in ("scores", "labels"):
+        marked, clean = trial.memories()
     stronger = marked.p_value < clean.p_value or marked.statistic > clean.statistic
     values = f"p={marked.p_value:.3g} against {clean.p_value:.3g} on the clean one"
     assert stronger, f"Expected stronger evidence on the marked model, but got {values}."

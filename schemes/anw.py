@@ -190,7 +190,7 @@ class AntiNeuron(Scheme):
         own = float(_gaps(mean[:, None], column))
         return Verdict(
             statistic=own,
-            p_value=rank_p_value(own, gaps),
+            p_value=rank_p_value(max(0.0, own), gaps),
             inferred=inferred,
             matched=self.distance(inferred, true) < self.params.tau,
             chance=1 / len(self.candidates),
@@ -280,7 +280,7 @@ class AntiNeuron(Scheme):
         gaps: list[float] = []
         for block in torch.arange(self.params.decoys).split(CHUNK):
             rows = torch.rand(len(block), everything.shape[1], generator=generator).topk(size).indices
-            gaps += _gaps(everything[:, rows].mean(2), column).tolist()
+            gaps += _gaps(everything[:, rows].mean(2), column).clamp_min(0).tolist()
         return gaps
 
     def _unseen_losses(self, suspect: Suspect, key: Key) -> Tensor:
@@ -359,9 +359,9 @@ def _signature(key: Key) -> float:
 
 
 def _gaps(means: Tensor, column: int) -> Tensor:
-    """Log of the least other loss over that at `column`, at least 0; for each column of candidates x sets."""
+    """Log of the least other loss over that at `column`, for each column of candidates x sets; 0 is no evidence."""
     others = torch.cat([means[:column], means[column + 1 :]])
-    return ((others.min(0).values + TINY) / (means[column] + TINY)).log().clamp_min(0)
+    return ((others.min(0).values + TINY) / (means[column] + TINY)).log()
 
 
 def _content(*tensors: Tensor) -> str:

@@ -89,7 +89,8 @@ class Radioactive(Scheme):
             "views by the data set's augmentation",
             "alignment of minimum norm where features outnumber images",
         ),
-        tiny={"share": 0.2, "steps": 10, "lr": 10.0, "probe": 128},
+        # Far stronger marks than the authors': so short a training takes up nothing of theirs.
+        tiny={"share": 0.3, "steps": 20, "lr": 50.0, "radius": 128.0, "lam_img": 0.0, "lam_ft": 0.0, "probe": 128},
     )
 
     @property
