@@ -21,7 +21,7 @@ demo: install
 	$(BIN)/bench run --scheme all --attack pruning
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

@@ -30,13 +30,3 @@ def bench() -> Bench:
         return done
 
     return call
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A file's tests share fixtures and stay on one worker; the contract suite is long and may be divided."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        if item.path.name != "test_contract.py":
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
