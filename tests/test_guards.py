@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench.data import DataError
-from bench.run import Task, compute
 from bench.job import Job, Place
+from bench.run import Task, compute
 from tests.test_estimate import planned
 
 
