@@ -130,8 +130,13 @@ QUICK = Profile(
         "alexnet": Recipe(3, 0.001, 64, "adam"),
     },
     widths={"wrn": 0.25, "vgg16": 0.25, "resnet50": 0.125, "resnet18": 0.25, "densenet": 0.5, "alexnet": 0.5},
+    # Everything registered is to be over in ten minutes.
+    learner_widths={"wrn": 0.125, "vgg16": 0.125, "resnet50": 0.0625, "resnet18": 0.125, "alexnet": 0.25},
+    null_keys=60,
+    attacked_null_keys=10,
     trained_null_keys=1,
-    heldout_users=5,
+    null_rungs=3,
+    heldout_users=3,
     # A key of `diff` needs two entries of the mean filter a bit, and the narrowest mean filter has 144.
     # Two epochs are too short for the papers' weight of the loss where a key has only one or two entries a bit.
     params={
@@ -142,7 +147,7 @@ QUICK = Profile(
         "deepstamp": {"epochs": 4, "images": 1000},
         "radioactive": {"steps": 20},
         "memorization*": {"models": 1, "epochs": 2},
-        "anw-*": {"pool": 150, "decoys": 199, "starts": 3, "steps": 25, "probe": 40},
+        "anw-*": {"pool": 150, "decoys": 199, "starts": 2, "steps": 15, "probe": 40},
         "mia-*": {"pool": 300, "decoys": 199},
     },
 )
