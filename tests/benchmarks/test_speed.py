@@ -109,24 +109,19 @@ def test_further_claims_on_one_suspect_share_the_decoys(benchmark: Benchmark) ->
 
 @pytest.mark.parametrize(("arch", "width"), [("wrn", 0.25), ("alexnet", 1.0)])
 def test_grid_search_costs_its_forward_passes(benchmark: Benchmark, images: ImageSet, arch: str, width: float) -> None:
-    """12 signatures x 500 images: at most 1.1 times the 12 plain forward passes that it needs.
+    """12 signatures x 500 images: each is sent once, and all else costs a tenth of these forward passes at most.
 
-    The median of ratios of neighbours in time, since the machine's speed drifts by more than the tenth in question.
+    All else is the search of a network that costs nothing: two timings of the same passes differ by more than a tenth.
     """
     from bench.parts import predict
     from schemes.anw import AnwHue
 
     scheme, few = AnwHue(), images[:500]
+    free = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
+    suspect = Suspect("scores", model=free)
+    scheme.grid_search(suspect, few.images, few.labels, Key())
+    assert suspect.queries == 12 * 500
     model = archs.build(arch, 10, width=width, rng=Rng("speed"), device="cpu")
-    suspect = Suspect("scores", model=model)
-
-    def grid() -> None:
-        scheme.grid_search(suspect, few.images, few.labels, Key())
-
-    def plain() -> None:
-        for _ in scheme.candidates:
-            predict(model, few.images)
-
-    ratios = [seconds(grid, rounds=1) / seconds(plain, rounds=1) for _ in range(7)]
-    benchmark.pedantic(grid, rounds=3)
-    assert sorted(ratios)[3] < 1.1, ratios
+    plain = seconds(lambda: [predict(model, few.images) for _ in scheme.candidates], rounds=3)
+    benchmark.pedantic(scheme.grid_search, args=(suspect, few.images, few.labels, Key()), rounds=5, warmup_rounds=1)
+    assert benchmark.stats.stats.median < 0.1 * plain, plain
