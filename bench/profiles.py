@@ -177,7 +177,10 @@ SMALL = Profile(
         "anw-*": {"starts": 3, "steps": 25, "probe": 40},
         "deepstamp": {"epochs": 15},
         "zhang-*": {"probe": 16, "decoys": 99},
+        # Networks without a user's images are judged on unseen images alone, which half the epochs teach as well.
+        "memorization*": {"models": 1, "epochs": 10},
     },
+    trained_null_keys=1,
 )
 
 STANDARD = Profile(

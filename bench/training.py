@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench import cpu as cpu  # its settings, for all that trains
 from bench import privacy
 from bench.api import ImageSet, Recipe, pixels
 from bench.data import augment as augmented
@@ -32,9 +33,6 @@ __all__ = [
 ]
 
 ExtraLoss = Callable[[nn.Module], Tensor | None]
-
-# Denormal numbers, which saturated networks are full of, make CPU arithmetic many times slower.
-torch.set_flush_denormal(True)
 
 
 class Diverged(RuntimeError):  # noqa: N818 - the state of a training, as reports call it
