@@ -78,13 +78,13 @@ class OrdinaryParams(Params):
 
 
 class Ordinary(_Learner):
-    """A control: random crops and flips, or what else is usual for the data set, and nothing more."""
+    """Random crops and flips, or what else is usual for the data set, even where the ordinary recipe goes without."""
 
     card = _CARD
     Params = OrdinaryParams
 
     def _changed(self, recipe: Recipe, strength: float, rng: Rng) -> Recipe:
-        return recipe
+        return replace(recipe, augment=None)
 
 
 class CutoutParams(Params):

@@ -164,7 +164,7 @@ SMALL = Profile(
     owner=6_000,
     adversary=3_000,
     heldout=1_000,
-    host={"*": Recipe(12, 0.1, 64), "alexnet": Recipe(20, 0.001, 64, "adam")},
+    host={"*": Recipe(10, 0.1, 64), "alexnet": Recipe(20, 0.001, 64, "adam")},
     embed={"*": Recipe(3, 0.1, 64), "alexnet": Recipe(5, 0.001, 64, "adam")},
     # Networks that memorise what they are shown, in minutes: narrow, and without augmentation, which is an attack here.
     learner={
@@ -174,12 +174,17 @@ SMALL = Profile(
     },
     learner_widths={"wrn": 0.25, "vgg16": 0.25, "resnet50": 0.125, "resnet18": 0.25, "densenet": 0.5},
     params={
-        "anw-*": {"starts": 3, "steps": 25, "probe": 40},
+        "anw-*": {"starts": 2, "steps": 25, "probe": 40},
+        # Where each user has a colour space or pixels of their own, each key asks about the unseen images anew.
+        "anw-user-lct": {"pool": 150},
+        "anw-blue": {"pool": 150},
         "deepstamp": {"epochs": 15},
         "zhang-*": {"probe": 16, "decoys": 99},
         # Networks without a user's images are judged on unseen images alone, which half the epochs teach as well.
-        "memorization*": {"models": 1, "epochs": 10},
+        "memorization*": {"models": 1, "epochs": 8},
     },
+    null_keys=50,
+    attacked_null_keys=10,
     trained_null_keys=1,
 )
 

@@ -23,10 +23,9 @@ Where this differs from the paper, and why:
 
 from __future__ import annotations
 
-import hashlib
 import math
 from abc import abstractmethod
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +49,7 @@ from bench.api import (
     replace,
 )
 from schemes._lct import YIQ, apply, rotations
+from schemes._users import Share, contained, content, split_heldout, subset_means
 
 CARD = SchemeCard(
     name="anw-hue",
@@ -69,11 +69,9 @@ CARD = SchemeCard(
     extensions=("the p-value: an exact rank of the loss ratio among images drawn from the user's and unseen ones",),
     tiny={"share": 0.05, "pool": 60, "decoys": 99, "starts": 1, "steps": 2, "probe": 8},
 )
-Share = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)]
 HUES = tuple(float(degrees) for degrees in range(30, 360, 30))
 INTENSITIES = (0.1, 0.3, 0.5)
 TINY = 1e-6  # keeps the ratio of two vanishing losses finite
-CHUNK = 256  # subsets at a time: bounds the memory of the rank test
 
 
 class AnwParams(Params):
@@ -154,13 +152,13 @@ class AntiNeuron(Scheme):
         elif signature == "spread":
             signature = self.signatures[host.number % len(self.signatures)]
         self._column(float(signature))
-        order = torch.randperm(len(host.heldout), generator=Rng("anw-pool", host.dataset.name).torch())
-        pool = host.heldout[order[: self.params.pool].to(host.heldout.labels.device)]
+        pool, _ = split_heldout(host, "anw-pool", self.params.pool)
         tensors = {
             "images": host.share.images,
             "labels": host.share.labels,
             "pool": pool.images,
             "pool_labels": pool.labels,
+            "unseen": ~contained(pool, host.share),
             **{name: tensor.to(host.device) for name, tensor in self.secret(host, rng).items()},
         }
         return Key(tensors, {"signature": float(signature), "decoys": rng.child("decoys").seed})
@@ -275,21 +273,16 @@ class AntiNeuron(Scheme):
     def _decoy_gaps(self, suspect: Suspect, own: Tensor, column: int, key: Key) -> list[float]:
         """The gap of as many images, drawn at random from the user's own and the unseen ones together."""
         unseen = self._unseen_losses(suspect, key)
-        everything, size = torch.cat([own, unseen], 1), own.shape[1]
         generator = torch.Generator().manual_seed(int(str(key.values["decoys"])))
-        gaps: list[float] = []
-        for block in torch.arange(self.params.decoys).split(CHUNK):
-            rows = torch.rand(len(block), everything.shape[1], generator=generator).topk(size).indices
-            gaps += _gaps(everything[:, rows].mean(2), column).clamp_min(0).tolist()
-        return gaps
+        means = subset_means(torch.cat([own, unseen], 1), own.shape[1], self.params.decoys, generator)
+        return torch.cat([_gaps(block, column).clamp_min(0) for block in means]).tolist()
 
     def _unseen_losses(self, suspect: Suspect, key: Key) -> Tensor:
         """Losses of the pool without the user's own images; computed once for all users who look alike."""
         pool, labels = key.tensors["pool"], key.tensors["pool_labels"]
-        name = _content(pool, *(t for n, t in sorted(key.tensors.items()) if n in ("space", "places")))
-        losses = suspect.memo(f"anw pool {name}", lambda: self.grid_search(suspect, pool, labels, key)[0])
-        own = {image.tobytes() for image in key.tensors["images"].cpu().numpy()}
-        return losses[:, [image.tobytes() not in own for image in pool.cpu().numpy()]]
+        name = content(pool, labels, *(key.tensors[secret] for secret in ("space", "places") if secret in key.tensors))
+        losses: Tensor = suspect.memo(f"anw pool {name}", lambda: self.grid_search(suspect, pool, labels, key)[0])
+        return losses[:, key.tensors["unseen"].cpu()]
 
 
 class AnwHue(AntiNeuron):
@@ -362,10 +355,3 @@ def _gaps(means: Tensor, column: int) -> Tensor:
     """Log of the least other loss over that at `column`, for each column of candidates x sets; 0 is no evidence."""
     others = torch.cat([means[:column], means[column + 1 :]])
     return ((others.min(0).values + TINY) / (means[column] + TINY)).log()
-
-
-def _content(*tensors: Tensor) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -22,9 +22,8 @@ Where ours differs, and why:
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -41,55 +40,11 @@ from bench.api import (
     SchemeCard,
     Suspect,
     Verdict,
-    rank_p_value,
     replace,
 )
+from schemes._users import Share, contained, content, permutation_p_value, split_heldout
 
-__all__ = ["contained", "content", "permutation_p_value", "split_heldout"]
-
-CHUNK = 128  # random subsets at a time: bounds the memory of the permutation test
 LARGEST = 1e6  # stands for a loss that is not finite
-Share = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)]
-
-
-def contained(images: ImageSet, among: ImageSet) -> Tensor:
-    """Which rows of `images` show the same pixels as a row of `among`: N bool, on the device of `images`."""
-    known = {row.tobytes() for row in among.images.cpu().numpy()}
-    same = [row.tobytes() in known for row in images.images.cpu().numpy()]
-    return torch.tensor(same, dtype=torch.bool, device=images.labels.device)
-
-
-def content(*tensors: Tensor) -> str:
-    """A digest of tensors, for what a suspect is asked once for all keys that would ask the same."""
-    found = hashlib.sha256()
-    for tensor in tensors:
-        found.update(str((tensor.dtype, tuple(tensor.shape))).encode())
-        found.update(tensor.contiguous().cpu().numpy().tobytes())
-    return found.hexdigest()
-
-
-def split_heldout(host: Host, pool: int, rest: int = 0) -> tuple[ImageSet, ImageSet]:
-    """Two disjoint parts of the held-out images, the same for all users: of `pool` images, and all others.
-
-    Where there are too few for `pool` and `rest` images, each part gets at least its half or what it asked for.
-    """
-    order = torch.randperm(len(host.heldout), generator=Rng("membership-pool", host.dataset.name).torch())
-    size = min(pool, max(len(order) - rest, len(order) // 2))
-    rows = order.to(host.heldout.labels.device)
-    return host.heldout[rows[:size]], host.heldout[rows[size:]]
-
-
-def permutation_p_value(own: Tensor, others: Tensor, decoys: int, generator: torch.Generator) -> float:
-    """Chance that as many values, drawn at random from `own` and `others` together, have a mean as large.
-
-    Exact where the values are exchangeable: the rank counts ties against the claim. Both are vectors.
-    """
-    everything, size = torch.cat([own, others]).double().cpu(), len(own)
-    means: list[float] = []
-    for block in torch.arange(decoys).split(CHUNK):
-        rows = torch.rand(len(block), len(everything), generator=generator).topk(size).indices
-        means += everything[rows].mean(1).tolist()
-    return rank_p_value(float(everything[:size].mean()), means)
 
 
 def mean_threshold(members: Tensor) -> float:
@@ -177,7 +132,7 @@ class _Membership(Scheme):
 
     def keygen(self, host: Host, rng: Rng) -> Key:
         """The user's images, unseen images to compare them with, and what the threshold comes from."""
-        pool, rest = split_heldout(host, self.params.pool, self.params.known)
+        pool, rest = split_heldout(host, "membership-pool", self.params.pool, self.params.known)
         others = _some(rest[~contained(rest, host.share)], self.params.known, rng.torch("non-members"), "non-members")
         learned = self.learn(host, others, rng)
         tensors = {

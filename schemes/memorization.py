@@ -26,7 +26,7 @@ from torch import Tensor
 
 from bench.api import Field, Host, ImageSet, Key, Paper, Params, Rng, Scheme, SchemeCard, Suspect, Verdict, replace
 from schemes._lct import hue
-from schemes.membership import Share, contained, content, permutation_p_value, split_heldout
+from schemes._users import Share, contained, content, permutation_p_value, split_heldout
 
 RANKED = "the p-value: an exact rank of the gain in confidence among images drawn from the user's and unseen ones"
 CARD = SchemeCard(
@@ -83,7 +83,7 @@ class Memorization(Scheme):
 
     def keygen(self, host: Host, rng: Rng) -> Key:
         """Train networks without the user's images, and note their answers to these and to unseen ones."""
-        own, (pool, _) = host.share, split_heldout(host, self.params.pool)
+        own, (pool, _) = host.share, split_heldout(host, "membership-pool", self.params.pool)
         others = host.images[~contained(host.images, own)]
         if len(others) < 2:
             raise ValueError(

@@ -23,7 +23,6 @@ depend on the carriers, which are uniform on the sphere and independent of one a
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Any
 
 import torch
@@ -46,6 +45,7 @@ from bench.api import (
     fisher_p_value,
     pixels,
 )
+from schemes._users import content
 
 BATCH = 128
 RCOND = 1e-6  # features are float32: directions of the probe below this are rounding errors
@@ -134,7 +134,7 @@ class Radioactive(Scheme):
     def verify(self, suspect: Suspect, key: Key) -> Verdict:
         """Cosines of the aligned classifiers with the carriers of the owner's classes (sections 3.3, 3.4)."""
         carriers: Any = key.tensors["carriers"].cpu().double()
-        name = _content(key.tensors["probe"], key.tensors["features"])
+        name = content(key.tensors["probe"], key.tensors["features"])
         aligned, residual = suspect.memo(f"radioactive {name}", lambda: aligned_classifiers(suspect.model, key))
         if aligned is None or aligned.shape != carriers.shape:
             return Verdict(statistic=0.0, p_value=1.0, details={"unreadable": True})
@@ -262,10 +262,3 @@ def _classifier(model: nn.Module) -> Any:
     """The network that has features and a head, within whatever stands before it; None if there is none."""
     found = (part for part in model.modules() if isinstance(getattr(part, "head", None), str))
     return next((part for part in found if callable(getattr(part, "features", None))), None)
-
-
-def _content(*tensors: Tensor) -> str:
-    found = hashlib.sha256()
-    for tensor in tensors:
-        found.update(tensor.contiguous().cpu().numpy().tobytes())
-    return found.hexdigest()

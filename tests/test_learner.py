@@ -152,6 +152,15 @@ def test_a_rung_changes_one_thing_and_shares_its_streams(attack, changed):
         assert recipe.transforms[:1] == earlier
 
 
+def test_the_data_sets_augmentation_joins_a_recipe_without():
+    context = Learner()
+    context.recipe = replace(RECIPE, augment=())
+    (claim,) = attacked(learner.Ordinary(), context)
+    assert same(claim.model, ordinary())
+    bare = context.train(published(), context.recipe, name="learner")
+    assert not same(claim.model, bare)
+
+
 def test_the_control_is_ordinary_training():
     (claim,) = attacked(learner.Ordinary())
     assert same(claim.model, ordinary())

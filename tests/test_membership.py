@@ -13,7 +13,7 @@ from scipy.stats import binom
 from torch import Tensor, nn
 
 from bench.api import AccessError, DatasetCard, Host, ImageSet, Rng, Suspect
-from schemes import membership
+from schemes import _users, membership
 from schemes.membership import MiaPow, MiaPowShadow, MiaStd, MiaStdShadow
 
 CLASSES = 4
@@ -105,14 +105,14 @@ def test_permutation_p_value_is_that_of_all_subsets() -> None:
     own, others = torch.tensor([2.0, 3.5]), torch.tensor([0.0, 1.0, 2.5, 3.0, 4.0])
     sums = [a + b for a, b in combinations([*own.tolist(), *others.tolist()], 2)]
     wanted = sum(s >= 5.5 for s in sums) / len(sums)
-    found = membership.permutation_p_value(own, others, 19_999, Rng("all").torch())
+    found = _users.permutation_p_value(own, others, 19_999, Rng("all").torch())
     assert found == pytest.approx(wanted, abs=0.01)
 
 
 def test_ties_and_an_empty_pool_are_no_evidence() -> None:
     tie = torch.full((5,), 0.1)
-    assert membership.permutation_p_value(tie, torch.full((9,), 0.1), 99, Rng("tie").torch()) == 1.0
-    assert membership.permutation_p_value(torch.rand(5), torch.empty(0), 99, Rng("empty").torch()) == 1.0
+    assert _users.permutation_p_value(tie, torch.full((9,), 0.1), 99, Rng("tie").torch()) == 1.0
+    assert _users.permutation_p_value(torch.rand(5), torch.empty(0), 99, Rng("empty").torch()) == 1.0
 
 
 def test_permutation_p_values_are_uniform_where_values_are_exchangeable() -> None:
@@ -120,7 +120,7 @@ def test_permutation_p_values_are_uniform_where_values_are_exchangeable() -> Non
     p_values = []
     for trial in range(trials):
         values = torch.rand(30, generator=generator) ** 8
-        p_values.append(membership.permutation_p_value(values[:5], values[5:], 19, Rng("null", trial).torch()))
+        p_values.append(_users.permutation_p_value(values[:5], values[5:], 19, Rng("null", trial).torch()))
     for level in (0.05, 0.2, 0.5):
         hits = sum(p <= level for p in p_values)
         assert binom.isf(0.9995, trials, level) <= hits <= binom.isf(5e-4, trials, level)
@@ -131,7 +131,7 @@ def test_permutation_p_values_are_uniform_where_values_are_exchangeable() -> Non
 
 def test_contained_compares_pixels() -> None:
     images = some_images(6, 0)
-    assert membership.contained(images, images[torch.tensor([4, 1])]).tolist() == [
+    assert _users.contained(images, images[torch.tensor([4, 1])]).tolist() == [
         False,
         True,
         False,
@@ -141,16 +141,16 @@ def test_contained_compares_pixels() -> None:
     ]
     almost = images.images.clone()
     almost[:, 0, 0, 0] ^= 1
-    assert not membership.contained(images.with_images(almost), images).any()
+    assert not _users.contained(images.with_images(almost), images).any()
 
 
 @pytest.mark.parametrize(("pool", "rest", "sizes"), [(60, 20, (60, 40)), (1000, 20, (80, 20)), (90, 70, (50, 50))])
 def test_heldout_images_are_split_the_same_for_all(pool: int, rest: int, sizes: tuple[int, int]) -> None:
     host = SmallHost()
-    first, second = membership.split_heldout(host, pool, rest)
+    first, second = _users.split_heldout(host, "membership-pool", pool, rest)
     assert (len(first), len(second)) == sizes
     assert rows_of(first.images) | rows_of(second.images) == rows_of(host.heldout.images)
-    assert torch.equal(membership.split_heldout(stranger(), pool, rest)[0].images, first.images)
+    assert torch.equal(_users.split_heldout(stranger(), "membership-pool", pool, rest)[0].images, first.images)
 
 
 @pytest.mark.parametrize("seed", [None, 0, 1])
@@ -214,7 +214,7 @@ def test_own_images_are_not_their_own_comparison() -> None:
     key = scheme.keygen(host, Rng("user"))
     network = suspect(Memory(host.share, 5.0, 0.3))
     verdict = scheme.verify(network, key)
-    others = ~membership.contained(host.heldout, host.share) & membership.contained(
+    others = ~_users.contained(host.heldout, host.share) & _users.contained(
         host.heldout, ImageSet(key.tensors["pool"], key.tensors["pool_labels"])
     )
     wanted = network.losses(host.heldout.images[others], host.heldout.labels[others]).mean()

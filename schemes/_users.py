@@ -1,0 +1,66 @@
+"""What is known of a user whose images may have been trained on, and how they compare with images that nobody saw.
+
+Anti-Neuron Watermarking, membership inference and memorisation all ask whether a network treats a user's images
+unlike unseen ones. To a network that never saw the user's, every set drawn from both is like the user's own, so the
+rank of the user's among such sets is an exact p-value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from bench.api import Field, Host, ImageSet, Rng, rank_p_value
+
+__all__ = ["Share", "contained", "content", "permutation_p_value", "split_heldout", "subset_means"]
+
+CHUNK = 256  # random subsets at a time: bounds the memory of the rank test
+Share = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)]
+
+
+def contained(images: ImageSet, among: ImageSet) -> Tensor:
+    """Which rows of `images` show the same pixels as a row of `among`: N bool, on the device of `images`."""
+    known = {row.tobytes() for row in among.images.cpu().numpy()}
+    same = [row.tobytes() in known for row in images.images.cpu().numpy()]
+    return torch.tensor(same, dtype=torch.bool, device=images.labels.device)
+
+
+def content(*tensors: Tensor) -> str:
+    """A digest of tensors, for what a suspect is asked once for all keys that would ask the same."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(str((tensor.dtype, tuple(tensor.shape))).encode())
+        found.update(tensor.contiguous().cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+def split_heldout(host: Host, stream: str, pool: int, rest: int = 0) -> tuple[ImageSet, ImageSet]:
+    """Two disjoint parts of the held-out images, the same for all users: of `pool` images, and all others.
+
+    Where there are too few for `pool` and `rest` images, each part gets at least its half or what it asked for.
+    """
+    order = torch.randperm(len(host.heldout), generator=Rng(stream, host.dataset.name).torch())
+    size = min(pool, max(len(order) - rest, len(order) // 2))
+    rows = order.to(host.heldout.labels.device)
+    return host.heldout[rows[:size]], host.heldout[rows[size:]]
+
+
+def subset_means(values: Tensor, size: int, count: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Means over `count` random sets of `size` columns of `values` (R x N, on the CPU): blocks of R x sets."""
+    for block in torch.arange(count).split(CHUNK):
+        rows = torch.rand(len(block), values.shape[1], generator=generator).topk(size).indices
+        yield values[:, rows].mean(2)
+
+
+def permutation_p_value(own: Tensor, others: Tensor, decoys: int, generator: torch.Generator) -> float:
+    """Chance that as many values, drawn at random from `own` and `others` together, have a mean as large.
+
+    Exact where the values are exchangeable: the rank counts ties against the claim. Both are vectors.
+    """
+    everything = torch.cat([own, others]).double().cpu()[None]
+    means = torch.cat(list(subset_means(everything, len(own), decoys, generator)), 1)
+    return rank_p_value(float(everything[0, : len(own)].mean()), means[0].tolist())
