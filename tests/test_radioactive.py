@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from scipy.stats import binom, kstest
+from scipy.stats import binom, combine_pvalues, kstest
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -219,6 +220,28 @@ def test_classifiers_that_moved_along_the_carriers_are_found() -> None:
     assert against.p_value > 0.99
     other = small().verify(suspect(aligned_with(key_of(1), 2.0)), key)
     assert other.p_value > 0.01
+
+
+def test_heads_trained_on_marked_features_are_found_and_on_clean_features_are_not() -> None:
+    """The setting of section 4.2: learners keep the features, and train a logistic regression on them."""
+    host = SmallHost()
+    host.share = host.images
+
+    def p_value(images: Tensor, key: Key) -> float:
+        model = network(0)
+        head: Any = model.get_submodule("net.5")
+        features = radioactive.features_of(model, images)
+        fitted = LogisticRegression(C=100.0, max_iter=2000).fit(features.numpy(), host.images.labels.numpy())
+        with torch.no_grad():
+            head.weight.copy_(torch.from_numpy(fitted.coef_))
+        return small().verify(suspect(model), key).p_value
+
+    keys = [small(share=40, steps=40).keygen(host, Rng("owner", owner)) for owner in range(6)]
+    marked = [p_value(key.tensors["marked"], key) for key in keys]
+    clean = [p_value(host.images.images, key) for key in keys]
+    assert max(marked) < 0.01
+    assert combine_pvalues(marked).pvalue < 1e-9
+    assert combine_pvalues(clean).pvalue > 0.05
 
 
 def test_only_classes_with_images_count() -> None:
