@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -125,3 +128,26 @@ def test_grid_search_costs_its_forward_passes(benchmark: Benchmark, images: Imag
     plain = seconds(lambda: [predict(model, few.images) for _ in scheme.candidates], rounds=3)
     benchmark.pedantic(scheme.grid_search, args=(suspect, few.images, few.labels, Key()), rounds=5, warmup_rounds=1)
     assert benchmark.stats.stats.median < 0.1 * plain, plain
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+def test_kept_memory_makes_narrow_networks_faster(benchmark: Benchmark, images: ImageSet) -> None:
+    """`bench.cpu`, against the C library's own setting, in turns within one process."""
+    from bench.cpu import keep_freed_memory
+
+    libc, few = ctypes.CDLL(None), images[:512]
+
+    def with_the_librarys_setting() -> float:
+        libc.mallopt(-4, 65_536)  # M_MMAP_MAX, M_TRIM_THRESHOLD and M_MMAP_THRESHOLD as mallopt(3) gives them
+        libc.mallopt(-1, 128 * 1024)
+        libc.mallopt(-3, 128 * 1024)
+        libc.malloc_trim(0)
+        return seconds(epoch(few), rounds=2)
+
+    def kept() -> float:
+        keep_freed_memory()
+        return seconds(epoch(few), rounds=2)
+
+    pairs = [(with_the_librarys_setting(), kept()) for _ in range(3)]
+    benchmark.pedantic(epoch(few), rounds=3)
+    assert median(fetched / held for fetched, held in pairs) > 1.1, pairs
