@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from bench.api import Attack, Context, Host, ImageSet, Key, Recipe, Rng, Scheme
 from bench.registry import attacks, make, schemes
 from bench.store import Stored
 
-__all__ = ["AttackContext", "Job", "Output", "Place", "host_for", "start"]
+__all__ = ["AttackContext", "Job", "Output", "Place", "host_for", "start", "stored_keys"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,12 @@ class Output:
 
     result: dict[str, Any]
     tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+
+def stored_keys(keys: Sequence[Key]) -> Output:
+    """Keys as a step leaves them; `Job.keys` reads them."""
+    values = [[dict(key.values), bool(key.tensors)] for key in keys]
+    return Output({"keys": values}, {f"key{i}": dict(key.tensors) for i, key in enumerate(keys) if key.tensors})
 
 
 class Job:
@@ -107,9 +113,9 @@ class Job:
         model.load_state_dict({name: t.to(self.device) for name, t in self.inputs[step].tensors("model").items()})
         return model.eval()
 
-    def keys(self) -> list[Key]:
-        """The owners' keys, on the device."""
-        stored = self.inputs["keys"]
+    def keys(self, step: str = "keys") -> list[Key]:
+        """The keys that an input step left, by default the owners', on the device."""
+        stored = self.inputs[step]
         return [
             Key(stored.tensors(f"key{i}") if named else {}, values).to(self.device)
             for i, (values, named) in enumerate(stored.result["keys"])

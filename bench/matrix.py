@@ -243,7 +243,11 @@ class _Builder:
             params = few if "ladder" in cell.attack_params else cell.attack_params
             spec: dict[str, Any] = {**of_scheme, **learning, "attack": cell.attack, "attack_params": params}
             spec |= {"keys": attacked_fresh, "rungs": rungs}
-            steps["attacked_nulls"] = self._step("attacked_nulls", at, spec, {"host": host}, at.scheme, at.attack)
+            # Keys that took a training are not made twice: as many claim after the attack as before it.
+            made = {"nulls": steps["nulls"]} if scheme.card.keygen_trains and fresh else {}
+            steps["attacked_nulls"] = self._step(
+                "attacked_nulls", at, spec, {"host": host, **made}, at.scheme, at.attack
+            )
         return steps
 
     def _null_keys(self, scheme: Scheme) -> tuple[int, int]:

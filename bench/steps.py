@@ -6,7 +6,7 @@ profiles, records, processes or time limits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench import training
 from bench.api import Claim, ContractError, Key, Point, Scheme, Verdict, Victim
-from bench.job import AttackContext, Job, Output, host_for, start
+from bench.job import AttackContext, Job, Output, host_for, start, stored_keys
 from bench.judging import Judge
 from bench.owners import Published, attackers_view, fresh_keys, owner_shares, published_images
 from bench.parts import clock_s
@@ -46,15 +46,16 @@ def make_keys(job: Job) -> Output:
         if not isinstance(key, Key):
             raise ContractError(f"Expected keygen to return a Key, but got {type(key).__name__}.")
     capacity = scheme.capacity(hosts[0])
+    stored = stored_keys(keys)
     return Output(
         {
-            "keys": [[dict(key.values), bool(key.tensors)] for key in keys],
+            **stored.result,
             "histories": {name: list(series) for name, series in keys[0].history.items()},
             "capacity_bits": capacity and capacity.bits,
             "capacity_limit": capacity and capacity.limit,
             "time_s": clock_s(job.device) - start_s,
         },
-        {f"key{i}": dict(key.tensors) for i, key in enumerate(keys) if key.tensors},
+        stored.tensors,
     )
 
 
@@ -99,13 +100,18 @@ def false_claims(job: Job) -> Output:
     scheme, images = job.scheme, job.data.owner
     judge = Judge(job, scheme, [], Published(images, images.images))
     clean = Claim(0.0, model=job.model("host"))
-    return Output({"p_values": judge.p_values(clean, fresh_keys(job, scheme, job.spec["keys"]))})
+    keys: Iterable[Key] = fresh_keys(job, scheme, job.spec["keys"])
+    if not scheme.card.keygen_trains:
+        return Output({"p_values": judge.p_values(clean, keys)})
+    stored = stored_keys(keys := list(keys))
+    return Output({"p_values": judge.p_values(clean, keys), **stored.result}, stored.tensors)
 
 
 def attacked_false_claims(job: Job) -> Output:
     """Fresh keys claim the clean host after the attack: strengths, and p-values at each."""
     scheme = job.scheme
-    keys = list(fresh_keys(job, scheme, job.spec["keys"]))
+    count = job.spec["keys"]
+    keys = job.keys("nulls")[:count] if "nulls" in job.inputs else list(fresh_keys(job, scheme, count))
     published = published_images(job, scheme, [])
     judge = Judge(job, scheme, keys, published)
     attack = job.attack

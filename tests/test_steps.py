@@ -1,0 +1,45 @@
+"""Steps compute what is asked of them, and nothing twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.job import Job, Place
+from bench.matrix import Planned, Step
+from bench.run import Task, compute
+from bench.steps import attacked_false_claims
+from bench.store import Store
+from schemes.membership import MiaPowShadow
+from tests.test_matrix import only
+
+
+def computed(step: Step, store: Store) -> Job:
+    """The job of a step whose inputs are computed."""
+    for needed in step.inputs.values():
+        computed(needed, store)
+        outcome = compute(Task(needed.kind, needed.key, needed.identity, needed.label), store.root, Place())
+        assert outcome.error is None, outcome.error
+    return Job(step.spec, {name: store.load(needed.key) for name, needed in step.inputs.items()}, Place())
+
+
+def shadows() -> Planned:
+    return only(schemes=("mia-pow-shadow",))
+
+
+def test_only_keys_that_took_a_training_are_kept_for_the_claims_after_an_attack() -> None:
+    assert set(shadows().steps["attacked_nulls"].inputs) == {"host", "nulls"}
+    assert set(only(schemes=("mia-pow",)).steps["attacked_nulls"].inputs) == {"host"}
+
+
+def test_kept_keys_claim_as_the_same_keys_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = computed(shadows().steps["attacked_nulls"], Store(tmp_path))
+    made = []
+    learn = MiaPowShadow.learn
+    monkeypatch.setattr(MiaPowShadow, "learn", lambda *words: made.append(1) or learn(*words))
+    kept = attacked_false_claims(job).result
+    assert not made
+    again = attacked_false_claims(Job(job.spec, {"host": job.inputs["host"]}, Place())).result
+    assert len(made) == job.spec["keys"] >= 1
+    assert kept == again
