@@ -172,7 +172,14 @@ SMALL = Profile(
         "vgg16": Recipe(20, 0.05, 64, augment=()),
         "alexnet": Recipe(25, 0.02, 64, augment=()),
     },
-    learner_widths={"wrn": 0.25, "vgg16": 0.25, "resnet50": 0.125, "resnet18": 0.25, "densenet": 0.5},
+    learner_widths={
+        "wrn": 0.25,
+        "vgg16": 0.25,
+        "resnet50": 0.125,
+        "resnet18": 0.25,
+        "densenet": 0.5,
+        "alexnet": 0.5,
+    },  # fmt: skip
     params={
         "anw-*": {"starts": 2, "steps": 25, "probe": 40},
         # Where each user has a colour space or pixels of their own, each key asks about the unseen images anew.

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from bench.data import checksum
 from bench.job import Job, Place
-from bench.matrix import Planned, Step
+from bench.matrix import Planned, Step, expand
 from bench.run import Task, compute
 from bench.steps import attacked_false_claims
 from bench.store import Store
 from schemes.membership import MiaPowShadow
-from tests.test_matrix import only
+from tests.test_matrix import request
 
 
 def computed(step: Step, store: Store) -> Job:
@@ -24,17 +25,18 @@ def computed(step: Step, store: Store) -> Job:
     return Job(step.spec, {name: store.load(needed.key) for name, needed in step.inputs.items()}, Place())
 
 
-def shadows() -> Planned:
-    return only(schemes=("mia-pow-shadow",))
+def planned(scheme: str) -> Planned:
+    (cell,) = expand(request(schemes=(scheme,)), {"digits-m": checksum("digits-m")})
+    return cell
 
 
 def test_only_keys_that_took_a_training_are_kept_for_the_claims_after_an_attack() -> None:
-    assert set(shadows().steps["attacked_nulls"].inputs) == {"host", "nulls"}
-    assert set(only(schemes=("mia-pow",)).steps["attacked_nulls"].inputs) == {"host"}
+    assert set(planned("mia-pow-shadow").steps["attacked_nulls"].inputs) == {"host", "nulls"}
+    assert set(planned("mia-pow").steps["attacked_nulls"].inputs) == {"host"}
 
 
 def test_kept_keys_claim_as_the_same_keys_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = computed(shadows().steps["attacked_nulls"], Store(tmp_path))
+    job = computed(planned("mia-pow-shadow").steps["attacked_nulls"], Store(tmp_path))
     made = []
     learn = MiaPowShadow.learn
     monkeypatch.setattr(MiaPowShadow, "learn", lambda *words: made.append(1) or learn(*words))
