@@ -179,7 +179,7 @@ SMALL = Profile(
         "resnet18": 0.25,
         "densenet": 0.5,
         "alexnet": 0.5,
-    },  # fmt: skip
+    },
     params={
         "anw-*": {"starts": 2, "steps": 25, "probe": 40},
         # Where each user has a colour space or pixels of their own, each key asks about the unseen images anew.
