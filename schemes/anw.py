@@ -188,7 +188,7 @@ class AntiNeuron(Scheme):
         own = float(_gaps(mean[:, None], column))
         return Verdict(
             statistic=own,
-            p_value=rank_p_value(max(0.0, own), gaps),
+            p_value=rank_p_value(own, gaps),
             inferred=inferred,
             matched=self.distance(inferred, true) < self.params.tau,
             chance=1 / len(self.candidates),

@@ -164,6 +164,14 @@ def test_the_rank_is_among_sets_that_may_hold_the_users_images() -> None:
     assert scheme.verify(Suspect("scores", model=Memory(marked)), key).p_value > 0.05
 
 
+def test_a_users_own_images_are_not_among_the_unseen() -> None:
+    host = SmallHost(member=False, heldout=160)
+    host.share = host.heldout[:20]
+    scheme, key = keyed(AnwHue, host, pool=160)
+    unseen = scheme._unseen_losses(Suspect("scores", model=Noise(7)), key)
+    assert unseen.shape == (12, 140)
+
+
 def test_wrong_signatures_match_nothing() -> None:
     scheme, key = keyed(AnwHue, signature=60)
     other = Key(key.tensors, {**key.values, "signature": 210.0})
@@ -189,6 +197,11 @@ def test_signatures_are_drawn_spread_or_given() -> None:
     assert keyed(AnwHue, signature=60)[1].values["signature"] == 60
     with pytest.raises(ValueError, match="Expected a signature near one of 30, 60"):
         keyed(AnwHue, signature=5)
+
+
+def test_blue_rises_at_some_pixels_and_falls_at_others() -> None:
+    _, key = keyed(AnwBlue)
+    assert set(key.tensors["places"].unique().tolist()) == {-1, 0, 1}
 
 
 def test_blue_changes_an_eighth_of_the_pixels_and_only_their_blue() -> None:
