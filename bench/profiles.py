@@ -187,7 +187,7 @@ SMALL = Profile(
         "anw-blue": {"pool": 150},
         "deepstamp": {"epochs": 15},
         "zhang-*": {"probe": 16, "decoys": 99},
-        # Networks without a user's images are judged on unseen images alone, which half the epochs teach as well.
+        # Networks that are judged on images which they never saw need not memorise: fewer epochs do.
         "memorization*": {"models": 1, "epochs": 8},
     },
     null_keys=50,
