@@ -228,6 +228,16 @@ class Scheme(_Configured, ABC):
         """The owner's part of the training set: a fraction (float) or a number of images (int)."""
         return 1.0
 
+    @property
+    def heldout_share(self) -> float | int:
+        """What a held-out user has, whose images nobody was trained on: as many images as an owner."""
+        return self.share
+
+    @property
+    def owns_all(self) -> bool:
+        """Whether the owner's part is the whole training set (a share of 1 is a single image)."""
+        return isinstance(self.share, float) and self.share == 1.0
+
     @abstractmethod
     def keygen(self, host: Host, rng: Rng) -> Key:
         """Draw one owner's secrets. Called once per owner; two calls with different `rng` are independent."""

@@ -258,7 +258,7 @@ class _Builder:
 
     def _heldout_users(self, scheme: Scheme, cell: Cell) -> int:
         """How many users whom the learner does not know are examined: where owners have images of their own."""
-        if scheme.card.carrier not in ("data", "none") or scheme.share == 1.0:
+        if scheme.card.carrier not in ("data", "none") or scheme.owns_all:
             return 0
         profile = self.request.profile
         wanted = max(cell.owners, profile.heldout_users)

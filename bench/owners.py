@@ -13,7 +13,7 @@ from bench.api import ImageSet, Key, Scheme
 from bench.job import Job, host_for
 from bench.metrics.fidelity import quality
 
-__all__ = ["Published", "attackers_view", "fresh_keys", "owner_shares", "published_images"]
+__all__ = ["Published", "attackers_view", "fresh_keys", "heldout_users", "owner_shares", "published_images"]
 
 
 @dataclass(frozen=True)
@@ -86,23 +86,30 @@ def attackers_view(job: Job, images: ImageSet) -> ImageSet | None:
     return images if card.owner_data or card.stage in ("data", "training") else None
 
 
-def fresh_keys(job: Job, scheme: Scheme, count: int, stream: str = "fresh key") -> Iterator[Key]:
+def heldout_users(job: Job, scheme: Scheme, count: int) -> Iterator[Key]:
+    """Keys of users whom the learner does not know; `fresh_keys` tells what is raised."""
+    return fresh_keys(job, scheme, count, "held-out user", scheme.heldout_share)
+
+
+def fresh_keys(
+    job: Job, scheme: Scheme, count: int, stream: str = "fresh key", share: float | int | None = None
+) -> Iterator[Key]:
     """Keys of owners whose images, where a scheme has a share, were in nobody's training set.
 
     Raises:
-        ValueError: there are too few held-out images for one such owner.
+        ValueError: there are too few unseen images for one such owner.
     """
-    total, share = len(job.data.owner), scheme.share
+    total, share = len(job.data.owner), scheme.share if share is None else share
     size = share if isinstance(share, int) else round(share * total)
-    unseen = job.data.heldout
-    if len(unseen) < size < total:
+    unseen = job.data.unseen
+    if not scheme.owns_all and len(unseen) < size:
         raise ValueError(
-            f"Expected the share of fresh keys ({size} images) to fit into the {len(unseen)} held-out images, but it "
-            "does not: lower the share."
+            f"Expected the images of a user whom nobody trained on ({size}) to be among the {len(unseen)} unseen ones, "
+            "but these are too few: lower the share (or what held-out users own)."
         )
     for i in range(count):
         rng = job.rng(stream, job.spec["scheme"], i)
         own = job.data.owner
-        if size < total:
+        if not scheme.owns_all:
             own = unseen[torch.randperm(len(unseen), generator=rng.torch("share"))[:size].to(job.device)]
         yield scheme.keygen(host_for(job, own, i), rng).to(job.device)

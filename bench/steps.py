@@ -17,7 +17,7 @@ from bench import training
 from bench.api import Claim, ContractError, Key, Point, Scheme, Verdict, Victim
 from bench.job import AttackContext, Job, Output, host_for, start, stored_keys
 from bench.judging import Judge
-from bench.owners import Published, attackers_view, fresh_keys, owner_shares, published_images
+from bench.owners import Published, attackers_view, fresh_keys, heldout_users, owner_shares, published_images
 from bench.parts import clock_s
 
 __all__ = ["COMPUTE"]
@@ -74,7 +74,7 @@ def embed(job: Job) -> Output:
         model = scheme.mark_model(model, key, host_for(job, share, number)).to(job.device)
     seconds = clock_s(job.device) - start_s
     judge = Judge(job, scheme, keys, published)
-    strangers = fresh_keys(job, scheme, job.spec["heldout_users"], "held-out user")
+    strangers = heldout_users(job, scheme, job.spec["heldout_users"])
     result = {
         "point": _dump(judge(Claim(0.0, model=model))),
         "clean_verdicts": _dump_all(judge.verdicts(job.model("host"), job.data.owner, keys, details=False)),
@@ -152,7 +152,7 @@ def _undecayed(scheme: Scheme, keys: Sequence[Key]) -> set[str]:
 
 def _on_marked_images(job: Job, scheme: Scheme, keys: Sequence[Key], model: nn.Module) -> dict[str, float]:
     """Accuracy on held-out images that bear the mark, where all of a data set does."""
-    if scheme.card.carrier != "data" or scheme.share != 1.0:
+    if scheme.card.carrier != "data" or not scheme.owns_all:
         return {}
     marked = scheme.mark_data(job.data.heldout, keys[0]).to(job.device)
     return {"marked_test_accuracy": training.accuracy(model, marked)}

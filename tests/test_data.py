@@ -184,6 +184,7 @@ def test_digits_m_takes_prefixes_and_refuses_more_than_there_are():
     large, small = load("digits-m", owner=3000, heldout=600), load("digits-m", owner=1000, adversary=50)
     assert torch.equal(large.owner.images[:1000], small.owner.images)
     assert torch.equal(large.heldout.images, small.heldout.images[:600])
+    assert torch.equal(large.unseen.images, small.heldout.images)
     assert small.split["adversary"] == 50
     assert large.checksum == small.checksum
     with pytest.raises(DataError, match="owner's share of digits-m to be between 1 and 5388 images, but got 5389"):
@@ -220,6 +221,7 @@ def test_shares_stay_disjoint_prefixes_at_every_size(owner, adversary, expected)
     shorter = min(len(shares.adversary), len(whole.adversary))
     assert torch.equal(shares.adversary[:shorter], whole.adversary[:shorter])
     assert torch.equal(shares.heldout, whole.heldout[:40])
+    assert torch.equal(shares.unseen, whole.heldout)
 
 
 def test_an_owner_of_the_whole_training_part_halves_the_test_part():
@@ -227,6 +229,7 @@ def test_an_owner_of_the_whole_training_part_halves_the_test_part():
     shares = share("x", source, owner=900)
     assert shares.adversary_part is source.test
     assert sorted([*shares.adversary.tolist(), *shares.heldout.tolist()]) == list(range(101))
+    assert torch.equal(share("x", source, owner=900, heldout=10).unseen, shares.heldout)
     assert len(shares.adversary) == 50
 
 

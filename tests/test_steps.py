@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,8 +27,8 @@ def computed(step: Step, store: Store) -> Job:
     return Job(step.spec, {name: store.load(needed.key) for name, needed in step.inputs.items()}, Place())
 
 
-def planned(scheme: str) -> Planned:
-    (cell,) = expand(request(schemes=(scheme,)), {"digits-m": checksum("digits-m")})
+def planned(scheme: str, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Planned:
+    (cell,) = expand(request(schemes=(scheme,), overrides=overrides or {}), {"digits-m": checksum("digits-m")})
     return cell
 
 

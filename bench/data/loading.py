@@ -29,7 +29,8 @@ class Data:
 
     Attributes:
         card: its card, with the class names that the source tells.
-        owner, adversary, heldout: disjoint image sets on the device asked for.
+        owner, adversary, unseen: disjoint image sets on the device asked for.
+        heldout: the first of the unseen images, on which accuracy is measured.
         checksum: SHA-256 over the decoded pixels and labels of the whole source, before anything was left out.
         split: `owner`, `adversary`, `heldout`: numbers of images; `split_seed`. As recorded in the provenance.
     """
@@ -37,6 +38,7 @@ class Data:
     card: DatasetCard
     owner: ImageSet
     adversary: ImageSet
+    unseen: ImageSet
     heldout: ImageSet
     checksum: str
     split: dict[str, int]
@@ -63,7 +65,7 @@ def load(
         download: let torchvision fetch what is missing.
         owner: how many images the owner gets; None for the usual share.
         adversary: how many the adversary gets.
-        heldout: how many are held out.
+        heldout: how many of the unseen images accuracy is measured on.
         device: where the tensors shall live.
         cache: where decoded images are kept; default `BENCH_CACHE`, else the user's cache directory.
 
@@ -133,11 +135,13 @@ def _dealt(opened: _Opened, sizes: tuple[int | None, int | None, int | None], de
         return ImageSet(part.images[rows], part.labels[rows]).to(device)
 
     split = {name: len(getattr(shares, name)) for name in ("owner", "adversary", "heldout")}
+    unseen = images(source.test, shares.unseen)
     return Data(
         card=card,
         owner=images(source.train, shares.owner),
         adversary=images(shares.adversary_part, shares.adversary),
-        heldout=images(source.test, shares.heldout),
+        unseen=unseen,
+        heldout=unseen[: len(shares.heldout)],
         checksum=checksum,
         split={**split, "split_seed": shares.seed},
     )

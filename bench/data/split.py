@@ -16,10 +16,15 @@ __all__ = ["Shares", "share", "stratified"]
 
 @dataclass(frozen=True)
 class Shares:
-    """The rows of each share: of the training part, of `adversary_part`, and of the test part."""
+    """The rows of each share: of the training part, of `adversary_part`, and of the test part.
+
+    `unseen` are all test rows that neither owner nor adversary has; `heldout`, on which accuracy is measured, are the
+    first of them.
+    """
 
     owner: Tensor
     adversary: Tensor
+    unseen: Tensor
     heldout: Tensor
     adversary_part: Part
     seed: int
@@ -63,18 +68,19 @@ def share(
         theirs, part, usual = train.flip(0)[: len(train) - len(mine)], source.train, len(train) - default
         usual = min(usual, len(theirs))
     theirs = _limit(theirs, usual if adversary is None else adversary, f"the adversary's share of {name}")
-    return Shares(mine, theirs, _limit(test, heldout, f"the held-out share of {name}"), part, rng.seed)
+    return Shares(mine, theirs, test, _limit(test, heldout, f"the held-out share of {name}"), part, rng.seed)
 
 
 def _dealt(
     name: str, source: Source, border: int, owner: int | None, adversary: int | None, heldout: int | None
 ) -> Shares:
     """Shares that the source itself has dealt out: the first `border` training rows are the owner's."""
-    rows = torch.arange(len(source.train.labels))
+    rows, test = torch.arange(len(source.train.labels)), torch.arange(len(source.test.labels))
     return Shares(
         _limit(rows[:border], owner, f"the owner's share of {name}"),
         _limit(rows[border:], adversary, f"the adversary's share of {name}"),
-        _limit(torch.arange(len(source.test.labels)), heldout, f"the held-out share of {name}"),
+        test,
+        _limit(test, heldout, f"the held-out share of {name}"),
         source.train,
         Rng(name, "split").seed,
     )

@@ -1,0 +1,55 @@
+"""Whose images a user has: never the learner's, and as many as were asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.api import pixels
+from bench.job import Job
+from bench.owners import fresh_keys, heldout_users
+from bench.registry import make
+from bench.store import Store
+from schemes.anw import AnwHue
+from tests.test_steps import computed, planned
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    store = Store(Path(tmp_path_factory.mktemp("owners")))
+    return computed(planned("anw-hue").steps["nulls"], store)
+
+
+def rows_of(images: torch.Tensor) -> set[bytes]:
+    return {row.numpy().tobytes() for row in pixels(images)}
+
+
+def test_fresh_users_own_images_that_nobody_is_trained_on(job):
+    own = AnwHue(share=20)
+    learned = rows_of(job.data.owner.images) | rows_of(job.data.adversary.images)
+    keys = list(fresh_keys(job, own, 40))
+    found = [rows_of(key.tensors["images"]) for key in keys]
+    assert all(len(key.tensors["images"]) == 20 and not rows & learned for key, rows in zip(keys, found, strict=True))
+    assert len(set.union(*found)) > len(job.data.heldout), "users draw from more than accuracy is measured on"
+
+
+def test_heldout_users_may_own_more_images_than_the_marked_user(job):
+    assert [len(key.tensors["images"]) for key in heldout_users(job, AnwHue(share=20, heldout=70), 2)] == [70, 70]
+    assert [len(key.tensors["images"]) for key in heldout_users(job, AnwHue(share=20), 1)] == [20]
+    assert [len(key.tensors["images"]) for key in fresh_keys(job, AnwHue(share=20, heldout=70), 1)] == [20]
+
+
+def test_more_than_there_are_is_refused(job):
+    with pytest.raises(ValueError, match=rf"\(1351\) to be among the {len(job.data.unseen)} unseen ones"):
+        next(heldout_users(job, AnwHue(share=20, heldout=1351), 1))
+
+
+def test_a_share_of_one_is_an_image_and_not_everything(job):
+    assert not AnwHue(share=1).owns_all
+    (key,) = fresh_keys(job, AnwHue(share=1), 1)
+    assert len(key.tensors["images"]) == 1
+    assert not rows_of(key.tensors["images"]) & rows_of(job.data.owner.images)
+    assert planned("anw-hue", {"anw-hue": {"share": 1}}).steps["mark"].spec["heldout_users"] > 0
+    assert make(AnwHue, {"share": 1}).heldout_share == 1
