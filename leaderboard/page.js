@@ -444,7 +444,9 @@ const ofUnit = (unit) => (unit ? ` (${unit})` : "");
 const heldoutText = ({ users, inferred, unit, unmarked, detected }) =>
   [
     plural(users, "user"),
-    known(inferred) && `inferred median |k| = ${shortly(inferred)}${inUnit(unit)}`,
+    inferred &&
+      `inferred mean |k| = ${shortly(inferred.mean)}${inUnit(unit)}` +
+        (known(inferred.low) ? ` (Student-t ${shortly(inferred.low)} to ${shortly(inferred.high)})` : ""),
     unmarked && `${of(unmarked)} infer no watermark (0)`,
     detected && `${of(detected)} wrongly detected`,
   ]

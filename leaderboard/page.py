@@ -13,7 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from bench.records import Record
-from leaderboard.table import BUDGET_PP, Row, canonical, rows
+from leaderboard.summary import Row, canonical
+from leaderboard.table import rows
+from leaderboard.worst import BUDGET_PP
 
 __all__ = ["build"]
 

@@ -81,9 +81,7 @@ class AnwParams(Params):
     signature: Literal["draw", "spread"] | float = Field(
         "draw", description="one for all users; or each draws one; or each takes the next, which covers the space"
     )
-    heldout: int | None = Field(
-        None, ge=1, description="images of a held-out user, whom nobody trained on; none: as many as the user's"
-    )
+    heldout: int = Field(0, ge=0, description="images of a user whom nobody trained on; 0: as many as the share")
     pool: int = Field(500, ge=1, le=100_000, description="unseen images that the user's are compared with")
     decoys: int = Field(999, ge=9, le=99_999, description="random image sets that the user's is ranked among")
     starts: int = Field(4, ge=0, le=64, description="starting points of the gradient search; 0 leaves it out")
@@ -133,7 +131,7 @@ class AntiNeuron(Scheme):
     @property
     def heldout_share(self) -> float | int:
         """What a held-out user has: the fewer images, the further may the least loss lie from 0."""
-        return self.share if self.params.heldout is None else int(self.params.heldout)
+        return int(self.params.heldout) or self.share
 
     @abstractmethod
     def secret(self, host: Host, rng: Rng) -> dict[str, Tensor]:

@@ -385,13 +385,15 @@ def test_held_out_users_are_summed_up_once_a_seed_and_around_the_circle():
     made = [searched(attack=attack, heldout=(0.0, 0.0, 330.0)) for attack in ("a", "b")]
     made += [searched(seed=1, heldout=(0.0, 90.0))]
     found = only(made)["heldout"]
-    assert (found["users"], found["inferred"], found["unit"]) == (5, 0.0, "degrees")
+    assert (found["users"], found["inferred"]["mean"], found["unit"]) == (5, 24.0, "degrees")  # 0, 0, 30, 0 and 90
+    half = 2.776445 * 39.115214 / 5**0.5  # Student's t with 4 degrees of freedom
+    assert (found["inferred"]["low"], found["inferred"]["high"]) == pytest.approx((0, 24 + half), rel=1e-5)
     assert (found["unmarked"]["hits"], found["unmarked"]["trials"]) == (3, 5)
-    assert only([searched(heldout=(330.0, 350.0, 90.0))])["heldout"]["inferred"] == 30.0
+    assert only([searched(heldout=(330.0, 350.0, 90.0))])["heldout"]["inferred"]["mean"] == pytest.approx(130 / 3)
     assert found["detected"]["hits"] == 0
 
 
-def test_held_out_users_without_a_signature_have_no_median():
+def test_held_out_users_without_a_signature_have_no_mean():
     found = only([record(heldout_verdicts=[member(True), member(False)])])["heldout"]
     assert (found["inferred"], found["unmarked"], found["detected"]["hits"]) == (None, None, 1)
     assert only([record()])["heldout"] is None
