@@ -20,7 +20,7 @@ from bench.cli import main
 from bench.folderhost import KeyMaker
 from bench.keyfile import About, KeyFileError, load_key, save_key
 from bench.profiles import PROFILES
-from bench.stamping import StampError, fitted, sample, stamp_all, survey, walk
+from bench.stamping import StampError, fitted, sample, stamp_all, survey, walk, writing
 from tests.plugins.shapes import Stamp as Toy
 
 SECRET = 77
@@ -138,8 +138,8 @@ def test_only_a_few_pictures_are_read_ahead(tmp_path: Path, monkeypatch: pytest.
     for i in range(80):
         write(tmp_path / "in" / f"{i:03d}.bmp", seed=i)
     opened: list[Path] = []
-    read = stamping._read
-    monkeypatch.setattr(stamping, "_read", lambda path, size=None: opened.append(path) or read(path, size))
+    read = writing.read_picture
+    monkeypatch.setattr(writing, "read_picture", lambda path, size=None: opened.append(path) or read(path, size))
     seen: list[int] = []
 
     class Watching(Numbered):
@@ -149,11 +149,11 @@ def test_only_a_few_pictures_are_read_ahead(tmp_path: Path, monkeypatch: pytest.
 
     stamp_all(Watching(), Key(), tmp_path / "in", tmp_path / "out", batch=4)
     assert len(seen) == 20
-    assert max(seen) <= stamping._workers() + 2
+    assert max(seen) <= writing.workers() + 2
 
 
 def test_large_pictures_are_stamped_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stamping, "BATCH_PIXELS", 130)
+    monkeypatch.setattr(writing, "BATCH_PIXELS", 130)
     for i in range(6):
         write(tmp_path / "in" / f"{i}.png", (8, 8))
         write(tmp_path / "in" / "large" / f"{i}.png", (16, 16))

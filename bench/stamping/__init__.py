@@ -1,0 +1,21 @@
+"""How does a person's own folder of pictures get a visible mark, and how is a folder examined for one?"""
+
+from bench.stamping.reading import Size, key_size, sample
+from bench.stamping.walking import Entry, Report, StampError, Survey, check_apart, survey, walk
+from bench.stamping.writing import Stamper, fitted, stamp_all
+
+__all__ = [
+    "Entry",
+    "Report",
+    "Size",
+    "StampError",
+    "Stamper",
+    "Survey",
+    "check_apart",
+    "fitted",
+    "key_size",
+    "sample",
+    "stamp_all",
+    "survey",
+    "walk",
+]
