@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import nn
 from torchvision.transforms import functional as vision
 
-from attacks import _colour, learner
+from attacks import _colour, adversarial, learner, privacy
 from bench import training
 from bench.api import Context, ImageSet, Key, Point, Recipe, Rng, Victim, replace
 from bench.parts import predict
@@ -24,11 +24,11 @@ ALL = [
     learner.Cutout,
     learner.LabelSmoothing,
     learner.GaussianNoise,
-    learner.AdversarialFGSM,
-    learner.AdversarialPGD,
+    adversarial.AdversarialFGSM,
+    adversarial.AdversarialPGD,
     learner.ColourJitter,
-    learner.OutputNoise,
-    learner.DPSGD,
+    privacy.OutputNoise,
+    privacy.DPSGD,
 ]
 
 
@@ -133,10 +133,10 @@ def test_every_attack_walks_its_ladder_twice_alike(attack):
         (learner.Cutout, {"transforms"}),
         (learner.LabelSmoothing, {"label_smoothing"}),
         (learner.GaussianNoise, {"transforms"}),
-        (learner.AdversarialFGSM, {"perturb"}),
-        (learner.AdversarialPGD, {"perturb"}),
+        (adversarial.AdversarialFGSM, {"perturb"}),
+        (adversarial.AdversarialPGD, {"perturb"}),
         (learner.ColourJitter, {"transforms"}),
-        (learner.DPSGD, {"privacy"}),
+        (privacy.DPSGD, {"privacy"}),
     ],
 )
 def test_a_rung_changes_one_thing_and_shares_its_streams(attack, changed):
@@ -226,7 +226,7 @@ def test_one_step_of_the_adversary_by_hand(label):
     images[1] = 0.98
     labels = torch.tensor([label, label])
     model = brightness_net()
-    x = learner.Adversary(0.05, 0.05, 1)(model, images, labels)
+    x = adversarial.Adversary(0.05, 0.05, 1)(model, images, labels)
     away = 0.05 if label == 0 else -0.05
     assert torch.allclose(x[0, :, :, :4], torch.tensor(0.5 + away))
     assert torch.allclose(x[0, :, :, 4:], torch.tensor(0.5 - away))
@@ -241,22 +241,22 @@ def test_one_step_of_the_adversary_by_hand(label):
 def test_the_adversary_stays_within_eps_and_starts_anywhere():
     images = torch.rand(16, 3, 8, 8, generator=RNG.torch("box"))
     labels = torch.arange(16) % 2
-    adversary = learner.Adversary(0.03, 0.02, 5, RNG.torch("start"))
+    adversary = adversarial.Adversary(0.03, 0.02, 5, RNG.torch("start"))
     first, second = adversary(brightness_net(), images, labels), adversary(brightness_net(), images, labels)
     for x in (first, second):
         assert (x - images).abs().max() <= 0.03 + 1e-6
         assert 0 <= x.min() <= x.max() <= 1
-    starts = learner.Adversary(0.03, 0.02, 0, RNG.torch("start"))
+    starts = adversarial.Adversary(0.03, 0.02, 0, RNG.torch("start"))
     one, other = starts(brightness_net(), images, labels), starts(brightness_net(), images, labels)
     assert not torch.equal(one, other)
     assert float((one - images).abs().max()) == pytest.approx(0.03, rel=0.02)
-    assert torch.equal(one, learner.Adversary(0.03, 0.02, 0, RNG.torch("start"))(brightness_net(), images, labels))
+    assert torch.equal(one, adversarial.Adversary(0.03, 0.02, 0, RNG.torch("start"))(brightness_net(), images, labels))
 
 
 def test_adversarial_recipes_carry_the_strength():
     context = Learner()
-    attacked(learner.AdversarialFGSM(), context)
-    attacked(learner.AdversarialPGD(step=0.5, iterations=3), context)
+    attacked(adversarial.AdversarialFGSM(), context)
+    attacked(adversarial.AdversarialPGD(step=0.5, iterations=3), context)
     found = [recipe.perturb for recipe, _ in context.asked]
     assert [(a.eps, a.step, a.iterations) for a in found] == [
         (0.01, 0.01, 1),
@@ -322,13 +322,13 @@ def test_the_jitter_scales_the_authors_ranges():
 
 def test_output_noise_is_fresh_at_each_query_and_the_same_in_each_record():
     context = Learner()
-    claims = attacked(learner.OutputNoise(ladder=[0.5, 1.0]), context)
+    claims = attacked(privacy.OutputNoise(ladder=[0.5, 1.0]), context)
     assert len(context.asked) == 1
     clean, images = predict(ordinary(), published().images), published().images
     weak, strong = (predict(claim.model, images) - clean for claim in claims)
     assert torch.allclose(strong, 2 * weak, atol=1e-5)
     assert float(strong.std()) == pytest.approx(1.0, rel=0.2)
-    again = [predict(attacked(learner.OutputNoise(ladder=[1.0]))[0].model, images) for _ in range(2)]
+    again = [predict(attacked(privacy.OutputNoise(ladder=[1.0]))[0].model, images) for _ in range(2)]
     assert torch.equal(again[0], again[1])
     assert torch.equal(again[0], clean + strong)
     assert not torch.allclose(predict(claims[1].model, images), again[0])
@@ -338,7 +338,7 @@ def test_output_noise_is_fresh_at_each_query_and_the_same_in_each_record():
 
 def test_private_networks_have_group_normalisation():
     context = Learner()
-    claims = attacked(learner.DPSGD(max_grad_norm=0.5), context)
+    claims = attacked(privacy.DPSGD(max_grad_norm=0.5), context)
     for claim, (recipe, _), multiplier in zip(claims, context.asked, (0.5, 1.0), strict=True):
         assert recipe.privacy == {"noise_multiplier": multiplier, "max_grad_norm": 0.5}
         norm = claim.model[1]
@@ -356,7 +356,7 @@ def test_epsilon_of_full_batches_by_hand():
     by_hand = min(
         steps * a / (2 * 4.0**2) + math.log((a - 1) / a) - (math.log(delta) + math.log(a)) / (a - 1) for a in orders
     )
-    assert learner.epsilon(400, recipe, delta) == pytest.approx(by_hand, rel=0.01)
+    assert privacy.epsilon(400, recipe, delta) == pytest.approx(by_hand, rel=0.01)
 
 
 @pytest.mark.parametrize("count", [40, 33])
@@ -368,16 +368,16 @@ def test_epsilon_counts_the_steps_that_training_takes(count, monkeypatch):
     monkeypatch.setattr(rdp, "compute_rdp", lambda **options: accounted.update(options) or compute(**options))
     monkeypatch.setattr(training.privacy.PrivateDescent, "step", lambda self, count, loss: steps.append(count))
     recipe = replace(RECIPE, epochs=50, privacy={"noise_multiplier": 1.0, "max_grad_norm": 1.0})
-    training.train(learner.without_batch_norm(network()), published(count), recipe, rng=RNG, augment=())
-    spent = learner.epsilon(count, recipe, 1e-5)
+    training.train(privacy.without_batch_norm(network()), published(count), recipe, rng=RNG, augment=())
+    spent = privacy.epsilon(count, recipe, 1e-5)
     assert accounted["steps"] == len(steps) == 150
     assert accounted["q"] * count == pytest.approx(sum(steps) / len(steps), rel=0.05)
     assert accounted["noise_multiplier"] == 1.0
-    assert learner.epsilon(count, replace(recipe, epochs=100), 1e-5) > spent
-    assert learner.epsilon(4000, recipe, 1e-5) < spent, "seldom seen, hardly known"
+    assert privacy.epsilon(count, replace(recipe, epochs=100), 1e-5) > spent
+    assert privacy.epsilon(4000, recipe, 1e-5) < spent, "seldom seen, hardly known"
 
 
 def test_privacy_without_opacus_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "opacus.validators", None)
     with pytest.raises(ValueError, match=r'for DP-SGD: pip install "watermark-bench\[dp\]"\.$'):
-        attacked(learner.DPSGD())
+        attacked(privacy.DPSGD())
