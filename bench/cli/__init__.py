@@ -29,7 +29,7 @@ def main() -> None:
     """
 
 
-from bench.cli import author, look, report, run, stamp  # noqa: E402  # the commands register themselves on `main`
+from bench.cli import author, look, report, run, stamp, verify  # noqa: E402  # the commands register themselves on `main`
 
-for command in (*look.COMMANDS, *run.COMMANDS, *report.COMMANDS, *stamp.COMMANDS, *author.COMMANDS):
+for command in (*look.COMMANDS, *run.COMMANDS, *report.COMMANDS, *stamp.COMMANDS, *verify.COMMANDS, *author.COMMANDS):
     main.add_command(command)
