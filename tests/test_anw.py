@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
@@ -172,6 +173,15 @@ def test_a_users_own_images_are_not_among_the_unseen() -> None:
     assert unseen.shape == (12, 140)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_one_key_asked_is_no_answer_to_another(kind: type) -> None:
+    """Answers on the pool are kept for keys that ask the same; spaces and pixels of one's own ask otherwise."""
+    (scheme, first), (_, second) = keyed(kind, seed=1), keyed(kind, seed=2)
+    shared = Suspect("scores", model=Noise(5))
+    scheme.verify(shared, first)
+    assert scheme.verify(shared, second) == scheme.verify(Suspect("scores", model=Noise(5)), second)
+
+
 def test_wrong_signatures_match_nothing() -> None:
     scheme, key = keyed(AnwHue, signature=60)
     other = Key(key.tensors, {**key.values, "signature": 210.0})
@@ -211,6 +221,20 @@ def test_blue_changes_an_eighth_of_the_pixels_and_only_their_blue() -> None:
     assert not change[:, :2].any()
     assert change[:, 2].count_nonzero() == 18
     assert set(change[:, 2].unique().tolist()) <= {-50, 0, 50}  # half of the luma, up or down
+
+
+@pytest.mark.parametrize("kind", [AnwHue, AnwUserLct])
+def test_the_images_are_rotated_in_yiq_or_in_the_users_own_space(kind: type) -> None:
+    """Equation 5 by hand, pixel by pixel, in NumPy."""
+    scheme, key = keyed(kind)
+    images = SmallHost().share
+    space = key.tensors.get("space", YIQ).numpy()
+    angle = np.deg2rad(key.values["signature"])
+    turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    colours = images.images.numpy().transpose(0, 2, 3, 1) / 255
+    wanted = 255 * np.clip(colours @ (np.linalg.inv(space) @ turn @ space).T, 0, 1)
+    found = scheme.mark_data(images, key).images.numpy().transpose(0, 2, 3, 1)
+    assert np.abs(found - wanted).max() < 0.51  # rounded, not cut off
 
 
 def test_gradient_search_finds_a_planted_signature() -> None:

@@ -49,6 +49,29 @@ def test_more_matrices_never_look_worse() -> None:
     assert torch.equal(made[-1].key.tensors["images"], some_images(30, 9).images)
 
 
+def test_matrices_are_drawn_as_users_draw_theirs() -> None:
+    _, key = keyed(AnwHue)
+    made = claims(ArbitraryLct(ladder=tuple(range(1, 41))), key, Noise(3))
+    entries = torch.cat([claim.key.tensors["space"].flatten() for claim in made if claim.key])
+    assert entries.min() < -0.9
+    assert entries.max() > 0.9
+    assert abs(float(entries.mean())) < 4 * 3**-0.5 * len(entries) ** -0.5  # U(-1, 1): mean 0, deviation 3 ** -0.5
+
+
+def test_a_forger_claims_the_signature_of_least_loss_on_images_of_his_own_and_never_none() -> None:
+    """The network knows his images unmarked, so that no watermark is the likeliest slot."""
+    scheme, key = keyed(AnwHue)
+    model = Memory(some_images(30, 9))
+    (made,) = claims(ForgedLct(ladder=(6,), images=10), key, model)
+    assert made.key is not None
+    assert torch.equal(made.key.tensors["images"], some_images(30, 9).images[:10])
+    search = scheme.verify(Suspect("scores", model=model), made.key).search
+    assert search is not None
+    assert search.best == 0
+    marked = dict(zip(search.candidates[1:], search.losses[1:], strict=True))
+    assert made.key.values["signature"] == min(marked, key=lambda signature: marked[signature])
+
+
 def test_they_are_made_for_hue_signatures() -> None:
     made_for = {
         name
