@@ -118,6 +118,8 @@ class SchemeCard:
         situations: how it can be embedded; `("post-hoc",)` for a scheme that writes into a trained model.
         stand_alone: a host can carry only one owner at a time (weight marks overwrite each other).
         keygen_trains: key generation trains networks, so fresh keys for the null test are few.
+        key_arch: parameter that names the architecture against whose clean host keys are made; without one, or where
+            it is None, that of the cell.
         also: a further access that `verify` uses for details if `suspect.offers(it)`; its p-value must not need it.
         extensions: the parts that are ours and not the authors', one line each. Never blur that.
         tiny: parameters of a test configuration that runs in about a second on a CPU.
@@ -132,6 +134,7 @@ class SchemeCard:
     situations: tuple[Situation, ...] = ("train", "fine-tune", "distill")
     stand_alone: bool = False
     keygen_trains: bool = False
+    key_arch: str | None = None
     also: Access | None = None
     extensions: tuple[str, ...] = ()
     tiny: Mapping[str, JSON] = field(default_factory=dict)
@@ -197,14 +200,13 @@ class Host(ABC):
         """
 
     @abstractmethod
-    def train(self, images: ImageSet, rng: Rng, *, epochs: int | None = None, arch: str | None = None) -> nn.Module:
-        """A network trained from scratch on `images` by the host's recipe, in eval mode.
+    def train(self, images: ImageSet, rng: Rng, *, epochs: int | None = None) -> nn.Module:
+        """A network like the host, trained from scratch on `images` by the host's recipe, in eval mode.
 
         Args:
             images: of any number.
             rng: of its weights, order and augmentation.
             epochs: None for as many as the recipe says.
-            arch: None for this architecture, or the name of another.
         """
 
 

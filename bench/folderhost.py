@@ -69,13 +69,12 @@ class FolderHost(Host):
         """The embedding layer of a group; see `Host.layer`."""
         return archs.layer_path(self._name, group)
 
-    def train(self, images: ImageSet, rng: Rng, *, epochs: int | None = None, arch: str | None = None) -> nn.Module:
+    def train(self, images: ImageSet, rng: Rng, *, epochs: int | None = None) -> nn.Module:
         """A network trained from scratch by the profile's recipe; see `Host.train`."""
-        name = arch or self._name
-        recipe = self._profile.recipe("host", name)
+        recipe = self._profile.recipe("host", self._name)
         recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
-        width, count = self._profile.width(name), len(self.dataset.classes)
-        model = archs.build(name, count, width=width, rng=rng.child("init"), device=self.device)
+        width, count = self._profile.width(self._name), len(self.dataset.classes)
+        model = archs.build(self._name, count, width=width, rng=rng.child("init"), device=self.device)
         images, mixed = images.to(self.device), self.device.type == "cuda"
         augment = self.dataset.augment
         return training.train(

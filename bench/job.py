@@ -97,11 +97,10 @@ class Job:
         """The recipe in the spec."""
         return _recipe(self.spec)
 
-    def build(self, rng: Rng, arch: str | None = None) -> nn.Module:
-        """An untrained network with weights from this stream, of the cell's architecture or another."""
+    def build(self, rng: Rng) -> nn.Module:
+        """An untrained network of the step's architecture, with weights from this stream."""
         classes = len(self.data.card.classes)
-        name = arch or self.spec["arch"]
-        return archs.build(name, classes, width=self.spec["width"], rng=rng, device=self.device)
+        return archs.build(self.spec["arch"], classes, width=self.spec["width"], rng=rng, device=self.device)
 
     def fresh(self) -> nn.Module:
         """The untrained host; the same initial weights for clean host and marked model (paired seeds)."""
@@ -147,9 +146,9 @@ class _HostView(Host):
     def layer(self, group: str) -> str:
         return archs.layer_path(self._job.spec["arch"], group)
 
-    def train(self, images: ImageSet, rng: Rng, *, epochs: int | None = None, arch: str | None = None) -> nn.Module:
+    def train(self, images: ImageSet, rng: Rng, *, epochs: int | None = None) -> nn.Module:
         recipe = self._recipe if epochs is None else replace(self._recipe, epochs=epochs)
-        model = self._job.build(rng.child("init"), arch)
+        model = self._job.build(rng.child("init"))
         return self._job.train(model, images.to(self.device), recipe, rng.child("training")).model
 
 

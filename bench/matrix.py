@@ -14,8 +14,8 @@ from bench.api import Attack, AttackCard, Recipe, Scheme, SchemeCard
 from bench.identity import digest
 from bench.profiles import Profile
 from bench.records import Cell
+from bench.registry import RegistryError, make, params_of
 from bench.registry import attacks as all_attacks
-from bench.registry import make, params_of
 from bench.registry import schemes as all_schemes
 
 __all__ = ["Planned", "Request", "Step", "expand", "not_applicable", "steps_of"]
@@ -185,6 +185,34 @@ class _Place(NamedTuple):
     scheme: str
     attack: str
 
+    @property
+    def of_scheme(self) -> dict[str, Any]:
+        """What a spec says of the scheme."""
+        return {"scheme": self.cell.scheme, "scheme_params": self.cell.scheme_params}
+
+    @property
+    def of_attack(self) -> dict[str, Any]:
+        """What a spec says of the attack."""
+        return {"attack": self.cell.attack, "attack_params": self.cell.attack_params}
+
+
+def _learns(scheme: Scheme) -> bool:
+    """Whether somebody else trains, on what the scheme's owner published or has."""
+    return scheme.card.carrier in ("data", "none")
+
+
+def _key_cell(cell: Cell, scheme: Scheme) -> Cell:
+    """The cell whose keys these are: that of another architecture, where a parameter of the scheme names one."""
+    name = scheme.card.key_arch
+    arch = cell.scheme_params.get(name) if name else None
+    if not isinstance(arch, str):
+        return cell
+    try:
+        archs.arch(arch)
+    except ValueError as error:
+        raise RegistryError(f"Parameter {cell.scheme}.{name}: {error}") from error
+    return cell.model_copy(update={"arch": arch, "scheme_params": {**cell.scheme_params, name: None}})
+
 
 class _Builder:
     """Builds steps and keeps each once."""
@@ -217,38 +245,50 @@ class _Builder:
         return make(all_attacks()[name], self.request.overrides.get(name, {}))
 
     def _steps(self, cell: Cell, scheme: Scheme, attack: Attack) -> dict[str, Step]:
-        profile = self.request.profile
-        learner = scheme.card.carrier in ("data", "none")
-        of_scheme = {"scheme": cell.scheme, "scheme_params": cell.scheme_params}
-        of_attack = {"attack": cell.attack, "attack_params": cell.attack_params}
-        at = _Place(cell, profile.width(cell.arch, learner=learner), type(scheme).__module__, type(attack).__module__)
-        first = "learner" if learner else "host"
-        host = self._step("host", at, {"recipe": recipe_spec(profile.recipe(first, cell.arch))}, {})
-        keys = self._step("keys", at, {**of_scheme, "owners": cell.owners}, {"host": host}, at.scheme)
-        phase = first if cell.situation == "train" else "embed"
-        learning = {"situation": cell.situation, "recipe": recipe_spec(profile.recipe(phase, cell.arch))}
-        marking = {"host": host, "keys": keys}
-        embedding = {**of_scheme, **learning, "owners": cell.owners, "heldout_users": self._heldout_users(scheme, cell)}
+        at, maker = self._place(cell, scheme, attack), self._place(_key_cell(cell, scheme), scheme, attack)
+        host, key_host = self._host(at, scheme), self._host(maker, scheme)
+        keys = self._step("keys", maker, {**maker.of_scheme, "owners": cell.owners}, {"host": key_host}, at.scheme)
+        learning, marking = self._learning(at, scheme), {"host": host, "keys": keys}
+        embedding = {**at.of_scheme, **learning, "owners": cell.owners}
+        embedding |= {"heldout_users": self._heldout_users(scheme, cell)}
         mark = self._step("mark", at, embedding, marking, at.scheme)
-        both = {**of_scheme, **of_attack, **learning, "owners": cell.owners}
+        both = {**at.of_scheme, **at.of_attack, **learning, "owners": cell.owners}
         attacked = self._step("attack", at, both, {**marking, "mark": mark}, at.scheme, at.attack)
         steps = {"host": host, "keys": keys, "mark": mark, "attack": attacked}
+        return steps | self._false_claims(maker, key_host, scheme, attack)
+
+    def _false_claims(self, at: _Place, host: Step, scheme: Scheme, attack: Attack) -> dict[str, Step]:
+        """Fresh keys' claims on the clean host that keys are made against, before and after the attack."""
+        steps: dict[str, Step] = {}
         fresh, attacked_fresh = self._null_keys(scheme)
         if fresh:
-            steps["nulls"] = self._step("nulls", at, {**of_scheme, "keys": fresh}, {"host": host}, at.scheme)
+            steps["nulls"] = self._step("nulls", at, {**at.of_scheme, "keys": fresh}, {"host": host}, at.scheme)
         if attacked_fresh and attack.ladder:
             # Each rung of an attack on images or on the learner is a training of its own: one must do.
-            rungs = 1 if attack.card.stage in ("data", "training") else profile.null_rungs
-            few = {**cell.attack_params, "ladder": list(attack.examined(rungs))}
-            params = few if "ladder" in cell.attack_params else cell.attack_params
-            spec: dict[str, Any] = {**of_scheme, **learning, "attack": cell.attack, "attack_params": params}
+            rungs = 1 if attack.card.stage in ("data", "training") else self.request.profile.null_rungs
+            few = {**at.cell.attack_params, "ladder": list(attack.examined(rungs))}
+            params = few if "ladder" in at.cell.attack_params else at.cell.attack_params
+            spec = {**at.of_scheme, **self._learning(at, scheme), "attack": at.cell.attack, "attack_params": params}
             spec |= {"keys": attacked_fresh, "rungs": rungs}
             # Keys that took a training are not made twice: as many claim after the attack as before it.
             made = {"nulls": steps["nulls"]} if scheme.card.keygen_trains and fresh else {}
-            steps["attacked_nulls"] = self._step(
-                "attacked_nulls", at, spec, {"host": host, **made}, at.scheme, at.attack
-            )
+            inputs = {"host": host, **made}
+            steps["attacked_nulls"] = self._step("attacked_nulls", at, spec, inputs, at.scheme, at.attack)
         return steps
+
+    def _place(self, cell: Cell, scheme: Scheme, attack: Attack) -> _Place:
+        width = self.request.profile.width(cell.arch, learner=_learns(scheme))
+        return _Place(cell, width, type(scheme).__module__, type(attack).__module__)
+
+    def _host(self, at: _Place, scheme: Scheme) -> Step:
+        phase = "learner" if _learns(scheme) else "host"
+        return self._step("host", at, {"recipe": recipe_spec(self.request.profile.recipe(phase, at.cell.arch))}, {})
+
+    def _learning(self, at: _Place, scheme: Scheme) -> dict[str, Any]:
+        """How the network that is to bear the mark is trained."""
+        phase = "embed" if at.cell.situation != "train" else "learner" if _learns(scheme) else "host"
+        recipe = self.request.profile.recipe(phase, at.cell.arch)
+        return {"situation": at.cell.situation, "recipe": recipe_spec(recipe)}
 
     def _null_keys(self, scheme: Scheme) -> tuple[int, int]:
         profile, asked = self.request.profile, self.request.null_keys
@@ -258,7 +298,7 @@ class _Builder:
 
     def _heldout_users(self, scheme: Scheme, cell: Cell) -> int:
         """How many users whom the learner does not know are examined: where owners have images of their own."""
-        if scheme.card.carrier not in ("data", "none") or scheme.owns_all:
+        if not _learns(scheme) or scheme.owns_all:
             return 0
         profile = self.request.profile
         wanted = max(cell.owners, profile.heldout_users)

@@ -54,7 +54,7 @@ class DeepStampParams(VisibleParams):
     adversarial: float = Field(1.0, ge=0, le=1e6, description="weight of D's verdict")
     distance: Literal["l1", "l2"] = Field("l1", description="between marks: the code's l1, or the poster's l2")
     gradient_matching: Literal["off", "intended"] = Field("off", description="penalise another gradient of F's loss")
-    classifier: str | None = Field(None, max_length=80, description="architecture of F; none: the host itself")
+    classifier: str | None = Field(None, max_length=80, description="architecture of F; none: that of the learner")
 
 
 def watermarker() -> nn.Module:
@@ -99,6 +99,7 @@ class DeepStamp(VisibleScheme):
         payload="zero-bit",
         situations=("train",),
         keygen_trains=True,
+        key_arch="classifier",
         also="scores",
         extensions=(*EXTENSIONS, "gradient matching that has a gradient"),
         tiny={
@@ -117,7 +118,7 @@ class DeepStamp(VisibleScheme):
         """Draw the owner's mark, then train W on the owner's images against F (Eq. 1)."""
         key = self.draw_key(host, rng)
         images = host.share[_some(len(host.share), self.params.images, rng.torch("images")).to(host.device)]
-        training = _Training(self.params, key.tensors["mark"], _classifier(self.params.classifier, host, rng), rng)
+        training = _Training(self.params, key.tensors["mark"], host.model().eval(), rng)
         history = training.run(images)
         state = {f"W.{name}": tensor.detach() for name, tensor in training.W.state_dict().items()}
         return self.measured(replace(key, tensors={**key.tensors, **state}, history=history))
@@ -228,12 +229,6 @@ def _fit(images: Tensor, size: tuple[int, int]) -> Tensor:
 def _some(length: int, most: int | None, generator: torch.Generator) -> Tensor:
     """At most `most` rows of `length` at random; all in order where that is enough."""
     return torch.arange(length) if most is None else torch.randperm(length, generator=generator)[:most]
-
-
-def _classifier(name: str | None, host: Host, rng: Rng) -> nn.Module:
-    if name is None:
-        return host.model().eval()
-    return host.train(host.images, rng.child("classifier"), arch=name).eval()
 
 
 def _initialised(build: Callable[[], nn.Module], rng: Rng, device: torch.device) -> nn.Module:

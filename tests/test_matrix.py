@@ -9,7 +9,7 @@ import pytest
 
 from bench.matrix import Planned, Request, expand, not_applicable, steps_of
 from bench.profiles import PROFILES
-from bench.registry import attacks, schemes
+from bench.registry import RegistryError, attacks, schemes
 
 DATA = {"digits-m": "c" * 64, "cifar10": "d" * 64}
 ALL = tuple(schemes())
@@ -53,6 +53,27 @@ def test_inputs_come_before_those_that_read_them() -> None:
 def test_a_situation_shares_the_null_models() -> None:
     planned = expand(request(situations=("train", "fine-tune", "distill")), DATA)
     assert (count("host", planned), count("mark", planned), count("nulls", planned)) == (1, 3, 1)
+
+
+def test_keys_against_another_architecture_are_those_of_its_own_cell() -> None:
+    """Data stamped once for one network, from which others learn: the transfer of DeepStamp, section IV."""
+    profile = replace(PROFILES["smoke"], learner_widths={"alexnet": 0.125, "wrn": 0.25})
+    fields = {"schemes": ("deepstamp",), "attacks": ("images-flip",), "profile": profile}
+    own = only(archs=("alexnet",), **fields).steps
+    other = only(archs=("wrn",), overrides={"deepstamp": {"classifier": "alexnet"}}, **fields).steps
+    for kind in ("keys", "nulls", "attacked_nulls"):
+        assert other[kind].key == own[kind].key
+    assert other["mark"].inputs["keys"].key == own["keys"].key
+    assert other["keys"].inputs["host"].key == own["host"].key != other["host"].key
+    assert [(other[kind].spec["arch"], other[kind].spec["width"]) for kind in ("keys", "mark", "attack")] == [
+        ("alexnet", 0.125), ("wrn", 0.25), ("wrn", 0.25),
+    ]  # fmt: skip
+    assert other["mark"].spec["scheme_params"]["classifier"] == "alexnet"
+
+
+def test_an_unknown_architecture_to_make_keys_against_is_named() -> None:
+    with pytest.raises(RegistryError, match=r'deepstamp.classifier: Expected an architecture, but got "vgg61"'):
+        only(schemes=("deepstamp",), attacks=("none",), overrides={"deepstamp": {"classifier": "vgg61"}})
 
 
 def test_a_post_hoc_scheme_has_one_row_whatever_the_situations() -> None:

@@ -69,3 +69,8 @@ def test_parameters_are_checked() -> None:
     with pytest.raises(RegistryError, match=r"uchida-random\.bitz"):
         make(registry.schemes()["uchida-random"], {"bitz": 4})
     assert make(registry.schemes()["uchida-random"], {"bits": "128"}).params.bits == 128
+
+
+def test_cards_name_parameters_that_exist() -> None:
+    for name, scheme in registry.schemes().items():
+        assert scheme.card.key_arch is None or scheme.card.key_arch in scheme.Params.model_fields, name

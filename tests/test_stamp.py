@@ -283,7 +283,7 @@ class Learning(Toy):
     def keygen(self, host: Host, rng: Rng) -> Key:
         images = host.images
         logits = host.model()(images.images.float() / 255)
-        other = host.train(images, rng.child("other"), epochs=1, arch="alexnet")
+        other = host.train(images, rng.child("other"), epochs=1)
         return Key(
             {"labels": images.labels, "sizes": torch.tensor(images.images.shape)},
             {"classes": list(host.dataset.classes), "outputs": logits.shape[1], "other": type(other).__name__},

@@ -67,9 +67,10 @@ class Request:
         name, options = self.scheme.card.name, self.options
         rng = Rng("stamp", name, secrets.token_hex(32) if options["seed"] is None else options["seed"])
         size = key_size(self.images, self.looked.total, rng, self.side)
+        against = self.scheme.card.key_arch and params_of(self.scheme)[self.scheme.card.key_arch]
         key = KeyMaker(
-            self.images, self.looked.total, size, options["arch"], PROFILES[options["profile"]], rng, self.device,
-            self.say,
+            self.images, self.looked.total, size, against or options["arch"], PROFILES[options["profile"]],
+            rng, self.device, self.say,
         ).make(self.scheme)  # fmt: skip
         return key, About(scheme=name, params=params_of(self.scheme), size=size, options=self._beside())
 
