@@ -43,7 +43,7 @@ def _rows(job: Job, scheme: Scheme) -> list[Tensor] | None:
     share, total = scheme.share, len(job.data.owner)
     count = share if isinstance(share, int) else round(share * total)
     owners = job.spec.get("owners", 1)
-    if count >= total and (owners == 1 or scheme.card.carrier != "data"):
+    if scheme.owns_all and (owners == 1 or scheme.card.carrier != "data"):
         return None
     if count < 1 or count * owners > total:
         raise ValueError(
@@ -96,20 +96,28 @@ def fresh_keys(
 ) -> Iterator[Key]:
     """Keys of owners whose images, where a scheme has a share, were in nobody's training set.
 
+    Checked at once, made one by one.
+
     Raises:
         ValueError: there are too few unseen images for one such owner.
     """
     total, share = len(job.data.owner), scheme.share if share is None else share
-    size = share if isinstance(share, int) else round(share * total)
-    unseen = job.data.unseen
-    if not scheme.owns_all and len(unseen) < size:
+    size, most = share if isinstance(share, int) else round(share * total), len(job.data.unseen)
+    if not scheme.owns_all and not 1 <= size <= most:
+        what = "share" if share == scheme.share else "heldout"
         raise ValueError(
-            f"Expected the images of a user whom nobody trained on ({size}) to be among the {len(unseen)} unseen ones, "
-            "but these are too few: lower the share (or what held-out users own)."
+            f"Expected a user whom nobody trained on to own 1 to {most} images, as many as are unseen, but got {size}: "
+            f"change {scheme.card.name}.{what}."
         )
-    for i in range(count):
-        rng = job.rng(stream, job.spec["scheme"], i)
-        own = job.data.owner
-        if not scheme.owns_all:
-            own = unseen[torch.randperm(len(unseen), generator=rng.torch("share"))[:size].to(job.device)]
-        yield scheme.keygen(host_for(job, own, i), rng).to(job.device)
+    return (_fresh_key(job, scheme, stream, i, size) for i in range(count))
+
+
+def _fresh_key(job: Job, scheme: Scheme, stream: str, number: int, size: int) -> Key:
+    """One of them. Their images are disjoint as long as there are unseen ones; then all are dealt out anew."""
+    own, unseen = job.data.owner, job.data.unseen
+    if not scheme.owns_all:
+        deal, place = divmod(number, len(unseen) // size)
+        order = torch.randperm(len(unseen), generator=job.rng(stream, job.spec["scheme"], "deal", deal).torch())
+        own = unseen[order[place * size : (place + 1) * size].to(job.device)]
+    rng = job.rng(stream, job.spec["scheme"], number)
+    return scheme.keygen(host_for(job, own, number), rng).to(job.device)

@@ -181,7 +181,7 @@ SMALL = Profile(
         "alexnet": 0.5,
     },
     params={
-        # Held-out users own as many images as the paper's do; a user of 1 % owns 60, whose least loss wanders.
+        # A user of 1 % owns 60 images, and among so few unseen ones the least loss wanders; the paper's own 500.
         "anw-*": {"heldout": 500, "starts": 2, "steps": 25, "probe": 40},
         # Where each user has a colour space or pixels of their own, each key asks about the unseen images anew.
         "anw-user-lct": {"pool": 150},

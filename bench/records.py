@@ -83,6 +83,11 @@ class Search(Strict):
         """Index of the candidate with the least loss, of equals the first."""
         return self.losses.index(min(self.losses))
 
+    @property
+    def unmarked(self) -> bool | None:
+        """Whether 0, which says that there is no watermark, has the least loss; None where it was not tried."""
+        return self.candidates[self.best] == 0 if 0 in self.candidates else None
+
 
 class Verdict(Strict):
     """What a scheme says about one suspect and one key.

@@ -62,6 +62,7 @@ def make_keys(job: Job) -> Output:
 def embed(job: Job) -> Output:
     """The marked model: marked data, the embedding loss, and what the scheme writes afterwards."""
     scheme, keys = job.scheme, job.keys()
+    strangers = heldout_users(job, scheme, job.spec["heldout_users"])  # refused, if so, before the training
     start_s = clock_s(job.device)
     published = published_images(job, scheme, keys)
     model, history = start(job), []
@@ -74,7 +75,6 @@ def embed(job: Job) -> Output:
         model = scheme.mark_model(model, key, host_for(job, share, number)).to(job.device)
     seconds = clock_s(job.device) - start_s
     judge = Judge(job, scheme, keys, published)
-    strangers = heldout_users(job, scheme, job.spec["heldout_users"])
     result = {
         "point": _dump(judge(Claim(0.0, model=model))),
         "clean_verdicts": _dump_all(judge.verdicts(job.model("host"), job.data.owner, keys, details=False)),

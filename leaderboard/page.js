@@ -446,7 +446,7 @@ const heldoutText = ({ users, inferred, unit, unmarked, detected }) =>
     plural(users, "user"),
     inferred &&
       `inferred mean |k| = ${shortly(inferred.mean)}${inUnit(unit)}` +
-        (known(inferred.low) ? ` (Student-t ${shortly(inferred.low)} to ${shortly(inferred.high)})` : ""),
+        (known(inferred.low) ? ` (Student-t over users, ${shortly(inferred.low)} to ${shortly(inferred.high)})` : ""),
     unmarked && `${of(unmarked)} infer no watermark (0)`,
     detected && `${of(detected)} wrongly detected`,
   ]

@@ -51,7 +51,7 @@ def _unmarked(verdict: Verdict) -> bool | None:
     """Is 0 the likeliest of the signatures tried? None where it was not tried."""
     if verdict.search is None:
         return None if verdict.inferred is None else verdict.inferred == 0
-    return verdict.search.candidates[verdict.search.best] == 0 if 0 in verdict.search.candidates else None
+    return verdict.search.unmarked
 
 
 def searches(done: Sequence[Record]) -> Row | None:

@@ -10,6 +10,24 @@ from typing import Any, TypeVar
 from bench.records import Point, Record, Verdict
 from bench.stats import Interval, student_interval, wilson_interval
 
+__all__ = [
+    "Item",
+    "Row",
+    "brief",
+    "canonical",
+    "detected",
+    "ends",
+    "first_known",
+    "if_any",
+    "loss_pp",
+    "mean",
+    "one_a_seed",
+    "proportion",
+    "short",
+    "thin",
+    "unattacked",
+]
+
 MAX_RUNGS = 40
 MAX_TEXT = 500
 Row = dict[str, Any]

@@ -12,14 +12,28 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import torch
+from pydantic import BeforeValidator
 from torch import Tensor
 
-from bench.api import Field, Host, ImageSet, Rng, rank_p_value
+from bench.api import Host, ImageSet, Rng, rank_p_value
 
 __all__ = ["Share", "contained", "content", "permutation_p_value", "split_heldout", "subset_means"]
 
 CHUNK = 256  # random subsets at a time: bounds the memory of the rank test
-Share = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)]
+
+
+def _share(value: object) -> object:
+    """A part or a number, as it is typed; 1.0 is neither, since it would pass for one image."""
+    known = value
+    if isinstance(value, str):
+        known = int(value) if value.strip().isdecimal() else float(value)
+    whole = isinstance(known, int) and not isinstance(known, bool) and known >= 1
+    if not whole and not (isinstance(known, float) and 0 < known < 1):
+        raise ValueError("Expected a part of the training set between 0 and 1, or a whole number of images")
+    return known
+
+
+Share = Annotated[int | float, BeforeValidator(_share)]
 
 
 def contained(images: ImageSet, among: ImageSet) -> Tensor:

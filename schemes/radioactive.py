@@ -23,7 +23,7 @@ depend on the carriers, which are uniform on the sphere and independent of one a
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ from bench.api import (
     fisher_p_value,
     pixels,
 )
-from schemes._users import content
+from schemes._users import Share, content
 
 BATCH = 128
 RCOND = 1e-6  # features are float32: directions of the probe below this are rounding errors
@@ -54,9 +54,7 @@ RCOND = 1e-6  # features are float32: directions of the probe below this are rou
 class RadioactiveParams(Params):
     """Hyper-parameters; the defaults are those of the authors' instructions."""
 
-    share: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.01, description="the owner's part of the training set, or a number of images"
-    )
+    share: Share = Field(0.01, description="the owner's part of the training set, or a number of images")
     steps: int = Field(90, ge=1, le=10_000, description="gradient steps per image")
     lr: float = Field(1.0, gt=0, le=1e6, description="length of a step, in normalised pixels a unit of gradient")
     lam_ft: float = Field(0.01, ge=0, description="weight of the distance that the features move")

@@ -223,7 +223,7 @@ def test_a_row_draws_its_searches_with_the_own_and_the_inferred_signature(open_t
     assert rungs.locator("figure", has_text="Owner 1").locator("path.loss").count() == 3
     assert "first owners of seed 0" in rungs.inner_text()
     text = tab.page.locator("tr.detail").inner_text()
-    assert "8 users; inferred mean |k| = 11.25 degrees (Student-t 0 to 24.23); 5 of 8 infer no" in text
+    assert "8 users; inferred mean |k| = 11.25 degrees (Student-t over users, 0 to 24.23); 5 of 8 infer no" in text
     assert tab.noise == []
 
 

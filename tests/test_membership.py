@@ -187,7 +187,7 @@ def test_share_is_a_fraction_or_a_number(share: Any, held: float) -> None:
     assert type(MiaStd(share=share).share) is type(held)
 
 
-@pytest.mark.parametrize("share", [0, 1.5, -1])
+@pytest.mark.parametrize("share", [0, 1.5, -1, 1.0, "1.0", True, "nan", "all"])
 def test_share_out_of_bounds(share: float) -> None:
     with pytest.raises(ValidationError):
         MiaStd(share=share)

@@ -9,7 +9,7 @@ import torch
 
 from bench.api import pixels
 from bench.job import Job
-from bench.owners import fresh_keys, heldout_users
+from bench.owners import fresh_keys, heldout_users, owner_shares
 from bench.registry import make
 from bench.store import Store
 from schemes.anw import AnwHue
@@ -32,7 +32,11 @@ def test_fresh_users_own_images_that_nobody_is_trained_on(job):
     keys = list(fresh_keys(job, own, 40))
     found = [rows_of(key.tensors["images"]) for key in keys]
     assert all(len(key.tensors["images"]) == 20 and not rows & learned for key, rows in zip(keys, found, strict=True))
-    assert len(set.union(*found)) > len(job.data.heldout), "users draw from more than accuracy is measured on"
+    assert len(set.union(*found)) == 40 * 20, "users are disjoint, and of more than accuracy is measured on"
+    everybody = [rows_of(key.tensors["images"]) for key in fresh_keys(job, AnwHue(share=500), 3)]
+    assert not everybody[0] & everybody[1], "1,350 images are enough for two users of 500"
+    assert everybody[0] & everybody[2], "and not for three: all are dealt out anew"
+    assert everybody[0] != everybody[2]
 
 
 def test_heldout_users_may_own_more_images_than_the_marked_user(job):
@@ -42,8 +46,13 @@ def test_heldout_users_may_own_more_images_than_the_marked_user(job):
 
 
 def test_more_than_there_are_is_refused(job):
-    with pytest.raises(ValueError, match=rf"\(1351\) to be among the {len(job.data.unseen)} unseen ones"):
-        next(heldout_users(job, AnwHue(share=20, heldout=1351), 1))
+    most = len(job.data.unseen)
+    with pytest.raises(ValueError, match=rf"own 1 to {most} images, .* but got {most + 1}: change anw-hue.heldout"):
+        heldout_users(job, AnwHue(share=20, heldout=most + 1), 1)  # at once, before anybody trains
+    with pytest.raises(ValueError, match=r"change anw-hue.share"):
+        fresh_keys(job, AnwHue(share=most + 1), 1)
+    with pytest.raises(ValueError, match="1 owners with shares of 601 to fit into 600 training images"):
+        owner_shares(job, AnwHue(share=601))
 
 
 def test_a_share_of_one_is_an_image_and_not_everything(job):

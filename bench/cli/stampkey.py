@@ -78,7 +78,7 @@ class Request:
         """What a key depends on beside the scheme's parameters."""
         mark, trains = getattr(self.scheme.params, "watermark", None), self.scheme.card.keygen_trains
         names = ("seed", "arch", "profile") if trains else ("seed",)
-        found = {"size": self.side, "watermark": mark and digest(Path(mark).expanduser())}
+        found = {"size": self.side, "watermark": mark and _digest(Path(mark).expanduser())}
         return found | {name: self.options[name] for name in names}
 
     def _compare(self, about: About, path: Path) -> None:
@@ -108,7 +108,7 @@ def begun_by(
     """
     from bench.stamping import StampError
 
-    key = digest(key_path) if key_path.exists() else None
+    key = _digest(key_path) if key_path.exists() else None
     asked = {"key": key, "pictures": looked.digest, "size": side, "format": form}
     if looked.written and not overwrite:
         try:
@@ -123,7 +123,7 @@ def begun_by(
     return asked
 
 
-def digest(path: Path) -> str:
+def _digest(path: Path) -> str:
     import hashlib
 
     from bench.stamping import StampError

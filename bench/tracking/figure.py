@@ -149,17 +149,17 @@ def _draw_searches(axis: Any, name: str, verdicts: Sequence[tuple[int, Verdict]]
         axis.set_xlabel(f"signature ({search.unit})" if search.unit else "signature", parse_math=False)
     axis.set_ylabel("mean loss")
     rest = f", {MANY} of {len(verdicts)}" if len(verdicts) > MANY else ""
-    signs = "square: least, dashed: own" if with_own else f"square: least; {_at_none(verdicts)}"
+    signs = "square: least, dashed: own" if with_own else f"square: least{_unmarked(verdicts)}"
     axis.legend(
         title=f"{name}{rest}\n({signs})", loc="upper left", bbox_to_anchor=(1.02, 1.03), alignment="left",
         fontsize=8, title_fontsize=8, frameon=False, labelspacing=0.35,
     )  # fmt: skip
 
 
-def _at_none(verdicts: Sequence[tuple[int, Verdict]]) -> str:
-    """For how many of them the first candidate, which says that there is no watermark, has the least loss."""
-    least = sum(verdict.search.best == 0 for _, verdict in verdicts if verdict.search)
-    return f"{least} of {len(verdicts)} at none"
+def _unmarked(verdicts: Sequence[tuple[int, Verdict]]) -> str:
+    """For how many of them no watermark is the likeliest, where that was tried."""
+    answers = [v.search.unmarked for _, v in verdicts if v.search and v.search.unmarked is not None]
+    return f"; {sum(answers)} of {len(answers)} at 0" if answers else ""
 
 
 def draw_histories(record: Record, path: Path) -> None:
