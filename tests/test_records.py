@@ -233,9 +233,9 @@ def test_rows_end_with_the_signature_and_the_rungs_protection() -> None:
     assert values == [*[pytest.approx(11 / 12)] * 2, *[pytest.approx(5 / 12)] * 2, None]
 
 
-def printed(*records: Record) -> str:
-    console = Console(width=100, file=io.StringIO(), no_color=True)
-    console.print(results_table(records))
+def printed(*records: Record, width: int = 100) -> str:
+    console = Console(width=width, file=io.StringIO(), no_color=True)
+    console.print(results_table(records, console))
     return console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO of above
 
 
@@ -244,7 +244,12 @@ def test_the_terminal_shows_the_advantage_of_what_identifies_within_100_columns(
     text = printed(record(), record(cell=anti_neuron, marked=point(0.0, verdicts=[identified()] * 12)))
     assert max(map(len, text.splitlines())) <= 100
     words = text.split()
-    assert {"accuracy", "fidelity", "adv.", "0.917", "1/100"} <= set(words)
-    assert "protection advantage" in text
+    assert {"accuracy", "fidelity", "adv.", "0.92", "1/100"} <= set(words)
+    assert "protection advantage" in " ".join(words)
     assert "adv." not in printed(record())
+    for width in (50, 70, 110):
+        text = printed(record(cell=cell(scheme="visible-displacement")), width=width)
+        assert max(map(len, text.splitlines())) <= width
+        assert ("visible-displacement" in text) == (width > 70), "names are whole where there is room"
+        assert "1/100" in text or width == 50, "numbers are folded last"
     assert "BER" not in printed(record(marked=point(0.0, verdicts=[identified()])))

@@ -165,7 +165,7 @@ def _publish(run_dir: RunDir, summary: Summary, uri: str | None) -> None:
     from bench.cli.tables import results_table
 
     out = console()
-    out.print(results_table(summary.records))
+    out.print(results_table(summary.records, out))
     for record in summary.records:
         if record.status == "failed" and record.traceback:
             last = record.traceback.strip().splitlines()[-1]

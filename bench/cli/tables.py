@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich import box
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -15,17 +17,18 @@ __all__ = ["plain_table", "results_table"]
 
 AXES = ("scheme", "attack", "arch", "dataset", "situation", "profile", "seed")
 MEASURES = (
-    "accuracy", "fidelity", "verdict", "BER", "adv.", "worst case", "removal cost", "false claims",
+    "accuracy", "fidelity", "detected", "p-value", "BER", "adv.", "worst case", "removal cost", "false claims",
 )  # fmt: skip
-OPTIONAL = ("BER", "adv.", "false claims")  # left out where no record has them, so that the others have room
-NUMBERS = ("accuracy", "fidelity", "BER", "adv.", "false claims", "removal cost")
-WHOLE = ("accuracy", "fidelity", "BER", "adv.")  # of one word: where room is scarce, the others are folded
+OPTIONAL = ("p-value", "BER", "adv.", "false claims")  # left out where no record has them, so that the others have room
+NUMBERS = ("accuracy", "fidelity", "p-value", "BER", "adv.", "false claims", "removal cost")
+WIDEST = 10_000  # columns, to measure what a table would like to have
+WHOLE = ("accuracy", "fidelity", "detected", "p-value", "BER", "adv.")  # of one word: others are folded before these
 CAPTION = (
-    "accuracy of the marked model in %, fidelity against the clean host in points; worst case: over all\n"
-    "strengths that cost the attacker at most 5 points; removal cost: least points given up to break the\n"
-    "claim; false claims: of fresh keys on the clean host"
+    "accuracy of the marked model in %, fidelity against the clean host in points; worst case: detected at all "
+    "strengths that cost the attacker at most 5 points, or where it is not; removal cost: least points given up to "
+    "break the claim; false claims: of fresh keys on the clean host"
 )
-ADVANTAGE = ";\nadv.: protection advantage, right answers on the marked model beyond guessing, (M - N p) / N"
+ADVANTAGE = "; adv.: protection advantage, right answers on the marked model beyond guessing, (M - N p) / N"
 
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[str] = ()) -> Table:
@@ -45,7 +48,7 @@ def _cell(value: Any) -> Text:
     return Text("-" if value is None else str(value))
 
 
-def results_table(records: Iterable[Record]) -> Table:
+def results_table(records: Iterable[Record], console: Console) -> Table:
     """One row per cell: what the mark costs, whether it is found, and what the attack makes of it."""
     ordered = sorted(records, key=lambda r: (r.cell.dataset, r.cell.arch, r.cell.attack, r.cell.scheme, r.cell.seed))
     axes = {name: [str(getattr(record.cell, name)) for record in ordered] for name in AXES}
@@ -58,21 +61,31 @@ def results_table(records: Iterable[Record]) -> Table:
     ]
     table = plain_table([*varying, *shown], rows, right=NUMBERS)
     table.collapse_padding = True
-    for column in table.columns:
-        column.no_wrap = column.header in WHOLE
+    _fit(table, console)
     table.title, table.title_justify, table.title_style = common, "left", "bold"
     table.caption = CAPTION + (ADVANTAGE if "adv." in shown else "")
     table.caption_justify = "left"
     return table
 
 
+def _fit(table: Table, console: Console) -> None:
+    """Words are folded only where the table does not fit otherwise: first in names, then in numbers too."""
+    for whole in ((*AXES, *WHOLE), WHOLE, ()):
+        for column in table.columns:
+            column.no_wrap = column.header in whole
+            column.min_width = max(map(len, str(column.header).split())) if whole else None
+        if Measurement.get(console, console.options.update(max_width=WIDEST), table).minimum <= console.width:
+            return
+
+
 def _row(record: Record) -> dict[str, str | Text | None]:
     if record.status != "ok" or record.marked is None:
-        return {"verdict": Text(record.status, "dim")}
+        return {"detected": Text("n/a" if record.status == "not applicable" else record.status, "dim")}
     return {
         "accuracy": _accuracy(record),
         "fidelity": _signed(record.fidelity_pp),
-        "verdict": _verdict(record.marked),
+        "detected": _holds(record.marked),
+        "p-value": _p_value(record.marked),
         "BER": _ber(record.marked),
         "adv.": _protection(record),
         "worst case": _worst(record),
@@ -90,17 +103,15 @@ def _signed(value: float | None) -> str | None:
     return None if value is None else f"{value:+.1f}"
 
 
-def _verdict(point: Point) -> Text:
-    """Of one owner the p-value, of several how many are detected."""
-    if len(point.verdicts) != 1:
-        return _holds(point)
-    return _holds(point).append(f" p={point.verdicts[0].p_value:.2g}", "default")
+def _p_value(point: Point) -> str | None:
+    """Of one owner; of several it is said how many are detected."""
+    return f"{point.verdicts[0].p_value:.2g}" if len(point.verdicts) == 1 else None
 
 
 def _holds(point: Point) -> Text:
     count, found = len(point.verdicts), sum(bool(verdict.detected) for verdict in point.verdicts)
-    of_all = f" {found}/{count}" if count != 1 else ""
-    return Text("detected" + of_all, "green") if found == count else Text("not detected" + of_all, "red")
+    words = f"{found}/{count}" if count != 1 else "yes" if found else "no"
+    return Text(words, "green" if found == count else "red")
 
 
 def _ber(point: Point) -> str | None:
@@ -112,7 +123,7 @@ def _protection(record: Record) -> str | None:
     """Of verdicts that identify; of all others it says what the verdict says."""
     found = record.protection()
     identified = any(verdict.matched is not None for point in record.points[:1] for verdict in point.verdicts)
-    return f"{found.advantage:.3f}" if found and identified else None
+    return f"{found.advantage:.2f}" if found and identified else None
 
 
 def _false(record: Record) -> str | None:
@@ -125,7 +136,7 @@ def _worst(record: Record) -> Text | None:
         return None
     found = _holds(point)
     if point.strength and point.detected_share < 1:
-        found.append(f" from {point.strength:g} {record.unit}", "default")
+        found.append(f" at {point.strength:g}", "default")
     return found
 
 
