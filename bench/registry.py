@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeVar, get_origin
+from types import ModuleType, NoneType
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -61,11 +61,13 @@ def make(cls: type[Part], params: Mapping[str, Any]) -> Part:
 
 
 def _parsed(model: type[Params], name: str, value: Any) -> Any:
-    """A list as it is typed, with commas; everything else is converted by the field itself."""
+    """A list as it is typed, with commas, and `none`; everything else is converted by the field itself."""
     field = model.model_fields.get(name)
-    if isinstance(value, str) and field is not None and get_origin(field.annotation) in (tuple, list):
+    if not isinstance(value, str) or field is None:
+        return value
+    if get_origin(field.annotation) in (tuple, list):
         return [item.strip() for item in value.split(",")]
-    return value
+    return None if value == "none" and NoneType in get_args(field.annotation) else value
 
 
 def params_of(part: Scheme | Attack) -> dict[str, Any]:

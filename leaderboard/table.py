@@ -259,12 +259,14 @@ def _command(members: Sequence[Record]) -> str:
     words += ["--fpr", f"{fpr:g}"] if fpr != Record.model_fields["fpr"].default else []
     for part, params in ((cell.scheme, cell.scheme_params), (cell.attack, cell.attack_params)):
         for name, value in params.items():
-            words += ["--set", f"{part}.{name}={_typed(value)}"] if value is not None else []
+            words += ["--set", f"{part}.{name}={_typed(value)}"]
     return shlex.join(words)
 
 
 def _typed(value: Any) -> str:
-    """A parameter as it is typed on the command line: lists with commas."""
+    """A parameter as it is typed on the command line: lists with commas, `none`."""
+    if value is None:
+        return "none"
     return ",".join(map(short, value)) if isinstance(value, list) else short(value)
 
 

@@ -74,6 +74,9 @@ def test_show_a_card() -> None:
     assert "Uchida" in card
     assert "uchida-random.bits" in card
     assert "256" in card
+    for part, kinds in (("scheme deepstamp", "str | none"), ("scheme anw-hue", "draw | spread | float")):
+        assert kinds in " ".join(CliRunner().invoke(main, ["show", *part.split()]).output.split())
+    assert "list of float" in CliRunner().invoke(main, ["show", "attack", "lct-forged"]).output
     for kind, name in (("attack", "pruning"), ("arch", "wrn"), ("dataset", "digits-m"), ("profile", "quick")):
         shown = CliRunner().invoke(main, ["show", kind, name])
         assert shown.exit_code == 0

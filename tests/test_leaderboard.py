@@ -334,7 +334,9 @@ def test_the_command_says_only_what_the_command_line_knows():
     made = record("uchida-posthoc", owners=3, fpr=0.05, attack_params={"ladder": [10, 20], "layer": None})
     (command,) = only([made])["commands"]
     assert "--situation" not in command
-    assert command.endswith("--owners 3 --fpr 0.05 --set uchida-posthoc.bits=256 --set pruning.ladder=10,20")
+    assert command.endswith(
+        "--owners 3 --fpr 0.05 --set uchida-posthoc.bits=256 --set pruning.ladder=10,20 --set pruning.layer=none"
+    )
 
 
 def test_long_curves_and_texts_are_cut_but_judged_whole():

@@ -74,3 +74,11 @@ def test_parameters_are_checked() -> None:
 def test_cards_name_parameters_that_exist() -> None:
     for name, scheme in registry.schemes().items():
         assert scheme.card.key_arch is None or scheme.card.key_arch in scheme.Params.model_fields, name
+
+
+def test_none_is_typed_as_none_where_a_parameter_may_be() -> None:
+    known = registry.schemes()
+    assert make(known["deepstamp"], {"images": "none"}).params.images is None
+    assert make(known["deepstamp"], {"images": "7"}).params.images == 7
+    with pytest.raises(RegistryError, match="but got 'none'"):
+        make(known["anw-hue"], {"pool": "none"})

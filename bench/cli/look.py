@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import rich_click as click
 
@@ -113,13 +114,27 @@ def _card(cls: type[Any]) -> dict[str, Any]:
     entry["params"] = [
         {
             "name": name,
-            "type": getattr(field.annotation, "__name__", str(field.annotation)).replace("typing.", ""),
+            "type": _kind(field.annotation),
             "default": json.loads(json.dumps(field.default)),
             "description": field.description or "",
         }
         for name, field in cls.Params.model_fields.items()
     ]
     return entry
+
+
+def _kind(annotation: Any) -> str:
+    """What may be typed for a parameter: `int`, `off | intended`, `list of float`."""
+    origin, parts = get_origin(annotation), [part for part in get_args(annotation) if part is not Ellipsis]
+    if origin is Literal:
+        return " | ".join(map(str, parts))
+    if origin in (Union, UnionType):
+        return " | ".join(map(_kind, parts))
+    if origin in (tuple, list):
+        return f"list of {_kind(parts[0])}"
+    if origin is Annotated:
+        return _kind(parts[0])
+    return "none" if annotation is NoneType else str(getattr(annotation, "__name__", annotation))
 
 
 def _short(value: Any) -> str | None:
