@@ -410,7 +410,22 @@ def photos(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("scheme", ["visible-static", "visible-opacity", "visible-displacement"])
 def test_a_folder_is_stamped_resumed_and_recognised(photos: Path, tmp_path: Path, scheme: str) -> None:
     out, before = tmp_path / "out", contents(photos)
-    words = ("stamp", "--scheme", scheme, "--images", photos, "--out", out, "--blend", "0.6", "--batch", "7")
+    # One of 200 unguessable keys claims the clean pictures too, as its p-value says: this one is known.
+    words = (
+        "stamp",
+        "--scheme",
+        scheme,
+        "--images",
+        photos,
+        "--out",
+        out,
+        "--blend",
+        "0.6",
+        "--seed",
+        "1",
+        "--batch",
+        "7",
+    )
     said = bench(*words)
     assert "52 pictures stamped" in said
     assert "Keep this secret" in said
@@ -442,27 +457,15 @@ def test_a_folder_is_stamped_resumed_and_recognised(photos: Path, tmp_path: Path
 
 def test_keys_are_unguessable_unless_a_seed_is_given(photos: Path, tmp_path: Path) -> None:
     words = ("stamp", "--images", photos, "--key")
-    for name, seed in (("one", ()), ("two", ()), ("three", ("--seed", "4")), ("four", ("--seed", "4"))):
+    seeds = {"one": (), "two": (), "three": ("--seed", "4"), "four": ("--seed", "4"), "five": ("--seed", "5")}
+    for name, seed in seeds.items():
         bench(*words, tmp_path / name, "--out", tmp_path / f"out-{name}", *seed)
-    marks = {name: load_key(tmp_path / name)[0].tensors["mark"] for name in ("one", "two", "three", "four")}
+    marks = {name: load_key(tmp_path / name)[0].tensors["mark"] for name in seeds}
     assert not torch.equal(marks["one"], marks["two"])
     assert torch.equal(marks["three"], marks["four"])
     assert contents(tmp_path / "out-three") == contents(tmp_path / "out-four")
-    assert (
-        json.loads(
-            bench(
-                "verify-images",
-                "--key",
-                tmp_path / "one",
-                "--images",
-                tmp_path / "out-two",
-                "--format",
-                "json",
-                check=1,
-            )
-        )["p_value"]
-        > 0.01
-    )
+    other = ("verify-images", "--key", tmp_path / "five", "--images", tmp_path / "out-three", "--format", "json")
+    assert json.loads(bench(*other, check=1))["p_value"] > 0.01
 
 
 def test_a_mark_of_ones_own(photos: Path, tmp_path: Path) -> None:
