@@ -11,14 +11,19 @@ from bench.api import pixels
 from bench.job import Job
 from bench.owners import fresh_keys, heldout_users, owner_shares
 from bench.registry import make
+from bench.steps import embed
 from bench.store import Store
 from schemes.anw import AnwHue
 from tests.test_steps import computed, planned
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    store = Store(Path(tmp_path_factory.mktemp("owners")))
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(Path(tmp_path_factory.mktemp("owners")))
+
+
+@pytest.fixture(scope="module")
+def job(store: Store) -> Job:
     return computed(planned("anw-hue").steps["nulls"], store)
 
 
@@ -43,6 +48,16 @@ def test_heldout_users_may_own_more_images_than_the_marked_user(job):
     assert [len(key.tensors["images"]) for key in heldout_users(job, AnwHue(share=20, heldout=70), 2)] == [70, 70]
     assert [len(key.tensors["images"]) for key in heldout_users(job, AnwHue(share=20), 1)] == [20]
     assert [len(key.tensors["images"]) for key in fresh_keys(job, AnwHue(share=20, heldout=70), 1)] == [20]
+
+
+def test_heldout_users_are_examined_on_the_marked_model(store):
+    params = {"share": 20, "heldout": 70, "starts": 0, "signature": 60.0}
+    found = embed(computed(planned("anw-hue", {"anw-hue": params}).steps["mark"], store)).result
+    told, strangers = found["point"]["verdicts"], found["heldout_verdicts"]
+    assert (len(told), len(strangers)) == (1, 2)
+    slots = len(AnwHue().candidates)
+    assert strangers[1]["queries"] - told[0]["queries"] == (70 - 20) * slots, "each asks about images of their own"
+    assert strangers[0]["search"]["losses"] != strangers[1]["search"]["losses"]
 
 
 def test_more_than_there_are_is_refused(job):

@@ -247,6 +247,10 @@ def test_the_terminal_shows_the_advantage_of_what_identifies_within_100_columns(
     assert {"accuracy", "fidelity", "adv.", "0.92", "1/100"} <= set(words)
     assert "protection advantage" in " ".join(words)
     assert "adv." not in printed(record())
+    widest = printed(record(cell=cell(scheme="visible-displacement")), width=300)
+    needed = max(len(line.rstrip()) for line in widest.splitlines() if "visible" in line)
+    tight = printed(record(cell=cell(scheme="visible-displacement")), width=needed - 5)
+    assert "visible-displacement" in tight, "headers of two words are folded before names"
     for width in (50, 70, 110):
         text = printed(record(cell=cell(scheme="visible-displacement")), width=width)
         assert max(map(len, text.splitlines())) <= width
