@@ -33,7 +33,7 @@ bench: install
 	$(BIN)/python -m pytest tests/benchmarks -p no:xdist --benchmark-sort=name --benchmark-columns=min,median,max,rounds
 
 docs: install
-	$(BIN)/python docs/generate.py
+	$(BIN)/python tools/generate.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .benchmarks

@@ -31,10 +31,11 @@ from bench.api import (
     Paper,
     Params,
     Victim,
+    colour_rotations,
     pixels,
+    recoloured,
     replace,
 )
-from schemes._lct import apply, rotations
 
 Rung = Annotated[float, Field(ge=1, le=100_000)]
 SLOTS = torch.arange(0.0, 360.0, 30.0)
@@ -132,7 +133,7 @@ def _widest(model: nn.Module, own: ImageSet, space: Tensor) -> tuple[float, floa
     """How far the best signature (not 0) lies below the next best one, and which it is."""
     x = pixels(own.images)
     losses = torch.stack(
-        [nn.functional.cross_entropy(model(apply(x, turn)), own.labels) for turn in rotations(space, SLOTS)]
+        [nn.functional.cross_entropy(model(recoloured(x, turn)), own.labels) for turn in colour_rotations(space, SLOTS)]
     )
     best = int(losses[1:].argmin()) + 1
     others = torch.cat([losses[:best], losses[best + 1 :]])

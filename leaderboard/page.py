@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.records import Record
+from bench.records.record import Record
 from leaderboard.summary import Row, canonical
 from leaderboard.table import rows
 from leaderboard.worst import BUDGET_PP

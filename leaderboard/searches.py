@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean
 
-from bench.records import Record, Verdict
+from bench.contract.verdict import Verdict
+from bench.records.record import Record
 from bench.stats import student_interval
 from leaderboard.summary import Row, brief, detected, ends, first_known, one_a_seed, proportion, short, thin, unattacked
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any, TypeVar
 
-from bench.records import Point, Record, Verdict
+from bench.contract.verdict import Point, Verdict
+from bench.records.record import Record
 from bench.stats import Interval, student_interval, wilson_interval
 
 __all__ = [

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean, median
 from typing import Any
 
-from bench.records import Count, Protection, Record
+from bench.records.record import Count, Protection, Record
 from leaderboard.searches import heldout_users, histories, rung_searches, searches
 from leaderboard.summary import (
     Row,

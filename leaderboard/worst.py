@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from bench.records import Record
+from bench.records.record import Record
 from leaderboard.summary import Row, canonical, detected, loss_pp, proportion, unattacked
 
 __all__ = ["BUDGET_PP", "Trial", "removal", "robustness", "survival", "trials_of"]

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import (
+    YIQ,
     Capacity,
     Field,
     Host,
@@ -44,11 +45,12 @@ from bench.api import (
     Search,
     Suspect,
     Verdict,
+    colour_rotations,
     pixels,
     rank_p_value,
+    recoloured,
     replace,
 )
-from schemes._lct import YIQ, apply, rotations
 from schemes._users import Share, contained, content, split_heldout, subset_means
 
 CARD = SchemeCard(
@@ -304,7 +306,7 @@ class AnwHue(AntiNeuron):
 
     def bearing(self, images: Tensor, signatures: Tensor, key: Key) -> Tensor:
         """Rotated in YIQ, or in the user's own space."""
-        return apply(images, rotations(key.tensors.get("space", YIQ), signatures.to(images.device)))
+        return recoloured(images, colour_rotations(key.tensors.get("space", YIQ), signatures.to(images.device)))
 
     def distance(self, a: float, b: float) -> float:
         """On the circle, degrees."""

@@ -24,8 +24,21 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bench.api import Field, Host, ImageSet, Key, Paper, Params, Rng, Scheme, SchemeCard, Suspect, Verdict, replace
-from schemes._lct import hue
+from bench.api import (
+    Field,
+    Host,
+    ImageSet,
+    Key,
+    Paper,
+    Params,
+    Rng,
+    Scheme,
+    SchemeCard,
+    Suspect,
+    Verdict,
+    replace,
+    rotate_hue,
+)
 from schemes._users import Share, contained, content, permutation_p_value, split_heldout
 
 RANKED = "the p-value: an exact rank of the gain in confidence among images drawn from the user's and unseen ones"
@@ -158,7 +171,7 @@ class MemorizationHue(Memorization):
 
     def shown(self, images: Tensor) -> Tensor:
         """With their hue rotated in YIQ."""
-        return hue(images, self.params.signature)
+        return rotate_hue(images, self.params.signature)
 
     def mark_data(self, images: ImageSet, key: Key) -> ImageSet:
         """The user's images with rotated hue (Anti-Neuron Watermarking, section 4.1)."""

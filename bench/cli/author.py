@@ -51,7 +51,7 @@ def new(kind: str, name: str, folder: Path | None) -> None:
 @sentences
 def check(name: str) -> None:
     """Run the contract suite on one scheme or attack, as CI does. Exit status 1 if a check fails."""
-    from bench.contract import suite
+    from bench.checks.suite import suite
     from bench.registry import RegistryError, attacks, schemes, unknown
 
     if name not in {**schemes(), **attacks()}:
@@ -77,7 +77,7 @@ def why(key: str, run_dir: Path) -> None:
     KEY is the beginning of a step's key (`bench plan --keys` prints them) or of a record's cell key.
     """
     from bench.registry import RegistryError
-    from bench.why import explain
+    from bench.runner.why import explain
 
     lines = explain(key, run_dir)
     if not lines:
@@ -94,7 +94,7 @@ def why(key: str, run_dir: Path) -> None:
 @run_dir_option
 def doctor(run_dir: Path, data_root: Path | None, download: bool) -> None:
     """Look for what is wrong with this installation. Exit status 1 if something is."""
-    from bench.doctor import examine
+    from bench.checks.doctor import examine
 
     out, problems = console(), 0
     for title, finding, fine in examine(run_dir, data_root):

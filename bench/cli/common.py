@@ -12,7 +12,7 @@ import rich_click as click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.matrix import Planned, Request
+    from bench.plan.matrix import Planned, Request
 
 __all__ = ["console", "data_options", "own_store", "plan_of", "run_dir_option", "selectors", "sentences"]
 
@@ -79,7 +79,7 @@ def sentences(function: Command) -> Command:
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         from bench.data import DataError
-        from bench.records import RecordError
+        from bench.records.record import RecordError
         from bench.registry import RegistryError
 
         try:
@@ -111,7 +111,7 @@ def console(stderr: bool = False) -> Console:
 def plan_of(options: dict[str, Any]) -> list[Planned]:
     """All cells that the selectors ask for, each with its steps."""
     from bench.data import checksum
-    from bench.matrix import expand
+    from bench.plan.matrix import expand
 
     request = request_of(options)
     where = {name: options[name] for name in ("data_root", "download")}
@@ -124,8 +124,8 @@ def request_of(options: dict[str, Any]) -> Request:
     Raises:
         RegistryError: a name or a parameter does not exist.
     """
-    from bench.matrix import Request
-    from bench.profiles import PROFILES
+    from bench.plan.matrix import Request
+    from bench.plan.profiles import PROFILES
     from bench.registry import attacks, choose, schemes, tags
 
     profile = PROFILES[choose(options["profile"], dict.fromkeys(PROFILES, ()), "a profile")[0]]

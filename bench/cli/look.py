@@ -84,7 +84,7 @@ def _datasets() -> list[dict[str, Any]]:
 
 
 def _profiles() -> list[dict[str, Any]]:
-    from bench.profiles import PROFILES
+    from bench.plan.profiles import PROFILES
 
     return [asdict(profile) for profile in PROFILES.values()]
 

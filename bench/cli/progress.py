@@ -11,10 +11,10 @@ from rich import progress as bars
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from bench.estimate import Durations
-    from bench.matrix import Step
-    from bench.records import Record
-    from bench.run import Outcome
+    from bench.plan.matrix import Step
+    from bench.records.record import Record
+    from bench.runner.estimate import Durations
+    from bench.runner.worker import Outcome
 
 __all__ = ["Progress"]
 

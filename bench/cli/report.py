@@ -12,8 +12,8 @@ import rich_click as click
 from bench.cli.common import console, own_store, run_dir_option, sentences
 
 if TYPE_CHECKING:
-    from bench.records import Record
-    from bench.run import RunDir
+    from bench.records.record import Record
+    from bench.runner.rundir import RunDir
 
 __all__ = ["COMMANDS", "write_page"]
 
@@ -25,7 +25,7 @@ __all__ = ["COMMANDS", "write_page"]
 @sentences
 def results(run_dir: Path, style: str, out: Path | None) -> None:
     """Print every result, one row per rung of an attack's ladder; strength 0 is the marked model."""
-    from bench.results import as_csv, as_json, as_parquet, rows
+    from bench.records.flat import as_csv, as_json, as_parquet, rows
 
     table = rows(_records(run_dir))
     if style == "table":
@@ -47,7 +47,7 @@ def results(run_dir: Path, style: str, out: Path | None) -> None:
 def sync(run_dir: Path, tracking_uri: str | None) -> None:
     """Copy all records into an MLflow store. Idempotent: a second call changes nothing."""
     from bench import tracking
-    from bench.run import RunDir
+    from bench.runner.rundir import RunDir
 
     uri = tracking_uri or own_store(run_dir)
     try:
@@ -66,7 +66,7 @@ def sync(run_dir: Path, tracking_uri: str | None) -> None:
 @sentences
 def leaderboard(run_dir: Path, out: Path | None, show: bool) -> None:
     """Render all records and submissions into one self-contained index.html."""
-    from bench.run import RunDir
+    from bench.runner.rundir import RunDir
 
     place = RunDir(_existing(run_dir))
     page = write_page(place, out or place.site)
@@ -81,7 +81,7 @@ COMMANDS = (results, sync, leaderboard)
 def write_page(run_dir: RunDir, out: Path) -> Path:
     """The leaderboard of a run directory and of the repository's submissions."""
     import leaderboard as site
-    from bench.records import load_records
+    from bench.records.files import load_records
 
     submissions = Path(site.__file__).parent / "submissions"
     found = [*load_records(run_dir.records, _complain), *load_records(submissions, _complain)]
@@ -102,8 +102,8 @@ def _existing(run_dir: Path) -> Path:
 
 
 def _records(run_dir: Path) -> list[Record]:
-    from bench.records import load_records
-    from bench.run import RunDir
+    from bench.records.files import load_records
+    from bench.runner.rundir import RunDir
 
     return list(load_records(RunDir(_existing(run_dir)).records, _complain))
 

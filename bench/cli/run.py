@@ -13,8 +13,10 @@ import rich_click as click
 from bench.cli.common import console, own_store, plan_of, selectors, sentences
 
 if TYPE_CHECKING:
-    from bench.matrix import Planned, Step
-    from bench.run import RunDir, Settings, Summary
+    from bench.plan.matrix import Planned, Step
+    from bench.runner.coordinator import Summary
+    from bench.runner.executors import Settings
+    from bench.runner.rundir import RunDir
 
 __all__ = ["COMMANDS"]
 
@@ -31,10 +33,11 @@ jobs_option = click.option(
 @sentences
 def plan(jobs: int, keys: bool, style: str, **options: Any) -> None:
     """Say what a run would compute and how long it would take, and compute nothing."""
-    from bench.estimate import Durations
-    from bench.matrix import steps_of
-    from bench.run import RunDir, unsettled
-    from bench.why import remember
+    from bench.plan.matrix import steps_of
+    from bench.runner.coordinator import unsettled
+    from bench.runner.estimate import Durations
+    from bench.runner.rundir import RunDir
+    from bench.runner.why import remember
 
     run_dir = RunDir(options["run_dir"])
     cells = plan_of(options)
@@ -96,9 +99,11 @@ def run(
     Ends with a table, the leaderboard page and the MLflow command line. Exit status: 0 all cells settled,
     1 some failed, 2 usage.
     """
-    from bench.job import Place
-    from bench.run import RunDir, Settings, execute, pick_device
-    from bench.why import remember
+    from bench.runner.coordinator import execute
+    from bench.runner.executors import Settings, pick_device
+    from bench.runner.rundir import RunDir
+    from bench.runner.why import remember
+    from bench.steps.workspace import Place
 
     run_dir = RunDir(options["run_dir"])
     cells = plan_of(options)
@@ -135,8 +140,8 @@ def duration(seconds: float) -> str:
 
 def _missing(cells: list[Planned], run_dir: RunDir) -> list[Step]:
     """The steps that unsettled cells still need."""
-    from bench.matrix import steps_of
-    from bench.run import unsettled
+    from bench.plan.matrix import steps_of
+    from bench.runner.coordinator import unsettled
 
     todo, _ = unsettled(cells, run_dir)
     return [step for step in steps_of(todo) if not run_dir.store.has(step.key)]
@@ -144,9 +149,9 @@ def _missing(cells: list[Planned], run_dir: RunDir) -> list[Step]:
 
 def _progress(cells: list[Planned], run_dir: RunDir, settings: Settings) -> Any:
     from bench.cli.progress import Progress
-    from bench.estimate import Durations
-    from bench.matrix import steps_of
-    from bench.run import unsettled
+    from bench.plan.matrix import steps_of
+    from bench.runner.coordinator import unsettled
+    from bench.runner.estimate import Durations
 
     todo, done = unsettled(cells, run_dir)
     steps, missing = steps_of(todo), _missing(cells, run_dir)

@@ -118,8 +118,8 @@ def stamp(images: Path, out: Path, form: Form, side: int | None, batch: int, ove
     32. Its labels are your class folders; where there are none, it learns clusters of coarse colours (k-means)
     instead, so that the mark keeps what makes pictures differ.
     """
-    from bench.keyfile import key_path
     from bench.stamping import check_apart, stamp_all, survey
+    from bench.stamping.keyfile import key_path
 
     check_apart(images, out)
     options["profile"] = _profile(options["profile"])
@@ -187,7 +187,7 @@ class Bar:
 
 def device_of(asked: str) -> str:
     """The device that was asked for, or the best one."""
-    from bench.run import pick_device
+    from bench.runner.executors import pick_device
 
     try:
         return pick_device(asked)
@@ -196,7 +196,7 @@ def device_of(asked: str) -> str:
 
 
 def _profile(asked: str) -> str:
-    from bench.profiles import PROFILES
+    from bench.plan.profiles import PROFILES
     from bench.registry import choose
 
     return choose(asked, dict.fromkeys(PROFILES, ()), "a profile")[0]
@@ -205,7 +205,7 @@ def _profile(asked: str) -> str:
 def _scheme(options: Mapping[str, Any]) -> Any:
     """The scheme that was asked for, with its parameters; it can stamp."""
     from bench.cli.common import overrides
-    from bench.profiles import PROFILES
+    from bench.plan.profiles import PROFILES
     from bench.registry import choose, make, schemes
 
     able = {name: cls for name, cls in schemes().items() if hasattr(cls, "stamp")}

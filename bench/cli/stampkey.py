@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from bench.api import Key
-    from bench.keyfile import About
     from bench.stamping import Survey
+    from bench.stamping.keyfile import About
 
 __all__ = ["NOTE", "Form", "Request", "begun_by"]
 
@@ -43,7 +43,7 @@ class Request:
         Raises:
             StampError: it was made for another.
         """
-        from bench.keyfile import load_key, save_key
+        from bench.stamping.keyfile import load_key, save_key
 
         if not path.exists():
             key, about = self._made()
@@ -58,11 +58,11 @@ class Request:
         import secrets
 
         from bench.api import Rng
-        from bench.folderhost import KeyMaker
-        from bench.keyfile import About
-        from bench.profiles import PROFILES
+        from bench.plan.profiles import PROFILES
         from bench.registry import params_of
         from bench.stamping import key_size
+        from bench.stamping.host import KeyMaker
+        from bench.stamping.keyfile import About
 
         name, options = self.scheme.card.name, self.options
         rng = Rng("stamp", name, secrets.token_hex(32) if options["seed"] is None else options["seed"])

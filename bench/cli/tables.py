@@ -11,7 +11,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from bench.records import Point, Record
+from bench.contract.verdict import Point
+from bench.records.record import Record
 
 __all__ = ["plain_table", "results_table"]
 

@@ -17,8 +17,8 @@ from bench.cli.stamp import device_of, device_option, folder_option
 
 if TYPE_CHECKING:
     from bench.api import Key, Scheme, Verdict
-    from bench.keyfile import About
     from bench.stamping import Size
+    from bench.stamping.keyfile import About
 
 __all__ = ["COMMANDS"]
 
@@ -64,8 +64,8 @@ def verify_images(
     detected, 1 not detected, 2 usage or an error.
     """
     from bench.api import Rng
-    from bench.keyfile import load_key
     from bench.stamping import Report, sample, survey
+    from bench.stamping.keyfile import load_key
 
     place = device_of(options["device"])
     key, about = load_key(key_file)

@@ -1,1 +1,1 @@
-"""What is measured? One file per column group of the leaderboard."""
+"""What each number means: pure functions over records."""

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.identity import digest
-from bench.records import Record
+from bench.records.record import Record
 from bench.tracking import projection
 from bench.tracking.figure import draw_curve, draw_histories, draw_searches
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.records import Record, Verdict
+from bench.contract.verdict import Verdict
+from bench.records.record import Record
 from bench.tracking.projection import log10, mean, or_nan, run_name, verdict_mean
 
 __all__ = ["draw_curve", "draw_histories", "draw_searches"]

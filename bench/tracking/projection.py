@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-from bench.records import Point, Record
+from bench.contract.verdict import Point
+from bench.records.record import Record
 
 __all__ = ["gain_pp", "log10", "mean", "metrics", "or_nan", "params", "run_name", "tags", "verdict_mean"]
 

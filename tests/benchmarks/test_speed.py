@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-from bench import archs, data, training
+from bench import archs, data
 from bench.api import ImageSet, Key, Recipe, Rng, Suspect
 from bench.data import augment
+from bench.steps import training
 
 Benchmark = Any
 SMALL_RUN = ("run", "--profile", "smoke", "--scheme", "uchida-random", "--set", "pruning.ladder=50", "--device", "cpu")
@@ -90,8 +91,9 @@ def test_the_embedding_loss_costs_little(benchmark: Benchmark, images: ImageSet)
 
 def test_further_claims_on_one_suspect_share_the_decoys(benchmark: Benchmark) -> None:
     """A hundred fresh keys on one host must not cost a hundred times the first."""
-    from bench.registry import make, schemes
     from tests.test_zhang import SmallHost
+
+    from bench.registry import make, schemes
 
     scheme = make(schemes()["zhang-content"], {"probe": 16})
     host = SmallHost(count=400, side=32)
@@ -116,7 +118,7 @@ def test_grid_search_costs_its_forward_passes(benchmark: Benchmark, images: Imag
 
     All else is the search of a network that costs nothing: two timings of the same passes differ by more than a tenth.
     """
-    from bench.parts import predict
+    from bench.contract.networks import predict
     from schemes.anw import AnwHue
 
     scheme, few = AnwHue(), images[:500]
@@ -133,7 +135,7 @@ def test_grid_search_costs_its_forward_passes(benchmark: Benchmark, images: Imag
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
 def test_kept_memory_makes_narrow_networks_faster(benchmark: Benchmark, images: ImageSet) -> None:
     """`bench.cpu`, against the C library's own setting, in turns within one process."""
-    from bench.cpu import keep_freed_memory
+    from bench.steps.cpu import keep_freed_memory
 
     libc, few = ctypes.CDLL(None), images[:512]
 

@@ -1,0 +1,1 @@
+"""Does this scheme, attack or installation work?"""

@@ -1,0 +1,282 @@
+"""Does a scheme or an attack keep the contract? The suite behind `bench check`, CI and the contract tests.
+
+Every check is a function that raises `AssertionError` with one sentence. They run a real cell on the embedded data
+set in the `smoke` profile, with the card's tiny configuration, so that a declaration is proven against behaviour.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.api import Claim, ImageSet, Key, Point, Verdict, Victim, pixels
+from bench.data import checksum
+from bench.plan.matrix import Request, Step, expand, not_applicable
+from bench.plan.profiles import PROFILES
+from bench.records.record import Record
+from bench.registry import attacks, make, schemes
+from bench.runner.coordinator import execute
+from bench.runner.executors import Settings
+from bench.runner.rundir import RunDir
+from bench.runner.store import Store
+from bench.steps.judge import Judge
+from bench.steps.kinds import COMPUTE
+from bench.steps.ownership import attackers_view, owner_shares, published_images
+from bench.steps.workspace import AttackContext, Job, Place, host_for
+
+__all__ = ["suite"]
+
+NULL_KEYS = 60
+PARTNERS = {"attack": ("pruning",), "scheme": ("uchida-random", "zhang-content", "visible-static", "mia-std")}
+
+
+def suite(name: str, folder: Path | None = None) -> Iterator[tuple[str, str | None]]:
+    """Yield (what was checked, None or what is wrong) for one scheme or attack.
+
+    Args:
+        name: of the scheme or attack.
+        folder: where to compute; runs that share it share the clean host. A temporary one by default.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        part = "scheme" if name in schemes() else "attack"
+        trial = _Trial(name, part, RunDir(folder or Path(temporary)))
+        for check in (*CARD, *(SCHEME if part == "scheme" else ATTACK)):
+            title = (check.__doc__ or check.__name__).split(".")[0]
+            yield title, _outcome(check, trial)
+
+
+def _outcome(check: Callable[[_Trial], None], trial: _Trial) -> str | None:
+    try:
+        check(trial)
+    except AssertionError as error:
+        return str(error)
+    except Exception as error:  # whatever a submitted file raises is its failure, not the suite's
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+class _Trial:
+    """One scheme or attack, and what its tiny cell left."""
+
+    def __init__(self, name: str, part: str, run_dir: RunDir) -> None:
+        self.name, self.part, self.run_dir = name, part, run_dir
+        self.cls: type[Any] = {**schemes(), **attacks()}[name]
+        self.card: Any = self.cls.card
+
+    @cached_property
+    def request(self) -> Request:
+        """The tiny cell: this part and a partner that it makes a cell with."""
+        scheme, attack = (self.name, self._partner()) if self.part == "scheme" else (self._partner(), self.name)
+        overrides = {scheme: dict(schemes()[scheme].card.tiny), attack: dict(attacks()[attack].card.tiny)}
+        profile = PROFILES["smoke"]
+        situations = (profile.situation,)
+        return Request(
+            (scheme,), (attack,), profile.archs, (profile.dataset,), situations, profile, (0,), overrides=overrides
+        )
+
+    @cached_property
+    def record(self) -> Record:
+        """The record of the tiny cell."""
+        (planned,) = expand(self.request, {"digits-m": checksum("digits-m")})
+        (record,) = execute([planned], self.run_dir, Settings(Place(), threads=1), _Silent()).records
+        assert record.status == "ok", (
+            f"Expected its tiny cell to be ok, but it is {record.status}: {record.traceback or record.reason}"
+        )
+        return record
+
+    def job(self, kind: str) -> Job:
+        """The finished step of this kind, opened again."""
+        _ = self.record
+        (planned,) = expand(self.request, {"digits-m": checksum("digits-m")})
+        step = planned.steps[kind]
+        return _opened(step, self.run_dir.store)
+
+    def stored(self, kind: str) -> dict[str, Any]:
+        """The result that the finished step of this kind left."""
+        (planned,) = expand(self.request, {"digits-m": checksum("digits-m")})
+        return self.run_dir.store.load(planned.steps[kind].key).result
+
+    def memories(self) -> tuple[Verdict, Verdict]:
+        """The verdicts on perfect memories of the published and of the clean images: no tiny cell learns so well."""
+        job = self.job("mark")
+        scheme, keys, clean = job.scheme, job.keys(), job.data.owner
+        published = published_images(job, scheme, keys)
+        judge, classes = Judge(job, scheme, keys, published), len(job.data.card.classes)
+        models = (_Memory(images, classes) for images in (published.images, clean))
+        marked, unmarked = (judge.verdicts(m, published.images, keys[:1], details=False)[0] for m in models)
+        return marked, unmarked
+
+    def _partner(self) -> str:
+        if self.part == "scheme":
+            names = [name for name, a in attacks().items() if not_applicable(self.card, a.card) is None]
+        else:
+            names = [name for name, s in schemes().items() if not_applicable(s.card, self.card) is None]
+        assert names, f"Expected {self.name} to make a cell with something registered, but it does with nothing."
+        wishes = PARTNERS["attack" if self.part == "scheme" else "scheme"]
+        return next((wish for wish in wishes if wish in names), names[0])
+
+
+class _Memory(nn.Module):
+    """Answers the label of the nearest image that it knows, the surer the nearer."""
+
+    def __init__(self, known: ImageSet, classes: int) -> None:
+        super().__init__()
+        self.images, self.labels, self.classes = pixels(known.images).flatten(1), known.labels, classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        distance, nearest = torch.cdist(x.flatten(1), self.images).min(1)
+        return nn.functional.one_hot(self.labels[nearest], self.classes) * (4 * torch.exp(-distance))[:, None]
+
+
+class _Silent:
+    """Watches and says nothing."""
+
+    def started(self, step: Any) -> None: ...
+    def finished(self, step: Any, outcome: Any) -> None: ...
+    def settled(self, record: Any) -> None: ...
+
+
+def _opened(step: Step, store: Store) -> Job:
+    return Job(step.spec, {name: store.load(s.key) for name, s in step.inputs.items()}, Place())
+
+
+def card_is_complete(trial: _Trial) -> None:
+    """The card names its paper and every parameter says what it means."""
+    card = trial.card
+    assert re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", card.name), (
+        f"Expected a lower-case name, but got {card.name!r}."
+    )
+    assert all((card.title, card.paper.title, card.paper.authors)), "Expected title and authors, but one is empty."
+    assert card.paper.link.startswith("https://"), f"Expected an https link, but got {card.paper.link!r}."
+    for name, field in trial.cls.Params.model_fields.items():
+        assert field.description, f"Expected parameter {name} to have a description, but it has none."
+    assert trial.cls.__doc__, "Expected the class to have a docstring, but it has none."
+
+
+def tiny_is_valid(trial: _Trial) -> None:
+    """The tiny configuration consists of parameters within their bounds."""
+    make(trial.cls, dict(trial.card.tiny))
+
+
+def imports_the_api_only(trial: _Trial) -> None:
+    """The file imports nothing of the harness but bench.api."""
+    import ast
+    import inspect
+
+    tree = ast.parse(Path(inspect.getfile(trial.cls)).read_text(encoding="utf-8"))
+    found = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
+    found |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    wrong = sorted(m for m in found if m.split(".")[0] in ("bench", "leaderboard", "pickle") and m != "bench.api")
+    assert not wrong, f"Expected imports of bench.api only, but it imports {', '.join(wrong)}."
+
+
+def runs_through(trial: _Trial) -> None:
+    """Its tiny cell ends with status ok."""
+    assert trial.record.curve or trial.record.stage == "none", "Expected at least one rung, but there is none."
+
+
+def keys_follow_the_rng(trial: _Trial) -> None:
+    """The same stream gives the same key, another stream another."""
+    job = trial.job("keys")
+    scheme = job.scheme
+    host = host_for(job, owner_shares(job, scheme)[0])
+    first, again, other = (scheme.keygen(host, job.rng("trial", i)) for i in (0, 0, 1))
+    assert _same(first, again), "Expected keygen to give the same key for the same rng, but the keys differ."
+    if trial.card.carrier != "none":  # a baseline's key may be the owner's images and nothing else
+        assert not _same(first, other), "Expected keygen to give another key for another rng, but they are equal."
+
+
+def marks_as_declared(trial: _Trial) -> None:
+    """The carrier on the card is what carries the mark."""
+    job = trial.job("mark")
+    scheme, (key, *_), (share, *_) = job.scheme, job.keys(), owner_shares(job, job.scheme)
+    marked, carrier = scheme.mark_data(share, key), trial.card.carrier
+    kept = torch.equal(marked.images[: len(share)], share.images) and torch.equal(
+        marked.labels[: len(share)], share.labels
+    )
+    if carrier in ("weights", "none"):
+        assert kept, f"Expected a scheme with carrier {carrier!r} to leave the images alone, but it changes some."
+        assert len(marked) == len(share), f"Expected a scheme with carrier {carrier!r} to add no images."
+    elif carrier == "behaviour":
+        assert kept, "Expected carrier 'behaviour' to keep all images as they are, but it changes some."
+        assert len(marked) > len(share), "Expected carrier 'behaviour' to add triggers, but it adds none."
+    else:
+        assert not kept, "Expected carrier 'data' to change images, but it leaves them alone."
+
+
+def finds_its_mark(trial: _Trial) -> None:
+    """The marked model gives stronger evidence than the clean one."""
+    if trial.card.carrier == "none":
+        return
+    record = trial.record
+    assert record.marked is not None
+    marked, clean = record.marked.verdicts[0], record.clean_verdicts[0]
+    if trial.card.carrier == "data" and trial.card.access in ("scores", "labels"):
+        marked, clean = trial.memories()
+    stronger = marked.p_value < clean.p_value or marked.statistic > clean.statistic
+    values = f"p={marked.p_value:.3g} against {clean.p_value:.3g} on the clean one"
+    assert stronger, f"Expected stronger evidence on the marked model, but got {values}."
+
+
+def keeps_the_error_rate(trial: _Trial) -> None:
+    """Fresh keys claim the clean host at 10 % no more often than chance allows (one in ten thousand)."""
+    from scipy.stats import binom
+
+    job = trial.job("nulls")
+    wanted = len(trial.stored("nulls")["p_values"]) if trial.card.keygen_trains else NULL_KEYS
+    job = Job({**job.spec, "keys": wanted}, job.inputs, job.place)
+    p_values = COMPUTE["nulls"](job).result["p_values"]
+    false = sum(p <= 0.1 for p in p_values)
+    limit = int(binom.isf(1e-4, len(p_values), 0.1))
+    assert false <= limit, f"Expected at most {limit} false claims of {len(p_values)} keys at 10 %, but got {false}."
+
+
+def victim_is_left_alone(trial: _Trial) -> None:
+    """The attack changes copies, never the victim itself, and its ladder is walked in order."""
+    job = trial.job("attack")
+    scheme, keys = job.scheme, job.keys()
+    model, images = job.model("mark"), published_images(job, scheme, keys).images
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    points = job.attack.run(Victim(model, keys[0], attackers_view(job, images)), AttackContext(job), _unjudged)
+    changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert not changed, f"Expected the attack to change copies of the victim, but it changed {', '.join(changed)}."
+    assert [point.strength for point in points] == list(job.attack.ladder), "Expected every strength of the ladder."
+
+
+def same_again(trial: _Trial) -> None:
+    """Keys, mark, attack and null tests computed again give the same results, bit for bit."""
+    for kind in ("keys", "mark", "attack", "nulls"):
+        again, stored = COMPUTE[kind](trial.job(kind)).result, trial.stored(kind)
+        assert _without_times(again) == _without_times(stored), f"Expected {kind!r} to give the same result twice."
+
+
+CARD: tuple[Callable[[_Trial], None], ...] = (card_is_complete, tiny_is_valid, imports_the_api_only, runs_through)
+SCHEME: tuple[Callable[[_Trial], None], ...] = (
+    keys_follow_the_rng, marks_as_declared, finds_its_mark, keeps_the_error_rate, same_again,
+)  # fmt: skip
+ATTACK: tuple[Callable[[_Trial], None], ...] = (victim_is_left_alone, same_again)
+
+
+def _unjudged(claim: Claim) -> Point:
+    return Point(strength=claim.strength)
+
+
+def _same(a: Key, b: Key) -> bool:
+    if dict(a.values) != dict(b.values) or a.tensors.keys() != b.tensors.keys():
+        return False
+    return all(torch.equal(tensor, b.tensors[name]) for name, tensor in a.tensors.items())
+
+
+def _without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {n: _without_times(v) for n, v in value.items() if not n.endswith("_s") and n != "seconds"}
+    if isinstance(value, list):
+        return [_without_times(v) for v in value]
+    return value

@@ -1,0 +1,93 @@
+"""Architectures, training recipes, and how a network is asked."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bench.contract.images import pixels
+
+__all__ = ["Arch", "Recipe", "clock_s", "predict"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained. The harness chooses one per profile; a `training` attack changes it.
+
+    Attributes:
+        lr: peak learning rate.
+        schedule: `onecycle`, `step` (times `gamma` at each milestone), `cosine` or `constant`.
+        milestones: as fractions of the epochs.
+        augment: batch augmentations by name; None takes the data set's.
+        transforms: further transforms of a batch, `(float N x C x H x W in [0, 1], generator) -> the same`.
+        perturb: adversarial training, `(model, images, labels) -> images`, before the ordinary step.
+        privacy: DP-SGD's `noise_multiplier` and `max_grad_norm`, or None.
+    """
+
+    epochs: int
+    lr: float
+    batch_size: int = 128
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    schedule: Literal["onecycle", "step", "cosine", "constant"] = "onecycle"
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
+    augment: tuple[str, ...] | None = None
+    label_smoothing: float = 0.0
+    transforms: tuple[Callable[[Tensor, torch.Generator], Tensor], ...] = ()
+    perturb: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None
+    privacy: Mapping[str, float] | None = None
+
+
+class Arch(ABC):
+    """One network architecture; one file in `bench/archs/`.
+
+    Attributes:
+        name: as typed on the command line.
+        layers: embedding layers by Uchida's group names (`conv2`, `conv3`, `conv4`), as paths of submodules.
+        head: path of the last linear layer, whose input is the feature vector.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    layers: ClassVar[Mapping[str, str]]
+    head: ClassVar[str]
+
+    @abstractmethod
+    def build(self, classes: int, width: float = 1.0) -> nn.Module:
+        """A network with fresh weights from torch's default generator, which the caller has seeded.
+
+        Args:
+            classes: number of outputs (logits).
+            width: multiplies every channel count; 1 is the published network.
+        """
+
+
+def clock_s(device: torch.device) -> float:
+    """Seconds on a monotonic clock, after the device has finished what was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Tensor, batch_size: int | None = None) -> Tensor:
+    """Logits, N x K float32, of N x C x H x W images (uint8, or float in [0, 1]), in eval mode.
+
+    The default batch keeps a CPU's activations in its cache and a GPU busy.
+    """
+    size = batch_size or (128 if images.device.type == "cpu" else 1024)
+    was_training = model.training
+    model.eval()
+    batches = (pixels(batch).contiguous(memory_format=torch.channels_last) for batch in images.split(size))
+    logits = torch.cat([model(batch).float() for batch in batches])
+    model.train(was_training)
+    return logits

@@ -1,0 +1,1 @@
+"""What must be computed: axes, cells, steps, and which source computes a step."""

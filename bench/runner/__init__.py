@@ -1,0 +1,1 @@
+"""Who computes a plan, where, and where results are kept."""

@@ -1,0 +1,158 @@
+"""How do the results of steps become the record of a cell? And where does a record say that it comes from?"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import bench
+from bench.contract.verdict import Point, Verdict
+from bench.identity import digest
+from bench.plan.fingerprint import closure
+from bench.plan.matrix import Planned
+from bench.records.record import Count, Provenance, Record, Security
+from bench.runner.store import Store
+
+__all__ = ["assemble", "failed", "not_applicable_record", "whereabouts"]
+
+SOURCES = (":/bench", ":/schemes", ":/attacks")
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors")
+
+
+def assemble(planned: Planned, store: Store) -> Record:
+    """The record of a cell whose steps are all in the store."""
+    stored = {name: store.load(step.key) for name, step in planned.steps.items()}
+    results = {name: each.result for name, each in stored.items()}
+    host, keys, mark = results["host"], results["keys"], results["mark"]
+    fpr = planned.fpr
+    capacity = {f"capacity_{part}": keys[f"capacity_{part}"] for part in ("bits", "limit")}
+    return Record(
+        **_head(planned),
+        status="ok",
+        marked=_judged(mark["point"], fpr),
+        curve=[_judged(point, fpr) for point in results["attack"]["points"]],
+        clean_accuracy=host["test_accuracy"],
+        clean_verdicts=[_detected(verdict, fpr) for verdict in mark["clean_verdicts"]],
+        heldout_verdicts=[_detected(verdict, fpr) for verdict in mark["heldout_verdicts"]],
+        histories=_histories(keys, mark),
+        security=_security(results, fpr),
+        timings_s={"host": host["time_s"], "keygen": keys["time_s"], "embed": mark["time_s"]},
+        measures={name: value for name, value in {**mark["measures"], **capacity}.items() if value is not None},
+        provenance=_provenance(planned, stored["attack"].meta["where"], host["split"]),
+    )
+
+
+def failed(planned: Planned, traceback: str, *, device: str, threads: int) -> Record:
+    """The record of a cell of which a step failed."""
+    where = _provenance(planned, whereabouts(device, threads))
+    return Record(**_head(planned), status="failed", traceback=traceback[-20_000:], provenance=where)
+
+
+def not_applicable_record(planned: Planned) -> Record:
+    """The record of a cell that has no meaning."""
+    return Record(
+        **_head(planned),
+        status="not applicable",
+        reason=planned.reason,
+        provenance=_provenance(planned, whereabouts("cpu", 1)),
+    )
+
+
+def whereabouts(device: str, threads: int) -> dict[str, Any]:
+    """Where and with what something is computed: kept with every result, for the process that assembles is another."""
+    revision, dirty = _git()
+    return {
+        "bench_version": bench.__version__,
+        "git_revision": revision,
+        "git_dirty": dirty,
+        "packages": _packages(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device,
+        "threads": threads,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _head(planned: Planned) -> dict[str, Any]:
+    return {
+        "cell_key": planned.key,
+        "cell": planned.cell,
+        "carrier": planned.scheme.carrier,
+        "access": planned.scheme.access,
+        "stage": planned.attack.stage,
+        "unit": planned.attack.unit,
+        "fpr": planned.fpr,
+    }
+
+
+def _judged(point: Mapping[str, Any], fpr: float) -> Point:
+    verdicts = [_detected(verdict, fpr) for verdict in point["verdicts"]]
+    return Point.model_validate({**point, "verdicts": [verdict.model_dump() for verdict in verdicts]})
+
+
+def _detected(verdict: Mapping[str, Any], fpr: float) -> Verdict:
+    """The verdict at this rate; by the design only the harness decides, never the scheme."""
+    return Verdict.model_validate({**verdict, "detected": verdict["p_value"] <= fpr})
+
+
+def _histories(keys: Mapping[str, Any], mark: Mapping[str, Any]) -> dict[str, list[float]]:
+    """What was trained, a number per epoch: by the key's maker, and while embedding."""
+    epochs = mark["history"]
+    learned = {name: [epoch[name] for epoch in epochs] for name in ("loss", "accuracy") if epochs}
+    trainings = {"keygen": keys["histories"], "training": learned}
+    return {f"{which}/{name}": series for which, found in trainings.items() for name, series in found.items()}
+
+
+def _security(results: Mapping[str, Any], fpr: float) -> Security | None:
+    if "nulls" not in results:
+        return None
+    attacked = dict(results.get("attacked_nulls", {}).get("p_values", []))
+    rungs = [attacked.get(point["strength"], []) for point in results["attack"]["points"]] if attacked else []
+    return Security(clean=_count(results["nulls"]["p_values"], fpr), attacked=[_count(rung, fpr) for rung in rungs])
+
+
+def _count(p_values: list[float], fpr: float) -> Count:
+    return Count(hits=sum(p <= fpr for p in p_values), trials=len(p_values))
+
+
+def _provenance(planned: Planned, where: Mapping[str, Any], split: Mapping[str, int] | None = None) -> Provenance:
+    return Provenance(
+        **where,
+        source_hash=planned.source_hash if planned.steps else digest(closure(["bench.plan.matrix"])),
+        data_checksum=planned.data,
+        split=dict(split or {}),
+        steps={name: step.key for name, step in planned.steps.items()},
+    )
+
+
+@cache
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def _git() -> tuple[str | None, bool | None]:
+    """Revision and whether the work tree differs from it; (None, None) outside a checkout."""
+    folder = Path(bench.__file__).parent
+
+    def ask(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain", "--", *SOURCES))
+    except (OSError, subprocess.SubprocessError):
+        return None, None

@@ -1,0 +1,197 @@
+"""Computes what is missing of a plan and writes a record per cell; a failed step fails its own cells only.
+
+Workers write only results of steps. Only the calling process writes records, so a kill loses at most the steps
+in flight and leaves no half-written record.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback as tracebacks
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from bench.plan.matrix import Planned, Step, steps_of
+from bench.records.files import load_record, save_record
+from bench.records.record import Record, RecordError
+from bench.runner.assembly import assemble, failed, not_applicable_record
+from bench.runner.estimate import Durations
+from bench.runner.executors import Inline, Settings, pool_for
+from bench.runner.rundir import RunDir
+from bench.runner.worker import Outcome, Task, compute
+
+__all__ = ["Summary", "Watch", "execute", "unsettled"]
+
+
+@dataclass
+class Summary:
+    """How a run ended."""
+
+    records: list[Record] = field(default_factory=list)
+    computed: int = 0
+    cached: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    stopped: bool = False
+
+
+class Watch(Protocol):
+    """Who is told of the progress."""
+
+    def started(self, step: Step) -> None:
+        """`step` was handed to a worker."""
+
+    def finished(self, step: Step, outcome: Outcome) -> None:
+        """`step` was computed, or failed."""
+
+    def settled(self, record: Record) -> None:
+        """A cell has its record."""
+
+
+def unsettled(planned: Sequence[Planned], run_dir: RunDir) -> tuple[list[Planned], list[Record]]:
+    """The cells still to be computed, and the valid records of the others."""
+    todo, done = [], []
+    for cell in planned:
+        record = _existing(cell, run_dir)
+        if record is None or record.status == "failed" or record.cell_key != cell.key:
+            todo.append(cell)
+        else:
+            done.append(record)
+    return todo, done
+
+
+def execute(planned: Sequence[Planned], run_dir: RunDir, settings: Settings, watch: Watch) -> Summary:
+    """Compute what is missing and write a record per cell as soon as its steps are settled.
+
+    A step that fails fails its cells, with its traceback, and no others; it is retried by the next run.
+    """
+    start = time.perf_counter()
+    run_dir.store.sweep()
+    todo, done = unsettled(planned, run_dir)
+    summary = Summary(records=list(done))
+    work = _Work(todo, run_dir, settings, watch, summary)
+    if settings.jobs == 1 and settings.executor == "local":
+        work.drain(Inline(settings))
+    else:
+        with pool_for(settings) as pool:
+            work.drain(pool)
+    summary.seconds = time.perf_counter() - start
+    return summary
+
+
+class _Work:
+    """The steps to do and the cells that wait for them."""
+
+    def __init__(
+        self, todo: Sequence[Planned], run_dir: RunDir, settings: Settings, watch: Watch, summary: Summary
+    ) -> None:
+        self.run_dir, self.settings, self.watch, self.summary = run_dir, settings, watch, summary
+        self.cells = list(todo)
+        self.durations = Durations(run_dir.durations)
+        steps = steps_of(todo)
+        self.done = {step.key for step in steps if run_dir.store.has(step.key)}
+        self.pending = [step for step in steps if step.key not in self.done]
+        self.alone: set[str] = set()
+        self.deadline = None if settings.max_time_s is None else time.monotonic() + settings.max_time_s
+        summary.cached = len(self.done)
+
+    def drain(self, pool: Executor) -> None:
+        """Submit what is ready, take what is finished, until nothing is left."""
+        running: dict[Future[Outcome], Step] = {}
+        self._settle()
+        while True:
+            pool = self._submit(pool, running)
+            if not running:
+                break
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                self._take(running.pop(future), future)
+            self._settle()
+        self.summary.stopped = bool(self.pending)
+
+    def _submit(self, pool: Executor, running: dict[Future[Outcome], Step]) -> Executor:
+        while len(running) < (1 if self.alone else self.settings.jobs) and not self._late():
+            step = next((s for s in self.pending if all(i.key in self.done for i in s.inputs.values())), None)
+            if step is None:
+                break
+            self.pending.remove(step)
+            self.watch.started(step)
+            task = Task(step.kind, step.key, step.identity, step.label)
+            try:
+                future = pool.submit(compute, task, self.run_dir.store.root, self.settings.place)
+            except BrokenProcessPool:
+                pool = pool_for(self.settings)
+                future = pool.submit(compute, task, self.run_dir.store.root, self.settings.place)
+            running[future] = step
+        return pool
+
+    def _late(self) -> bool:
+        return self.deadline is not None and time.monotonic() > self.deadline
+
+    def _take(self, step: Step, future: Future[Outcome]) -> None:
+        try:
+            outcome = future.result()
+        except BrokenProcessPool:  # every step in flight is lost with the one whose worker died: which was it?
+            if step.key not in self.alone:
+                self.alone.add(step.key)
+                self.pending.insert(0, step)
+                return
+            outcome = Outcome(step.key, 0.0, "The worker process died (killed, or out of memory): try fewer --jobs.")
+        except Exception:  # an executor's own trouble is this step's failure, not the run's
+            outcome = Outcome(step.key, 0.0, tracebacks.format_exc())
+        self.alone.discard(step.key)
+        self.watch.finished(step, outcome)
+        if outcome.error is None:
+            self.done.add(step.key)
+            self.summary.computed += 1
+            self.durations.add(step, outcome.seconds)
+        else:
+            self._fail(step, outcome.error)
+
+    def _fail(self, step: Step, error: str) -> None:
+        self.summary.failures[step.key] = error
+        hopeless = [s for s in self.pending if step.key in {i.key for i in s.inputs.values()}]
+        self.pending = [s for s in self.pending if s not in hopeless]
+        for dependent in hopeless:
+            self._fail(dependent, error)
+
+    def _settle(self) -> None:
+        """Write the records of cells whose steps are all done or failed."""
+        waiting = []
+        for cell in self.cells:
+            record = self._record(cell)
+            if record is None:
+                waiting.append(cell)
+                continue
+            save_record(record, self.run_dir.records)
+            self.summary.records.append(record)
+            self.watch.settled(record)
+        self.cells = waiting
+
+    def _record(self, cell: Planned) -> Record | None:
+        where: dict[str, Any] = {"device": self.settings.place.device, "threads": self.settings.threads}
+        if cell.reason is not None:
+            return not_applicable_record(cell)
+        errors = [self.summary.failures[s.key] for s in cell.steps.values() if s.key in self.summary.failures]
+        if errors:
+            return failed(cell, errors[0], **where)
+        if not all(step.key in self.done for step in cell.steps.values()):
+            return None
+        try:
+            return assemble(cell, self.run_dir.store)
+        except Exception:  # a damaged result, or one that no record can hold: this cell's failure alone
+            return failed(cell, tracebacks.format_exc(), **where)
+
+
+def _existing(cell: Planned, run_dir: RunDir) -> Record | None:
+    """The record that an earlier run left for this cell, if it is readable."""
+    name = Record.name_of(cell.cell)
+    for folder in (run_dir.records, run_dir.records / "failed"):
+        try:
+            return load_record(folder / name)
+        except RecordError:
+            continue
+    return None

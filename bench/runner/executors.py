@@ -1,0 +1,129 @@
+"""Where steps run: in this process, in worker processes, or on Ray."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+
+from bench.registry import RegistryError
+from bench.runner.worker import compute
+from bench.steps.workspace import Place
+
+__all__ = ["Inline", "Settings", "pick_device", "pool_for"]
+
+
+TRIES = 2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to compute; of no influence on what is computed (but for the number of threads, which is recorded).
+
+    Attributes:
+        jobs: worker processes; 1 computes in this process.
+        executor: `local` or `ray`.
+        threads: threads of one worker; 0 lets the workers share the cores that this process may use.
+        max_time_s: start no further step after this many seconds; None for no limit.
+    """
+
+    place: Place
+    jobs: int = 1
+    executor: str = "local"
+    max_time_s: float | None = None
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.threads:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            object.__setattr__(self, "threads", max(1, cores // self.jobs))
+
+
+def pick_device(asked: str) -> str:
+    """`auto` is a GPU where there is one.
+
+    Raises:
+        ValueError: the device does not exist here.
+    """
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=asked)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"Expected a device of this machine, but got {asked!r} ({reason}): try --device auto."
+        ) from error
+    return asked
+
+
+class Inline(Executor):
+    """Computes at once, in this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        torch.set_num_threads(settings.threads)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Compute at once."""
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+class _Ray(Executor):
+    """The same steps as Ray tasks: fractional GPUs, retries when a node dies."""
+
+    def __init__(self, settings: Settings) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise RegistryError(
+                'Expected Ray to be installed for --executor ray: pip install "watermark-bench[ray]".'
+            ) from error
+        if not ray.is_initialized():
+            ray.init(log_to_driver=False, include_dashboard=False)
+        gpus = ray.cluster_resources().get("GPU", 0) / settings.jobs
+        self._compute = ray.remote(compute).options(
+            num_cpus=settings.threads, num_gpus=min(1.0, gpus), max_retries=TRIES
+        )
+        self._shutdown = ray.shutdown
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = self._compute.remote(*args).future()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._shutdown()
+
+
+def pool_for(settings: Settings) -> Executor:
+    """Worker processes or Ray, as the settings say."""
+    if settings.executor == "ray":
+        return _Ray(settings)
+    context = get_context("spawn")
+    slots = context.Value("i", 0)
+    arguments = (settings.threads, settings.place.device, slots, os.getpid())
+    return ProcessPoolExecutor(settings.jobs, mp_context=context, initializer=_start_worker, initargs=arguments)
+
+
+def _start_worker(threads: int, device: str, slots: Any, parent: int) -> None:
+    """Share the cores and the GPUs, and go when the parent goes, even if it was killed."""
+    torch.set_num_threads(threads)
+    if device == "cuda":
+        with slots.get_lock():
+            torch.cuda.set_device(slots.value % torch.cuda.device_count())
+            slots.value += 1
+
+    def watch_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch_parent, daemon=True).start()

@@ -1,0 +1,107 @@
+"""Why is a step not cached? What differs from the nearest one that is."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.plan.fingerprint import closure
+from bench.plan.matrix import Step
+from bench.records.files import load_records
+from bench.runner.rundir import RunDir
+
+__all__ = ["explain", "remember"]
+
+MOST = 1000  # planned steps remembered
+Identity = Mapping[str, Any]
+
+
+def remember(steps: Iterable[Step], run_dir: RunDir) -> None:
+    """Note the identities of planned steps, so that `explain` can speak of what was never computed."""
+    path = run_dir.path / "planned.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    known = dict(list(_planned(run_dir).items())[-MOST:])
+    known |= {step.key: [step.label, step.identity] for step in steps}
+    temporary.write_text(json.dumps(known), encoding="utf-8")
+    temporary.replace(path)
+
+
+def explain(prefix: str, folder: Path) -> list[str]:
+    """Sentences about every step or cell whose key begins with `prefix`; empty if there is none."""
+    run_dir = RunDir(folder)
+    stored = {_key_of(meta): (meta["label"], meta["identity"]) for meta in run_dir.store.metas()}
+    planned = _planned(run_dir)
+    lines: list[str] = []
+    for record in load_records(run_dir.records):
+        if record.cell_key.startswith(prefix):
+            lines.append(f"cell {record.filename}: {record.status}")
+            for name, key in record.provenance.steps.items():
+                lines += [f"step {name}:", *_explain(key, stored, planned)]
+    for key in {**stored, **planned}:
+        if key.startswith(prefix):
+            lines += _explain(key, stored, planned)
+    return lines
+
+
+def _explain(key: str, stored: Mapping[str, Any], planned: Mapping[str, Any]) -> list[str]:
+    if key in stored:
+        label, identity = stored[key]
+        changed = _changed_since(identity)
+        now = (
+            "the source is unchanged since"
+            if not changed
+            else "but the source has changed since: " + ", ".join(changed)
+        )
+        return [f"  {key[:12]} {label}: cached, {now}"]
+    if key not in planned:
+        return [f"  {key[:12]}: neither stored nor planned"]
+    label, identity = planned[key]
+    rivals = [(other, known) for other, (_, known) in stored.items() if known["kind"] == identity["kind"]]
+    if not rivals:
+        return [f"  {key[:12]} {label}: not cached, nor is any step of its kind"]
+    nearest, known = min(rivals, key=lambda rival: len(_differences(identity, rival[1])))
+    differences = _differences(identity, known)
+    return [f"  {key[:12]} {label}: not cached; it differs from the stored {nearest[:12]} in", *differences]
+
+
+def _differences(new: Identity, old: Identity) -> list[str]:
+    lines = []
+    for part in ("spec", "inputs", "sources"):
+        a, b = dict(new[part]), dict(old[part])
+        for name in sorted({*a, *b}):
+            if a.get(name) != b.get(name):
+                lines.append(f"    {part}.{name}: {_short(b.get(name))} -> {_short(a.get(name))}")
+    if new["data"] != old["data"]:
+        lines.append(f"    data: {_short(old['data'])} -> {_short(new['data'])}")
+    return lines
+
+
+def _changed_since(identity: Identity) -> list[str]:
+    try:
+        now = closure(identity["sources"])
+    except ModuleNotFoundError as error:
+        return [str(error)]
+    return sorted(name for name, known in identity["sources"].items() if now.get(name) != known)
+
+
+def _key_of(meta: Mapping[str, Any]) -> str:
+    from bench.identity import digest
+
+    return digest(meta["identity"])
+
+
+def _planned(run_dir: RunDir) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((run_dir.path / "planned.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 24 else text[:12] + "..."

@@ -1,0 +1,75 @@
+"""Computes one step into the store."""
+
+from __future__ import annotations
+
+import time
+import traceback as tracebacks
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.plan.fingerprint import closure
+from bench.registry import attacks, schemes
+from bench.runner.assembly import whereabouts
+from bench.runner.store import Store
+from bench.steps.kinds import COMPUTE
+from bench.steps.workspace import Job, Place
+
+__all__ = ["Outcome", "Task", "compute"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A step as it travels to a worker: names and keys, no code."""
+
+    kind: str
+    key: str
+    identity: Mapping[str, Any]
+    label: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a worker answers; `error` is the traceback of a failure."""
+
+    key: str
+    seconds: float
+    error: str | None = None
+
+
+def compute(task: Task, store_root: Path, place: Place) -> Outcome:
+    """Compute one step into the store, unless another process has; never raises for what the step does wrong."""
+    start = time.perf_counter()
+    store = Store(store_root)
+    try:
+        _same_source(task)
+        with store.lock(task.key):
+            if not store.has(task.key):
+                inputs = {name: store.load(key) for name, key in task.identity["inputs"].items()}
+                output = COMPUTE[task.kind](Job(task.identity["spec"], inputs, place, task.identity["data"]))
+                meta = {
+                    "identity": dict(task.identity),
+                    "label": task.label,
+                    "seconds": time.perf_counter() - start,
+                    "where": whereabouts(place.device, torch.get_num_threads()),
+                }
+                store.save(task.key, meta, output.result, output.tensors)
+    except (Exception, SystemExit):  # whatever a submitted scheme raises must fail its own cells only
+        return Outcome(task.key, time.perf_counter() - start, tracebacks.format_exc())
+    return Outcome(task.key, time.perf_counter() - start)
+
+
+def _same_source(task: Task) -> None:
+    """A worker that started after an edit must not store its result under the key of the code before."""
+    for load in (schemes, attacks):  # a plug-in's module exists once the registry has loaded it
+        load()
+    known = task.identity["sources"]
+    changed = [name for name, hashed in closure(known).items() if known.get(name) != hashed]
+    if changed:
+        raise RuntimeError(
+            f"Expected the source that the run was planned with, but {', '.join(changed)} changed meanwhile: "
+            "give the same command again."
+        )

@@ -1,0 +1,173 @@
+"""What does a key learn from a person's own folder? A host of its pictures, and a classifier where one is needed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from bench import archs
+from bench.api import DatasetCard, Host, ImageSet, Key, Rng, Scheme
+from bench.data import DataError
+from bench.plan.profiles import Profile
+from bench.stamping import Size, StampError, sample
+from bench.steps import training
+
+__all__ = ["FolderHost", "KeyMaker"]
+
+Say = Callable[[str], None]
+
+TRAIN_SIDE, TRAIN_IMAGES, TRAIN_HELDOUT = 32, 2000, 0.2
+KEY_IMAGES = 16
+PSEUDO_CLASSES, THUMB = 10, 4
+SPLITS = {"train", "test", "val", "valid", "validation"}
+
+
+class FolderHost(Host):
+    """What key generation sees of a person's folder; a classifier is trained only if it is asked for.
+
+    Args:
+        images: labelled pictures of the folder; a fifth is held out.
+        classes: names of the labels.
+        arch: name of the classifier's architecture.
+        profile: tells the recipe and the width.
+        rng: of every training.
+        device: where tensors live.
+        say: told what takes time.
+    """
+
+    number = 0
+
+    def __init__(
+        self, images: ImageSet, classes: Sequence[str], arch: str, profile: Profile, rng: Rng, device: str, say: Say
+    ) -> None:
+        order = torch.randperm(len(images), generator=rng.torch("split"))
+        held = min(max(1, round(TRAIN_HELDOUT * len(images))), len(images) - 1)
+        self.heldout = images[order[:held].sort().values].to(device)
+        self.images = self.share = images[order[held:].sort().values].to(device)
+        self.arch = archs.arch(arch)
+        self.dataset = DatasetCard("folder", "A person's own pictures", tuple(classes), "objects")
+        self.device = torch.device(device)
+        self._name, self._profile, self._rng, self._say = arch, profile, rng, say
+        self._model: nn.Module | None = None
+
+    def model(self) -> nn.Module:
+        """The classifier of the folder's classes, trained at the first call."""
+        if self._model is None:
+            self._say(
+                f"Training a classifier ({self._name}, {len(self.dataset.classes)} classes) on {len(self.images)} "
+                f"pictures at {TRAIN_SIDE} x {TRAIN_SIDE}."
+            )
+            self._model = self.train(self.images, self._rng.child("host"))
+        return copy.deepcopy(self._model)
+
+    def layer(self, group: str) -> str:
+        """The embedding layer of a group; see `Host.layer`."""
+        return archs.layer_path(self._name, group)
+
+    def train(self, images: ImageSet, rng: Rng, *, epochs: int | None = None) -> nn.Module:
+        """A network trained from scratch by the profile's recipe; see `Host.train`."""
+        recipe = self._profile.recipe("host", self._name)
+        recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
+        width, count = self._profile.width(self._name), len(self.dataset.classes)
+        model = archs.build(self._name, count, width=width, rng=rng.child("init"), device=self.device)
+        images, mixed = images.to(self.device), self.device.type == "cuda"
+        augment = self.dataset.augment
+        return training.train(
+            model, images, recipe, rng=rng.child("training"), augment=augment, mixed_precision=mixed
+        ).model
+
+
+@dataclass(frozen=True)
+class KeyMaker:
+    """What key generation from a person's folder depends on.
+
+    Attributes:
+        images, total: the folder, and how many files should be pictures.
+        size: height and width of the mark.
+        arch, profile: of the classifier, if the key trains against one.
+        rng: of everything.
+        say: told what takes time.
+    """
+
+    images: Path
+    total: int
+    size: Size
+    arch: str
+    profile: Profile
+    rng: Rng
+    device: str
+    say: Say
+
+    def make(self, scheme: Scheme) -> Key:
+        """The owner's key.
+
+        A mark that is trained learns on small labelled pictures, and is then drawn again, by the same secrets, at the
+        size that the pictures have.
+
+        Raises:
+            StampError: the scheme cannot make a key of this folder or of this watermark.
+        """
+        rng, trains = self.rng.child("key"), scheme.card.keygen_trains
+        try:
+            key = scheme.keygen(self.host(trains), rng)
+            if trains and isinstance(scheme, _Draws):
+                drawn = scheme.draw_key(self.host(False), rng)
+                key = replace(key, tensors={**key.tensors, **drawn.tensors}, values={**key.values, **drawn.values})
+        except (ValueError, training.Diverged) as error:
+            raise error if isinstance(error, DataError) else StampError(str(error)) from error
+        return key
+
+    def host(self, trains: bool) -> FolderHost:
+        """What key generation is given: a few pictures at `size`, or, if it trains, many small labelled ones.
+
+        Labels are the class folders where all pictures lie in two or more of them. Else k-means over a picture's
+        coarse colours makes them up: a classifier of those needs the picture's structure, which is all that the
+        mark's training takes from it.
+        """
+        count, size = (TRAIN_IMAGES, (TRAIN_SIDE, TRAIN_SIDE)) if trains else (KEY_IMAGES, self.size)
+        pictures, names, _ = sample(self.images, self.total, count, self.rng.child("host", size[0], size[1]), size)
+        labels, classes = torch.zeros(len(pictures), dtype=torch.int64), ["all"]
+        if trains:
+            labels, classes, how = _labels(pictures, names, self.rng)
+            self.say(f"Labels: {how}.")
+        rng = self.rng.child("host")
+        return FolderHost(ImageSet(pictures, labels), classes, self.arch, self.profile, rng, self.device, self.say)
+
+
+@runtime_checkable
+class _Draws(Protocol):
+    """A scheme that can draw its mark without training."""
+
+    def draw_key(self, host: Host, rng: Rng) -> Key:
+        """The part of the key that is drawn."""
+
+
+def _labels(pictures: Tensor, names: Sequence[str], rng: Rng) -> tuple[Tensor, list[str], str]:
+    """A class for each picture, the names of the classes, and a sentence on where they come from."""
+    if len(pictures) < 2 * PSEUDO_CLASSES:
+        raise StampError(
+            f"Expected at least {2 * PSEUDO_CLASSES} pictures to train a mark on, but got {len(pictures)}: try "
+            "--scheme visible-static, which needs no training."
+        )
+    folders = [_class_folder(name) for name in names]
+    classes = sorted(set(folders))
+    if "" not in classes and len(classes) > 1:
+        return torch.tensor([classes.index(name) for name in folders]), classes, f"{len(classes)} class folders"
+    from sklearn.cluster import KMeans
+
+    colours = nn.functional.adaptive_avg_pool2d(pictures.float() / 255, THUMB).flatten(1).numpy()
+    found = KMeans(PSEUDO_CLASSES, n_init=4, random_state=rng.child("k-means").seed % 2**32).fit_predict(colours)
+    classes = [f"cluster {i}" for i in range(PSEUDO_CLASSES)]
+    return torch.from_numpy(found).long(), classes, f"no class folders, so {len(classes)} clusters of coarse colours"
+
+
+def _class_folder(name: str) -> str:
+    """The first folder of a relative path that is not the name of a split; empty if there is none."""
+    folders = PurePosixPath(name).parts[:-1]
+    return next((folder for folder in folders if folder.lower() not in SPLITS), "")

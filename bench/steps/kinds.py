@@ -1,0 +1,23 @@
+"""The kinds of steps and the function that computes each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bench.steps.attack import run_attack
+from bench.steps.embed import embed, make_keys
+from bench.steps.host import train_host
+from bench.steps.nulls import attacked_false_claims, false_claims
+from bench.steps.workspace import Job, Output
+
+__all__ = ["COMPUTE"]
+
+
+COMPUTE: dict[str, Callable[[Job], Output]] = {
+    "host": train_host,
+    "keys": make_keys,
+    "mark": embed,
+    "attack": run_attack,
+    "nulls": false_claims,
+    "attacked_nulls": attacked_false_claims,
+}

@@ -1,0 +1,371 @@
+"""How is a network trained? One loop, for every recipe, situation and device."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.api import ImageSet, Recipe, pixels
+from bench.contract.networks import predict
+from bench.data import augment as augmented
+from bench.identity import Rng
+from bench.steps import cpu as cpu
+from bench.steps import privacy
+
+__all__ = [
+    "Diverged",
+    "Epoch",
+    "Trained",
+    "accuracy",
+    "learning_rate",
+    "predict",
+    "soft_targets",
+    "train",
+    "train_epochs",
+]
+
+ExtraLoss = Callable[[nn.Module], Tensor | None]
+
+
+class Diverged(RuntimeError):  # noqa: N818 - the state of a training, as reports call it
+    """The loss or a weight is no longer a finite number."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What happened in one epoch.
+
+    Attributes:
+        epoch: 1, 2, ...
+        loss: mean task loss of the ordinary steps.
+        extra_loss: mean of the added loss; None where there was none.
+        accuracy: fraction of the training images classified correctly, as they were when they passed.
+        seconds: wall time.
+        images_per_s: images of the ordinary steps.
+    """
+
+    epoch: int
+    loss: float
+    extra_loss: float | None
+    accuracy: float
+    seconds: float
+    images_per_s: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network after its last epoch, in eval mode."""
+
+    model: nn.Module
+    history: list[Epoch]
+    time_s: float
+
+
+def train(
+    model: nn.Module,
+    images: ImageSet,
+    recipe: Recipe,
+    *,
+    rng: Rng,
+    augment: Sequence[str],
+    extra_loss: ExtraLoss | None = None,
+    undecayed: Collection[str] = (),
+    mixed_precision: bool = False,
+) -> Trained:
+    """Train `model` in place for all epochs of the recipe; see `train_epochs`."""
+    start = time.perf_counter()
+    history = list(
+        train_epochs(
+            model,
+            images,
+            recipe,
+            rng=rng,
+            augment=augment,
+            extra_loss=extra_loss,
+            undecayed=undecayed,
+            mixed_precision=mixed_precision,
+        )
+    )
+    return Trained(model.eval(), history, time.perf_counter() - start)
+
+
+def train_epochs(
+    model: nn.Module,
+    images: ImageSet,
+    recipe: Recipe,
+    *,
+    rng: Rng,
+    augment: Sequence[str],
+    extra_loss: ExtraLoss | None = None,
+    undecayed: Collection[str] = (),
+    mixed_precision: bool = False,
+) -> Iterator[Epoch]:
+    """Train `model` in place, on the device of `images`, and yield after every epoch with the model in eval mode.
+
+    The numbers depend on `rng` alone: the global generator, from which dropout draws, is seeded for each epoch and
+    given back as it was. Frozen layers (none of whose parameters needs a gradient) stay in eval mode, so that their
+    batch statistics do not move either.
+
+    Args:
+        model: float images in [0, 1] in, logits out.
+        images: labels, or soft targets where it has them, are what the network shall answer.
+        recipe: with `privacy`, batches are drawn and steps are taken as `bench.privacy` says.
+        rng: the stream of the order, the augmentation and dropout.
+        augment: the data set's batch augmentations; `recipe.augment` takes precedence.
+        extra_loss: called with the model in every ordinary step; what it returns is added to the task loss.
+        undecayed: names of parameters that weight decay leaves alone.
+        mixed_precision: autocast, on a CUDA device only, and never with privacy.
+
+    Raises:
+        Diverged: the loss or a weight is not finite at the end of an epoch.
+        ValueError: there are fewer than two images, `undecayed` names no parameter, or privacy cannot be had.
+    """
+    device = images.images.device
+    batches = _Batches(images, recipe, augment if recipe.augment is None else recipe.augment)
+    steps: _Steps
+    if recipe.privacy is None:
+        model.to(device).to(memory_format=torch.channels_last)
+        steps = _Steps(model, recipe, len(batches), extra_loss, undecayed, mixed_precision)
+    else:
+        privacy.refuse(recipe, model, extra_loss=extra_loss is not None)
+        model.to(device).to(memory_format=torch.contiguous_format)
+        steps = _PrivateSteps(model, recipe, len(batches), undecayed, len(images), rng.child("privacy"))
+    for epoch in range(1, recipe.epochs + 1):
+        start = time.perf_counter()
+        with _seeded(rng.child("dropout", epoch), device), steps.scope():
+            _train_mode(model)
+            for batch in batches.shuffled(rng, epoch):
+                steps.take(*batch)
+        model.eval()
+        loss, extra, correct, seen = steps.read_out(epoch)
+        seconds = time.perf_counter() - start
+        yield Epoch(epoch, loss, extra, correct / seen, seconds, seen / seconds)
+
+
+def accuracy(model: nn.Module, images: ImageSet) -> float:
+    """Fraction of the images that the model classifies correctly, in eval mode.
+
+    Raises:
+        ValueError: there are no images.
+    """
+    if len(images) == 0:
+        raise ValueError("Expected at least one image to measure accuracy on, but got none.")
+    return (predict(model, images.images).argmax(1) == images.labels).float().mean().item()
+
+
+def soft_targets(model: nn.Module, images: ImageSet) -> Tensor:
+    """The model's probabilities, N x K, for the images as they are: what a student is distilled from."""
+    return predict(model, images.images).softmax(1)
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """The learning rate of step `step` (from 0) of `steps`.
+
+    `onecycle` rises by a half cosine from lr/25 to lr in the first 30 % of the steps and falls by another one to
+    lr/250,000 (Smith, Topin 2019, https://arxiv.org/abs/1708.07120, as PyTorch sets it, at constant momentum).
+    """
+    if recipe.schedule == "onecycle":
+        peak = max(0.3 * steps - 1, 1e-9)
+        if step <= peak:
+            return _between(recipe.lr / 25, recipe.lr, step / peak)
+        return _between(recipe.lr, recipe.lr / 250_000, (step - peak) / (steps - 1 - peak))
+    if recipe.schedule == "step":
+        return recipe.lr * recipe.gamma ** sum(step / steps >= milestone for milestone in recipe.milestones)
+    if recipe.schedule == "cosine":
+        return _between(recipe.lr, 0.0, step / steps)
+    return recipe.lr
+
+
+def _between(start: float, end: float, progress: float) -> float:
+    """Half a cosine wave from `start` at progress 0 to `end` at 1."""
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+class _Batches:
+    """The training set as shuffled, augmented batches on its device."""
+
+    def __init__(self, images: ImageSet, recipe: Recipe, augment: Sequence[str]) -> None:
+        if len(images) < 2:
+            raise ValueError(f"Expected at least 2 images to train on, but got {len(images)}.")
+        self.images = images
+        self.recipe = recipe
+        self.augment = augment
+        full, rest = divmod(len(images), recipe.batch_size)
+        # Batch normalisation has no variance of a single row; private training has none of it and draws from all.
+        self.rows = len(images) - (rest if rest == 1 and full and recipe.privacy is None else 0)
+
+    def __len__(self) -> int:
+        return math.ceil(self.rows / self.recipe.batch_size)
+
+    def shuffled(self, rng: Rng, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """One epoch: images as floats, labels, and what the network shall answer (labels or probabilities)."""
+        generator = rng.torch("augment", epoch)
+        for rows in self._rows(rng.torch("order", epoch)):
+            batch = self.images[rows.to(self.images.labels.device)]
+            x = augmented(pixels(batch.images), self.augment, generator, batch.exact)
+            for transform in self.recipe.transforms:
+                x = transform(x, generator)
+            x = x.contiguous(memory_format=torch.channels_last)
+            yield x, batch.labels, batch.labels if batch.targets is None else batch.targets
+
+    def _rows(self, generator: torch.Generator) -> Iterable[Tensor]:
+        if self.recipe.privacy is not None:
+            return privacy.poisson(len(self.images), len(self), generator)
+        order = torch.randperm(len(self.images), generator=generator)[: self.rows]
+        return order.to(self.images.labels.device).split(self.recipe.batch_size)
+
+
+class _Steps:
+    """Optimisation steps, and the sums over an epoch, which stay on the device until it ends."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        per_epoch: int,
+        extra_loss: ExtraLoss | None,
+        undecayed: Collection[str],
+        mixed_precision: bool,
+    ) -> None:
+        self.model, self.recipe, self.extra_loss = model, recipe, extra_loss
+        self.steps = per_epoch * recipe.epochs
+        self.optimizer = _optimizer(model, recipe, undecayed)
+        self.device = next(model.parameters()).device
+        self.mixed = mixed_precision and self.device.type == "cuda"
+        self.half = torch.bfloat16 if self.mixed and torch.cuda.is_bf16_supported() else torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.mixed and self.half == torch.float16)
+        self.done = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self.seen = 0
+        self.loss, self.extra, self.correct = torch.zeros(3, device=self.device)
+        self.has_extra = False
+
+    def take(self, x: Tensor, labels: Tensor, targets: Tensor) -> None:
+        """One batch: an adversarial step where the recipe asks for it, then the ordinary step."""
+        self._begin()
+        if self.recipe.perturb is not None:
+            self._descend(self._task_loss(self.recipe.perturb(self.model, x, labels), targets)[0])
+        loss, logits = self._task_loss(x, targets)
+        extra = None if self.extra_loss is None else self.extra_loss(self.model)
+        self._descend(loss if extra is None else loss + extra)
+        self._count(loss * len(x), logits, labels)
+        if extra is not None:
+            self.extra += extra.detach() * len(x)
+            self.has_extra = True
+
+    def scope(self) -> AbstractContextManager[None]:
+        """Entered for each epoch."""
+        return nullcontext()
+
+    def _begin(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe, self.done, self.steps)
+        self.done += 1
+
+    def _count(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
+        self.seen += len(labels)
+        self.loss += losses.detach()
+        self.correct += (logits.detach().argmax(1) == labels).sum()
+
+    def _task_loss(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(self.device.type, dtype=self.half, enabled=self.mixed):
+            logits = self.model(x)
+        return F.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing), logits
+
+    def _descend(self, loss: Tensor) -> None:
+        # A perturbation may have left gradients behind.
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def read_out(self, epoch: int) -> tuple[float, float | None, int, int]:
+        """Mean loss, mean added loss, correct and seen images of the epoch that ends; the sums begin anew."""
+        weights = torch.stack([parameter.detach().norm() for parameter in self.model.parameters()]).isfinite().all()
+        loss, extra, correct, finite = torch.stack([self.loss, self.extra, self.correct, weights.float()]).tolist()
+        seen, has_extra = max(self.seen, 1), self.has_extra
+        self._reset()
+        if not (finite and math.isfinite(loss) and math.isfinite(extra)):
+            raise Diverged(
+                f"Expected finite losses and weights, but got a loss of {loss / seen:.4g} (added: {extra / seen:.4g}) "
+                f"in epoch {epoch} of {self.recipe.epochs} at a peak learning rate of {self.recipe.lr:g}: lower it."
+            )
+        return loss / seen, extra / seen if has_extra else None, int(correct), seen
+
+
+class _PrivateSteps(_Steps):
+    """Steps of DP-SGD: clipped gradients of a random batch, and noise."""
+
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, per_epoch: int, undecayed: Collection[str], images: int, rng: Rng
+    ) -> None:
+        super().__init__(model, recipe, per_epoch, None, undecayed, mixed_precision=False)
+        batch = images / per_epoch
+        self.private = privacy.PrivateDescent(model, self.optimizer, recipe.privacy or {}, batch, rng.seed)
+
+    def scope(self) -> AbstractContextManager[None]:
+        return self.private.hooked()
+
+    def take(self, x: Tensor, labels: Tensor, targets: Tensor) -> None:
+        """One batch, of any number of images."""
+
+        def loss(rows: slice) -> Tensor:
+            logits = self.model(x[rows].contiguous())
+            losses = F.cross_entropy(
+                logits, targets[rows], label_smoothing=self.recipe.label_smoothing, reduction="sum"
+            )
+            self._count(losses, logits, labels[rows])
+            return losses
+
+        self._begin()
+        self.private.step(len(x), loss)
+
+
+def _optimizer(model: nn.Module, recipe: Recipe, undecayed: Collection[str]) -> torch.optim.Optimizer:
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for name in undecayed:
+        if name not in dict(model.named_parameters()):
+            near = difflib.get_close_matches(name, named, n=1)
+            hint = f' Did you mean "{near[0]}"?' if near else ""
+            raise ValueError(f'Expected the name of a parameter to spare from weight decay, but got "{name}".{hint}')
+    groups = [
+        {"params": [p for name, p in named.items() if name not in undecayed], "weight_decay": recipe.weight_decay},
+        {"params": [p for name, p in named.items() if name in undecayed], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if recipe.optimizer == "adam":
+        return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), foreach=True)
+    nesterov = recipe.nesterov and recipe.momentum > 0
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, foreach=True)
+
+
+@contextmanager
+def _seeded(rng: Rng, device: torch.device) -> Iterator[None]:
+    """Scope in which the global generators of the CPU and of `device` are seeded; they come back as they were."""
+    if device.type == "cpu":
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(rng.seed)
+            yield
+        return
+    with torch.random.fork_rng(devices=[device], device_type=device.type):
+        torch.default_generator.manual_seed(rng.seed)
+        torch.get_device_module(device).manual_seed(rng.seed)
+        yield
+
+
+def _train_mode(model: nn.Module) -> None:
+    model.train()
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(parameter.requires_grad for parameter in own):
+            module.eval()

@@ -1,0 +1,67 @@
+"""Documents that cannot rot: the generated reference, and every command that the README shows."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_reference_is_fresh() -> None:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "tools" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    written = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert written == module.reference(), "run `make docs`"
+
+
+def commands() -> list[str]:
+    found = []
+    for name in ("README.md", "CONTRIBUTING.md"):
+        for block in re.findall(r"^```\n(.*?)^```", (ROOT / name).read_text(encoding="utf-8"), re.M | re.S):
+            found += [line.split("#")[0].strip() for line in block.splitlines() if line.startswith("bench ")]
+    return found
+
+
+@pytest.mark.parametrize("line", commands())
+def test_every_command_shown_can_be_typed(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsed as click does, so that an option that no longer exists fails here."""
+    from bench.cli import main
+
+    for folder in ("photos", "suspect", "photos-marked.key"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path)
+    _, name, *words = shlex.split(line)
+    command = main.commands[name]
+    with command.make_context(name, words) as context:
+        assert isinstance(context, click.Context)
+
+
+def test_the_make_targets_of_the_readme_exist() -> None:
+    targets = set(re.findall(r"make (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"))) - {"are"}
+    rules = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert {"demo", "test"} <= targets <= rules
+
+
+def test_every_picture_exists() -> None:
+    for path in re.findall(r"!\[.*?\]\((.*?)\)", (ROOT / "README.md").read_text(encoding="utf-8")):
+        assert (ROOT / path).exists(), path
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_schemes_and_attacks_name_their_deviations() -> None:
+    for path in [*(ROOT / "schemes").glob("[!_]*.py"), *(ROOT / "attacks").glob("[!_]*.py")]:
+        head = path.read_text(encoding="utf-8").split('"""')[1]
+        assert "http" in head, f"{path.name} opens without a link to the paper"
+        assert re.search(r"differ|deviat", head, re.I), f"{path.name} does not say where it differs from the paper"

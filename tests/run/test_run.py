@@ -1,0 +1,203 @@
+"""The whole path on real images: resume, failures, workers, the same command giving the same record."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.records.files import load_records
+from bench.records.record import Record
+from tests.conftest import PLUGINS, Bench
+
+RUN = ("run", "--profile", "smoke", "--scheme", "uchida-random,zhang-content", "--attack", "pruning", "--no-mlflow",
+       "--set", "pruning.ladder=40,80", "--device", "cpu")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, bench: Bench) -> tuple[Path, str]:
+    run_dir = tmp_path_factory.mktemp("finished")
+    return run_dir, bench(*RUN, "--run-dir", run_dir).stdout
+
+
+def records(run_dir: Path) -> dict[str, Record]:
+    return {record.cell.scheme: record for record in load_records(run_dir / "records")}
+
+
+def test_a_run_ends_with_table_page_and_records(finished: tuple[Path, str]) -> None:
+    run_dir, printed = finished
+    found = records(run_dir)
+    assert {record.status for record in found.values()} == {"ok"}
+    assert len(found["uchida-random"].curve) == 2
+    assert "uchida-random" in printed
+    page = run_dir / "site" / "index.html"
+    assert str(page.resolve()) in printed
+    assert "zhang-content" in page.read_text()
+
+
+def test_a_record_says_where_it_comes_from(finished: tuple[Path, str]) -> None:
+    provenance = records(finished[0])["uchida-random"].provenance
+    assert set(provenance.steps) == {"host", "keys", "mark", "attack", "nulls", "attacked_nulls"}
+    assert provenance.split["owner"] > 0
+    assert provenance.packages["torch"]
+    assert provenance.device == "cpu"
+
+
+def test_false_claims_are_counted_on_clean_and_attacked_hosts(finished: tuple[Path, str]) -> None:
+    for record in records(finished[0]).values():
+        assert record.security is not None
+        assert record.security.clean.trials > 0
+        assert len(record.security.attacked) == len(record.curve)
+        assert record.security.clean.hits <= 3
+
+
+def test_the_same_command_again_computes_nothing(finished: tuple[Path, str], bench: Bench) -> None:
+    run_dir, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in (run_dir / "store").rglob("*.safetensors")}
+    again = bench(*RUN, "--run-dir", run_dir)
+    assert "\n0 steps computed" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in (run_dir / "store").rglob("*.safetensors")} == before
+
+
+def test_the_same_command_elsewhere_gives_the_same_records(
+    finished: tuple[Path, str], bench: Bench, tmp_path: Path
+) -> None:
+    bench(*RUN, "--run-dir", tmp_path)
+    ours, theirs = records(finished[0]), records(tmp_path)
+    for scheme, record in ours.items():
+        assert record.findings() == theirs[scheme].findings()
+
+
+def test_killed_in_the_middle_it_resumes_without_repeating(tmp_path: Path, bench: Bench) -> None:
+    command = [sys.executable, "-m", "bench.cli", *RUN, "--run-dir", str(tmp_path), "--jobs", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "store").glob("??/*/meta.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    for _ in range(100):  # workers of the killed process notice within a second, and may finish what they write
+        orphans = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True).stdout.split()
+        if not orphans:
+            break
+        time.sleep(0.1)
+    assert not orphans
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("??/*/meta.json")}
+    assert len(kept) >= 2
+    done = bench(*RUN, "--run-dir", tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert f", {len(kept)} cached" in done.stderr
+    assert {record.status for record in records(tmp_path).values()} == {"ok"}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_scheme_that_raises_fails_its_own_cells_only(tmp_path: Path, bench: Bench, jobs: int) -> None:
+    environment = {"BENCH_PLUGINS": str(PLUGINS)}
+    words = [*RUN, "--run-dir", tmp_path, "--jobs", jobs]
+    words[words.index("uchida-random,zhang-content")] = "uchida-random,test-raises,test-greedy"
+    done = bench(*words, check=1, env=environment)
+    found = records(tmp_path)
+    assert {name: record.status for name, record in found.items()} == {
+        "uchida-random": "ok", "test-raises": "failed", "test-greedy": "failed",
+    }  # fmt: skip
+    assert "this hook is broken on purpose" in (found["test-raises"].traceback or "")
+    assert "AccessError" in (found["test-greedy"].traceback or "")
+    assert "this hook is broken on purpose" in done.stdout
+    again = bench(*words, check=1, env=environment)
+    assert "already settled" in again.stderr, "failed cells are tried again, the others are not"
+    assert "(1 already settled)" in again.stderr
+
+
+def test_a_worker_that_dies_takes_no_innocent_step_with_it(tmp_path: Path, bench: Bench) -> None:
+    words = [*RUN, "--run-dir", tmp_path, "--jobs", "2"]
+    words[words.index("uchida-random,zhang-content")] = "uchida-random,test-dies,test-exits,zhang-content"
+    bench(*words, check=1, env={"BENCH_PLUGINS": str(PLUGINS)})
+    found = records(tmp_path)
+    assert {name: record.status for name, record in found.items()} == {
+        "uchida-random": "ok", "zhang-content": "ok", "test-dies": "failed", "test-exits": "failed",
+    }  # fmt: skip
+    assert "worker process died" in (found["test-dies"].traceback or "")
+    assert "SystemExit" in (found["test-exits"].traceback or "")
+
+
+def test_provenance_is_of_the_process_that_computed(finished: tuple[Path, str], bench: Bench, tmp_path: Path) -> None:
+    import shutil
+
+    run_dir = tmp_path / "copy"
+    shutil.copytree(finished[0], run_dir)
+    bench(*RUN, "--run-dir", run_dir, "--fpr", "0.05", env={"BENCH_THREADS": "2"})
+    for record in records(run_dir).values():
+        assert record.fpr == 0.05
+        assert record.provenance.threads == 1, "assembled anew from what one thread computed"
+
+
+def test_several_owners_share_one_host(tmp_path: Path, bench: Bench) -> None:
+    words = list(RUN)
+    words[words.index("uchida-random,zhang-content")] = "zhang-content"
+    bench(*words, "--owners", "2", "--run-dir", tmp_path)
+    (record,) = records(tmp_path).values()
+    first, second = record.points[0].verdicts
+    assert first.details != second.details, "each owner has a key of its own"
+    assert min(first.queries, second.queries) > 0.9 * max(first.queries, second.queries), "shared decoys count for both"
+
+
+def test_results_in_every_format(finished: tuple[Path, str], bench: Bench, tmp_path: Path) -> None:
+    import pandas as pd
+
+    from bench.records.flat import COLUMNS
+
+    run_dir, _ = finished
+    csv = bench("results", "--run-dir", run_dir, "--format", "csv").stdout
+    assert csv.splitlines()[0] == ",".join(COLUMNS)
+    assert len(csv.splitlines()) == 1 + 2 * 3
+    assert len(json.loads(bench("results", "--run-dir", run_dir, "--format", "json").stdout)) == 6
+    bench("results", "--run-dir", run_dir, "--format", "parquet", "--out", tmp_path / "r.parquet")
+    assert list(pd.read_parquet(tmp_path / "r.parquet").columns) == list(COLUMNS)
+    assert "uchida-random" in bench("results", "--run-dir", run_dir).stdout
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory, bench: Bench) -> dict[tuple[str, str], Record]:
+    """Every shape of scheme against every shape of attack."""
+    run_dir = tmp_path_factory.mktemp("shapes")
+    words = [*RUN, "--run-dir", run_dir, "--situation", "train"]
+    words[words.index("uchida-random,zhang-content")] = "test-tint,test-stamp,test-member,uchida-random"
+    words[words.index("pruning")] = "pruning,test-blur,test-smooth,test-fog,test-forge"
+    bench(*words, env={"BENCH_PLUGINS": str(PLUGINS)})
+    return {(r.cell.scheme, r.cell.attack): r for r in load_records(run_dir / "records")}
+
+
+def test_every_shape_of_scheme_meets_every_shape_of_attack(shapes: dict[tuple[str, str], Record]) -> None:
+    meaningless = {pair for pair, record in shapes.items() if record.status == "not applicable"}
+    assert {record.status for record in shapes.values()} == {"ok", "not applicable"}
+    assert meaningless == {
+        ("test-stamp", "pruning"), ("test-stamp", "test-smooth"), ("test-stamp", "test-fog"),
+        ("uchida-random", "test-blur"), ("uchida-random", "test-smooth"), ("uchida-random", "test-fog"),
+    }  # fmt: skip
+
+
+def test_data_marks_touch_the_owners_share_only(shapes: dict[tuple[str, str], Record]) -> None:
+    tint = shapes["test-tint", "pruning"]
+    assert tint.marked is not None
+    assert tint.marked.verdicts[0].details["images"] == 60, "a tenth of 600 images"
+    assert 5 < tint.measures["psnr_db"] < 40
+    assert "psnr_db" not in shapes["test-member", "pruning"].measures
+
+
+def test_a_data_set_is_a_suspect_too(shapes: dict[tuple[str, str], Record]) -> None:
+    stamp = shapes["test-stamp", "test-blur"]
+    assert [point.detected_share for point in stamp.points] == [1, 0], "found before the blur, gone after it"
+    assert stamp.clean_verdicts[0].detected is False
+    assert stamp.curve[0].test_accuracy is not None, "a model trained on the cleaned images has a worth"
+
+
+def test_a_forged_key_is_judged_in_place_of_the_owners(shapes: dict[tuple[str, str], Record]) -> None:
+    forge = shapes["uchida-random", "test-forge"]
+    assert forge.curve[0].test_accuracy == forge.points[0].test_accuracy
+    assert len(forge.curve[0].verdicts) == 1

@@ -1,0 +1,514 @@
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from bench.contract.verdict import Point, Verdict
+from bench.identity import digest
+from bench.records.record import Cell, Count, Provenance, Record, Security
+from bench.tracking import TrackingError, default_uri, sync, ui_command
+from tests.fakes import identified, member
+
+QUICK = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, **QUICK}
+PRUNING = ((20, 0.90, 0.0, 1e-12, True), (50, 0.88, 0.125, 1e-6, True), (80, 0.70, 0.5, 0.8, False))
+
+
+def point(strength, accuracy, ber, p_value, detected, **more):
+    verdict = Verdict(statistic=1 - ber, p_value=p_value, detected=detected, ber=ber, queries=3)
+    return Point(strength=strength, test_accuracy=accuracy, verdicts=[verdict], **more)
+
+
+def make(scheme="uchida-random", seed=0, curve=PRUNING, scheme_params=None, attack_params=None, **fields):
+    cell = Cell(
+        scheme=scheme, attack="pruning", arch="wrn", dataset="digits-m", situation="train", profile="smoke", seed=seed,
+        scheme_params={"bits": 8} if scheme_params is None else scheme_params, attack_params=attack_params or {},
+    )  # fmt: skip
+    defaults = {
+        "cell_key": digest(["source 1", cell.identity]), "cell": cell, "status": "ok", "carrier": "weights",
+        "access": "white-box", "stage": "model", "unit": "% of weights", "clean_accuracy": 0.93,
+        "marked": point(0, 0.91, 0.0, 0.0, True),
+        "curve": [rung if isinstance(rung, Point) else point(*rung) for rung in curve],
+        "security": Security(clean=Count(hits=1, trials=50), attacked=[Count(hits=0, trials=10)] * 3),
+        "timings_s": {"host": 12.0, "embed": 15.0},
+        "provenance": Provenance(
+            bench_version="1", source_hash="0" * 64, data_checksum="x", git_revision="abc123",
+            finished="2026-01-02T03:04:05+00:00",
+        ),
+    }  # fmt: skip
+    return Record(**{**defaults, **fields})
+
+
+def failed(**fields):
+    traceback = "Traceback (most recent call last):\n  ...\nFloatingPointError: the loss became NaN"
+    return make(**{"status": "failed", "traceback": traceback, "marked": None, "curve": [], **fields})
+
+
+@pytest.fixture(scope="session")
+def first_sync(tmp_path_factory):
+    """A new store, made by the first sync of all: (database, what it printed)."""
+    run_dir = tmp_path_factory.mktemp("template")
+    record = run_dir / "r.json"
+    record.write_text(make(seed=1000).model_dump_json())
+    code = (
+        "import json, sys, pathlib\n"
+        "from bench.records import load_record\n"
+        "from bench.tracking import default_uri, sync\n"
+        "sync([load_record(pathlib.Path('r.json'))], default_uri(pathlib.Path('.')), experiment='template')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=run_dir, env=ENVIRONMENT, capture_output=True, text=True, timeout=120
+    )
+    return run_dir / "mlflow.db", done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def drawing_store(first_sync, tmp_path):
+    """The URI of an empty experiment's store in `tmp_path`, without the seconds that its migrations take."""
+    shutil.copy(first_sync[0], tmp_path / "mlflow.db")
+    return default_uri(tmp_path)
+
+
+@pytest.fixture
+def store(drawing_store, monkeypatch):
+    """The same without figures, which are most of what a run costs."""
+    for name in ("draw_curve", "draw_searches", "draw_histories"):
+        monkeypatch.setattr(f"bench.tracking.{name}", lambda record, path: None)
+    return drawing_store
+
+
+def client_of(uri):
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def runs_of(uri, condition="", experiment="watermark-bench"):
+    client = client_of(uri)
+    return list(client.search_runs([client.get_experiment_by_name(experiment).experiment_id], condition))
+
+
+def history(uri, name, run):
+    return [(m.step, m.value) for m in client_of(uri).get_metric_history(run.info.run_id, name)]
+
+
+def test_the_first_sync_into_a_new_store_prints_nothing_and_leaves_no_litter(first_sync):
+    database, status, printed = first_sync
+    assert (status, printed) == (0, "")
+    assert sorted(p.name for p in database.parent.iterdir()) == ["mlartifacts", "mlflow.db", "r.json"]
+
+
+def test_a_record_becomes_one_run_found_by_its_tags(store):
+    record = make()
+    assert sync([record, make("xinv", seed=1)], store) == (2, 0, 0)
+    (run,) = runs_of(store, "tags.scheme = 'uchida-random'")
+    assert run.info.run_name == "uchida-random / pruning / wrn / s0"
+    assert run.info.status == "FINISHED"
+    assert run.info.end_time - run.info.start_time == 27_000
+    expected = {
+        "bench.cell": record.cell.identity, "bench.cell_key": record.cell_key, "attack": "pruning", "arch": "wrn",
+        "dataset": "digits-m", "situation": "train", "profile": "smoke", "seed": "0", "status": "ok",
+        "carrier": "weights", "access": "white-box", "stage": "model", "git_revision": "abc123",
+    }  # fmt: skip
+    assert expected.items() <= run.data.tags.items()
+    assert {
+        "scheme": "uchida-random",
+        "seed": "0",
+        "owners": "1",
+        "scheme.bits": "8",
+    }.items() <= run.data.params.items()
+
+
+def test_metrics_follow_the_strength_and_the_headline_is_known_by_hand(store):
+    sync([make()], store)
+    (run,) = runs_of(store)
+    assert history(store, "ber", run) == [(0, 0.0), (20, 0.0), (50, 0.125), (80, 0.5)]
+    assert history(store, "detected", run) == [(0, 1.0), (20, 1.0), (50, 1.0), (80, 0.0)]
+    assert history(store, "log10_p", run)[:3] == [(0, -300.0), (20, pytest.approx(-12)), (50, pytest.approx(-6))]
+    assert history(store, "fidelity_pp", run)[-1] == (80, pytest.approx(-23.0))
+    headline = {
+        "clean_accuracy": 0.93, "marked_accuracy": 0.91, "marked_fidelity_pp": -2.0, "marked_detected": 1.0,
+        "removal_cost_pp": 21.0, "survived_share": 2 / 3, "false_positive_rate": 0.02,
+        "attacked_false_positive_rate": 0.0, "host_time_s": 12.0, "embed_time_s": 15.0,
+    }  # fmt: skip
+    assert {name: run.data.metrics[name] for name in headline} == pytest.approx(headline)
+
+
+@pytest.mark.parametrize(
+    ("curve", "cost", "survived"),
+    [
+        (PRUNING[:2], None, 1.0),
+        ((*PRUNING, (90, 0.85, 0.5, 0.9, False), (95, 0.5, 0.5, 0.9, False)), 6.0, 0.4),
+        (((5, 0.95, 0.5, 0.9, False),), 0.0, 0.0),
+    ],
+    ids=["never broken", "cheapest of three", "gains accuracy"],
+)
+def test_removal_costs_the_least_accuracy_given_up_where_the_claim_fails(store, curve, cost, survived):
+    sync([make(curve=curve)], store)
+    (run,) = runs_of(store)
+    assert run.data.metrics.get("removal_cost_pp") == (None if cost is None else pytest.approx(cost))
+    assert run.data.metrics["survived_share"] == pytest.approx(survived)
+
+
+def test_fractional_strengths_are_numbered_by_rung_and_kept_as_a_metric(store):
+    sync([make(curve=((0.5, 0.9, 0.0, 1e-9, True), (1.5, 0.8, 0.5, 0.9, False)))], store)
+    (run,) = runs_of(store)
+    assert history(store, "strength", run) == [(0, 0.0), (1, 0.5), (2, 1.5)]
+
+
+def test_owners_are_averaged(store):
+    verdicts = [
+        Verdict(statistic=s, p_value=p, detected=p <= 0.01, matched=p <= 0.01)
+        for s, p in ((4.0, 1e-4), (2.0, 1e-2), (0.0, 1.0), (0.0, 1.0))
+    ]
+    sync([make(marked=Point(strength=0, test_accuracy=0.9, verdicts=verdicts), curve=[])], store)
+    (run,) = runs_of(store)
+    averaged = {"statistic": 1.5, "log10_p": -1.5, "detected": 0.5, "matched": 0.5}
+    assert {name: run.data.metrics[name] for name in averaged} == pytest.approx(averaged)
+    assert "ber" not in run.data.metrics
+
+
+def test_protection_stands_beside_detection_at_every_rung(store):
+    hit, missed = identified(60.0), identified(90.0)
+    curve = [Point(strength=5, test_accuracy=0.9, verdicts=[hit, missed])]
+    sync([make(marked=Point(strength=0, test_accuracy=0.9, verdicts=[hit, hit]), curve=curve)], store)
+    (run,) = runs_of(store)
+    ceiling = 1 - 1 / 12
+    assert history(store, "protection_advantage", run) == [(0, pytest.approx(ceiling)), (5, pytest.approx(5 / 12))]
+    assert history(store, "protection_normalised", run) == [(0, pytest.approx(1)), (5, pytest.approx(5 / 12 / ceiling))]
+    assert history(store, "matched", run) == [(0, 1.0), (5, 0.5)]
+    assert run.data.metrics["marked_protection_advantage"] == pytest.approx(ceiling)
+
+
+def test_a_protection_that_is_not_known_is_not_logged(store):
+    asked = Point(strength=0, test_accuracy=0.9, verdicts=[member(True)])
+    certain = Point(strength=0, test_accuracy=0.9, verdicts=[identified(chance=1.0)])
+    sync([make(marked=asked, curve=[]), make(seed=1, marked=certain, curve=[])], store)
+    unasked, sure = (runs_of(store, f"tags.seed = '{seed}'")[0].data.metrics for seed in (0, 1))
+    assert not {"protection_advantage", "protection_normalised", "marked_protection_advantage"} & set(unasked)
+    assert (sure["protection_advantage"], "protection_normalised" in sure) == (0.0, False)
+
+
+def test_histories_are_metrics_along_the_epochs_under_names_that_mlflow_takes(store):
+    histories = {
+        "keygen/loss of W": [2.0, 1.0, 0.5],
+        "training/loss": [4.0, 3.0],
+        "a (b)": [9.0],
+        "a [b]": [8.0],
+        "c": [],
+    }
+    sync([make(histories=histories, measures={"training/loss": 7.0})], store)
+    (run,) = runs_of(store)
+    assert history(store, "keygen/loss of W", run) == [(1, 2.0), (2, 1.0), (3, 0.5)]
+    assert history(store, "training/loss", run) == [(0, 7.0)]
+    assert history(store, "training/loss_", run) == [(1, 4.0), (2, 3.0)]
+    assert (run.data.metrics["a _b_"], run.data.metrics["a _b__"]) == (9.0, 8.0)
+    assert "c" not in run.data.metrics
+
+
+def test_a_second_sync_changes_nothing(store):
+    records = [make(seed=seed) for seed in range(3)]
+    sync(records, store)
+    before = {run.info.run_id: run.to_dictionary() for run in runs_of(store)}
+    assert sync(iter(records), store) == (0, 0, 3)
+    assert {run.info.run_id: run.to_dictionary() for run in runs_of(store)} == before
+
+
+def test_times_alone_do_not_replace_a_run_but_a_finding_or_new_code_does(store):
+    record = make()
+    sync([record], store)
+    (first,) = runs_of(store)
+    slower = record.model_copy(update={"timings_s": {"host": 99.0}})
+    assert sync([slower], store) == (0, 0, 1)
+    assert sync([record.model_copy(update={"cell_key": "f" * 64})], store) == (0, 1, 0)
+    assert sync([make(marked=point(0, 0.5, 0.0, 0.0, True))], store) == (0, 1, 0)
+    (run,) = runs_of(store)
+    assert run.info.run_id != first.info.run_id
+    assert run.data.metrics["marked_accuracy"] == 0.5
+
+
+def test_failed_and_not_applicable_are_told_apart_and_a_retry_replaces_the_failure(store):
+    inapplicable = make(
+        "fngp", status="not applicable", reason="weights cannot be cropped", marked=None, curve=[], security=None
+    )
+    assert sync([failed(), inapplicable], store) == (2, 0, 0)
+    (broken,) = runs_of(store, "tags.status = 'failed'")
+    assert broken.info.status == "FAILED"
+    assert broken.data.tags["error"] == "FloatingPointError: the loss became NaN"
+    (empty,) = runs_of(store, "tags.status = 'not applicable'")
+    assert empty.info.status == "FINISHED"
+    assert empty.data.tags["reason"] == "weights cannot be cropped"
+    assert "detected" not in empty.data.metrics
+    assert sync([make(), inapplicable], store) == (0, 1, 1)
+    assert runs_of(store, "attributes.status = 'FAILED'") == []
+    assert len(runs_of(store)) == 2
+
+
+def test_no_run_stays_running_after_a_killed_sync(store):
+    record, gone = make(), make(seed=7)
+    sync([make(seed=1)], store)
+    client = client_of(store)
+    experiment = client.get_experiment_by_name("watermark-bench").experiment_id
+    for cell in (record, gone):  # what a kill between create_run and set_terminated leaves
+        client.create_run(experiment, tags={"bench.cell": cell.cell.identity})
+    foreign = client.create_run(experiment, run_name="somebody else's").info.run_id
+    assert sync([record, make(seed=1)], store) == (0, 1, 1)
+    (run,) = runs_of(store, f"tags.`bench.cell` = '{record.cell.identity}'")
+    assert run.info.status == "FINISHED"
+    (orphan,) = runs_of(store, f"tags.`bench.cell` = '{gone.cell.identity}'")
+    assert orphan.info.status == "KILLED"
+    assert [r.info.run_id for r in runs_of(store, "attributes.status = 'RUNNING'")] == [foreign]
+
+
+def test_a_half_written_digest_is_not_taken_for_a_whole_run_and_doubles_are_removed(store):
+    record = make()
+    sync([record], store)
+    (whole,) = runs_of(store)
+    client = client_of(store)
+    tags = {name: whole.data.tags[name] for name in ("bench.cell", "bench.digest")}
+    client.create_run(whole.info.experiment_id, tags=tags)
+    assert sync([record], store) == (0, 0, 1)
+    assert [run.info.run_id for run in runs_of(store)] == [whole.info.run_id]
+
+
+def test_an_interrupted_run_is_taken_back(store, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.tracking._write_artifacts", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            sync([make()], store)
+    assert runs_of(store) == []
+    assert sync([make()], store) == (1, 0, 0)
+
+
+def test_many_cells_are_found_by_reading_the_experiment_once(store, monkeypatch):
+    monkeypatch.setattr("bench.tracking.FEW", 1)
+    monkeypatch.setattr("bench.tracking.RUNS_PER_PAGE", 2)
+    records = [make(seed=seed) for seed in range(5)]
+    assert sync(records[:3], store) == (3, 0, 0)
+    assert sync(records, store) == (2, 0, 3)
+
+
+def test_a_deleted_experiment_is_restored(store):
+    sync([make()], store)
+    client = client_of(store)
+    client.delete_experiment(client.get_experiment_by_name("watermark-bench").experiment_id)
+    sync([make()], store)
+    assert len(runs_of(store)) == 1
+
+
+def test_the_ledger_answers_without_importing_mlflow(store, tmp_path):
+    ledger = tmp_path / "synced.json"
+    record = make()
+    sync([record], store, ledger=ledger)
+    (tmp_path / "r.json").write_text(record.model_dump_json())
+    code = (
+        "import sys, pathlib\n"
+        "from bench.records import load_record\n"
+        "from bench.tracking import sync\n"
+        f"print(tuple(sync([load_record(pathlib.Path('r.json'))], {store!r}, ledger=pathlib.Path('synced.json'))))\n"
+        "print([name for name in ('mlflow', 'matplotlib', 'torch', 'numpy', 'pandas') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == ["(0, 0, 1)", "[]"], done.stderr
+
+
+def test_the_ledger_counts_only_while_nobody_touches_the_store(store, tmp_path, monkeypatch):
+    ledger = tmp_path / "synced.json"
+    sync([make()], store, ledger=ledger)
+    (run,) = runs_of(store)
+    client_of(store).delete_run(run.info.run_id)
+    assert sync([make()], store, ledger=ledger) == (1, 0, 0)
+    assert sync([make(), make(seed=1)], store, ledger=ledger) == (1, 0, 1)
+    assert len(json.loads(ledger.read_text())) == 1
+    ledger.write_text("{ torn")
+    assert sync([make()], store, ledger=ledger) == (0, 0, 1)
+    (tmp_path / "mlflow.db").rename(tmp_path / "elsewhere.db")
+    opened = []
+    monkeypatch.setattr("bench.tracking._mlflow", lambda uri: opened.append(uri) or pytest.skip.Exception)
+    with pytest.raises(TypeError):
+        sync([make()], store, ledger=ledger)
+    assert opened == [store]
+
+
+def test_a_ledger_holds_several_stores_and_no_password(tmp_path):
+    from bench.tracking import _Ledger
+
+    path = tmp_path / "synced.json"
+    one, other = (_Ledger(path, f"https://me:secret@host{i}", "e") for i in (1, 2))
+    one.write({"a": "1"})
+    other.write({"b": "2"})
+    assert (one.read(), other.read()) == ({"a": "1"}, {"b": "2"})
+    assert "secret" not in path.read_text()
+
+
+def test_long_parameters_and_odd_names_reach_the_store(store):
+    measures = {"psnr (dB)": 31.5, "a%[b]": 1.0, "../up": 2.0, "": 3.0, "x" * 400: 4.0, "detected": 0.25}
+    record = make(
+        scheme_params={"positions": list(range(5000)), "note": "y" * 600, "a[0]": None, "a(0)": True},
+        marked=point(0, 0.9, 0.0, 0.0, True, measures=measures),
+        curve=[],
+        measures={"psnr (dB)": 30.0, "µ": 5.0},
+    )
+    sync([record], store)
+    (run,) = runs_of(store)
+    params, metrics = run.data.params, run.data.metrics
+    assert len(params["scheme.positions"]) == 6000
+    assert params["scheme.positions"].startswith("0, 1, 2, ")
+    assert params["scheme.positions"].endswith("...")
+    assert params["scheme.note"] == "y" * 600
+    assert (params["scheme.a_0_"], params["scheme.a_0__"]) == ("null", "true")
+    assert metrics["detected"] == 1.0
+    expected = {"psnr _dB_": 31.5, "psnr _dB__": 30.0, "a_b_": 1.0, "up": 2.0, "unnamed": 3.0, "detected_": 0.25}
+    assert expected.items() <= metrics.items()
+
+
+def test_curves_longer_than_a_batch_are_logged_whole(store):
+    rungs = tuple((i, 0.9, 0.0, 1e-9, True) for i in range(1, 201))
+    sync([make(curve=rungs, scheme_params={f"p{i}": i for i in range(150)})], store)
+    (run,) = runs_of(store)
+    assert len(history(store, "ber", run)) == 201
+    assert sum(name.startswith("scheme.p") for name in run.data.params) == 150
+
+
+def test_the_curve_and_the_record_lie_beside_the_store(drawing_store, tmp_path):
+    from matplotlib.image import imread
+
+    record = make(unit="$\\weights$ %", curve=((1, 0.9, 0.0, 1e-9, True), (1000, 0.1, 0.5, 1.0, False)))
+    sync([record, failed(seed=1)], drawing_store)
+    complete, broken = (
+        runs_of(drawing_store, f"tags.status = '{status}'")[0].info.run_id for status in ("ok", "failed")
+    )
+    assert {f.path for f in client_of(drawing_store).list_artifacts(broken)} == {"record.json"}
+    folder = tmp_path / "mlartifacts" / complete / "artifacts"
+    assert Record.model_validate_json((folder / "record.json").read_text()) == record
+    image = imread(folder / "curve.png")
+    assert min(image.shape[:2]) > 400
+    assert image[..., :3].std() > 0.05  # something is drawn
+
+
+def test_searches_and_histories_are_drawn_where_there_are_any(drawing_store, tmp_path):
+    from matplotlib.image import imread
+
+    found = [identified(signature, signature) for signature in [30.0 * (i % 12) for i in range(14)]]
+    owners = Point(strength=0, test_accuracy=0.9, verdicts=found)
+    others = [identified(0.0, None)] * 3
+    full = make(marked=owners, heldout_verdicts=others, histories={"$loss$ of W": [2.0, 1.0], "b": [1e30], "c": []})
+    sync([full, make(seed=1, marked=owners, curve=[]), make(seed=2, histories={"empty": []})], drawing_store)
+    drawn = {}
+    for run in runs_of(drawing_store):
+        folder = tmp_path / "mlartifacts" / run.info.run_id / "artifacts"
+        drawn[run.data.tags["seed"]] = {path.name: imread(path) for path in folder.glob("*.png")}
+    assert {seed: set(images) for seed, images in drawn.items()} == {
+        "0": {"curve.png", "signature_search.png", "histories.png"},
+        "1": {"curve.png", "signature_search.png"},
+        "2": {"curve.png"},
+    }
+    both, alone = (drawn[seed]["signature_search.png"] for seed in "01")
+    assert both.shape[0] > alone.shape[0] + 200  # held-out users have a panel of their own
+    for image in (both, alone, drawn["0"]["histories.png"]):
+        assert image[..., :3].std() > 0.05
+
+
+def test_a_plain_folder_and_a_silent_server_are_one_clear_sentence(tmp_path, monkeypatch):
+    with pytest.raises(TrackingError, match="Expected a tracking URI such as sqlite"):
+        sync([make()], str(tmp_path))
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        with pytest.raises(TrackingError, match="Records are unharmed"):
+            sync([make()], f"http://127.0.0.1:{taken.getsockname()[1]}")
+
+
+def test_the_store_opens_in_folders_with_odd_names(first_sync, tmp_path):
+    run_dir = tmp_path / "my runs #1"
+    run_dir.mkdir()
+    shutil.copy(first_sync[0], run_dir / "mlflow.db")
+    sync([make()], default_uri(run_dir))
+    (run,) = runs_of(default_uri(run_dir))
+    assert (run_dir / "mlartifacts" / run.info.run_id / "artifacts" / "record.json").is_file()
+    for name in ("why?", "100%20"):
+        with pytest.raises(ValueError, match="Expected a run directory without"):
+            default_uri(tmp_path / name)
+
+
+def test_the_command_line_to_open_it():
+    assert default_uri(Path("/data/runs")) == "sqlite:////data/runs/mlflow.db"
+    assert (
+        ui_command("sqlite:////data/runs/mlflow.db") == "mlflow ui --backend-store-uri sqlite:////data/runs/mlflow.db"
+    )
+    assert (
+        ui_command("sqlite:////a b/mlflow.db", 5050)
+        == "mlflow ui --backend-store-uri 'sqlite:////a b/mlflow.db' --port 5050"
+    )
+    assert ui_command("http://host:5000") == "python -m webbrowser http://host:5000"
+
+
+@pytest.fixture
+def server(drawing_store, tmp_path):
+    """The real MLflow UI over the store, in a process group of its own; yields its address."""
+    sync([make(), make(seed=1, curve=PRUNING[:2])], drawing_store)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ui_command(drawing_store, port).replace("mlflow ui", "ui").split()
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *command, "--workers", "1"],
+            cwd=tmp_path, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait_until_ready(process, address, tmp_path / "server.log")
+            yield address
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(10)
+
+
+def _wait_until_ready(process, address, log):
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        try:
+            with urllib.request.urlopen(f"{address}/health", timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    pytest.fail(f"The MLflow server did not answer: {log.read_text()}")
+
+
+def _call(address, path, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{address}/{path}", data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return answer.read()
+
+
+def test_the_real_server_shows_the_runs_and_takes_a_sync_itself(server, drawing_store):
+    experiment = runs_of(drawing_store)[0].info.experiment_id
+    body = {"experiment_ids": [experiment], "filter": "tags.scheme = 'uchida-random'", "order_by": ["tags.seed"]}
+    runs = json.loads(_call(server, "api/2.0/mlflow/runs/search", body))["runs"]
+    assert [run["info"]["run_name"][-2:] for run in runs] == ["s0", "s1"]
+    values = [{m["key"]: m["value"] for m in run["data"]["metrics"]} for run in runs]
+    assert [v["survived_share"] for v in values] == pytest.approx([2 / 3, 1.0])
+    run_id = runs[0]["info"]["run_id"]
+    assert _call(server, f"get-artifact?path=curve.png&run_uuid={run_id}").startswith(b"\x89PNG")
+    assert sync([make(), make(seed=2)], server) == (1, 0, 1)
+    assert len(runs_of(server)) == 3

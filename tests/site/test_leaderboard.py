@@ -1,0 +1,562 @@
+"""Does a row say what its records say, and is the page one honest, self-contained file?"""
+
+import base64
+import hashlib
+import json
+import math
+import random
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from bench.records.record import Record
+from bench.stats import student_interval, wilson_interval
+from leaderboard import build, rows
+from tests.fakes import identified, member, search
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+SCHEMES = {
+    "uchida-random": ("weights", "white-box", "train"),
+    "uchida-direct": ("weights", "white-box", "train"),
+    "uchida-diff": ("weights", "white-box", "train"),
+    "uchida-posthoc": ("weights", "white-box", "post-hoc"),
+    "zhang-content": ("behaviour", "labels", "train"),
+    "zhang-unrelated": ("behaviour", "labels", "train"),
+    "zhang-noise": ("behaviour", "labels", "train"),
+}
+LADDER = (10, 20, 30, 40, 50, 60, 70, 80, 90)
+
+
+def verdict(p_value, ber=None):
+    return {"statistic": -math.log10(max(p_value, 1e-30)), "p_value": p_value, "ber": ber, "queries": 100}
+
+
+def point(strength, accuracy, *verdicts):
+    return {"strength": strength, "test_accuracy": accuracy, "verdicts": list(verdicts)}
+
+
+def record(scheme="uchida-random", attack="pruning", seed=0, curve=None, marked=None, **fields):
+    """A record by hand: `fields` replace those of the record, or of its cell."""
+    carrier, access, situation = SCHEMES.get(scheme, ("weights", "white-box", "train"))
+    cell = {"scheme": scheme, "attack": attack, "arch": "wrn-10-4", "dataset": "digits-m", "situation": situation}
+    cell |= {"profile": "quick", "seed": seed, "scheme_params": {"bits": 256}, "attack_params": {}}
+    cell |= {name: fields.pop(name) for name in list(fields) if name in cell or name == "owners"}
+    provenance = {
+        "bench_version": "0.1.0",
+        "git_revision": "19289c8a44b7b3f0",
+        "git_dirty": False,
+        "source_hash": hashlib.sha256(f"{scheme}{attack}".encode()).hexdigest(),
+        "data_checksum": "sha256-of-digits-m",
+        "packages": {"torch": "2.9.0", "numpy": "2.3.1", "scipy": "1.18.1", "mlflow": "3.17.2"},
+        "python": "3.12.3",
+        "platform": "Linux x86-64",
+        "finished": f"2026-11-20T10:{seed:02d}:00Z",
+        **fields.pop("provenance", {}),
+    }
+    data = {
+        "cell_key": hashlib.sha256(json.dumps(cell).encode()).hexdigest(),
+        "cell": cell,
+        "status": "ok",
+        "carrier": carrier,
+        "access": access,
+        "stage": "model",
+        "unit": "% of weights",
+        "marked": marked or point(0, 0.9, verdict(1e-9, 0.0)),
+        "curve": curve or [],
+        "clean_accuracy": 0.91,
+        "provenance": provenance,
+        **fields,
+    }
+    return Record.model_validate(data)
+
+
+def idle(status, scheme="uchida-random", attack="pruning", seed=0, why="why", **fields):
+    """A record without numbers."""
+    kept = record(scheme, attack, seed, **fields).model_dump()
+    told = {"traceback" if status == "failed" else "reason": why}
+    return Record.model_validate({**kept, "status": status, "marked": None, "curve": [], **told})
+
+
+def simulated(scheme, attack, seed, profile="quick", **cell):
+    """A plausible record: accuracy and evidence fall with strength, at a pace of the scheme's own."""
+    draw = random.Random(f"{scheme}{attack}{seed}{profile}{cell}")
+    bits = scheme.startswith("uchida")
+    start = 0.87 + draw.uniform(-0.008, 0.008)
+    limit = 70 + 8 * (sorted(SCHEMES).index(scheme) % 4) - (18 if attack == "pruning-global" else 0)
+
+    def at(strength):
+        gone = 1 / (1 + math.exp(-(strength - limit + draw.uniform(-4, 4)) / 6)) if strength else 0.0
+        accuracy = max(0.1, start - 0.75 * max(0, (strength - 45) / 55) ** 2.2 + draw.uniform(-0.004, 0.004))
+        ber = round(0.5 * gone * 256) / 256
+        p_value = min(1.0, 10 ** (-(24 if bits else 15) * (1 - gone) + draw.uniform(0, 0.5)))
+        return point(strength, accuracy if strength else start, verdict(p_value, ber if bits else None))
+
+    clean, attacked = {"hits": int(draw.random() < 0.5), "trials": 100}, [{"hits": 0, "trials": 20}] * len(LADDER)
+    return record(
+        scheme,
+        attack,
+        seed,
+        [at(strength) for strength in LADDER],
+        at(0),
+        profile=profile,
+        clean_accuracy=0.875 + draw.uniform(-0.006, 0.006),
+        security={"clean": clean, "attacked": attacked},
+        timings_s={"host": 60.0, "embed": 2.0 if scheme.endswith("posthoc") else 60 * draw.uniform(1.0, 1.5)},
+        **cell,
+    )
+
+
+def benchmark_records():
+    """Seven schemes, two attacks, three seeds in profile quick; one failed, one not applicable; a little of small."""
+    made = [simulated(s, a, seed) for s in SCHEMES for a in ("pruning", "pruning-global") for seed in range(3)]
+    made = [r for r in made if not (r.cell.scheme == "uchida-diff" and r.cell.attack == "pruning-global")]
+    trace = 'Traceback (most recent call last):\n  File "x.py"\nRuntimeError: the loss is not finite after 12 steps'
+    made += [simulated("uchida-diff", "pruning-global", seed) for seed in (0, 1)]
+    made += [idle("failed", "uchida-diff", "pruning-global", 2, why=trace)]
+    made += [
+        idle("not applicable", "baseline-none", "pruning", s, carrier="none", why="Nothing to prune.") for s in (0, 1)
+    ]
+    made += [idle("failed", "deepstamp", "pruning", 0, why=trace, carrier="data", access="labels")]
+    made += [simulated("uchida-random", "pruning", seed, "small") for seed in range(2)]
+    return made
+
+
+def only(records):
+    (row,) = rows(records)
+    return row
+
+
+# ---- aggregation ---------------------------------------------------------------------------------------------------
+def test_fidelity_is_the_mean_over_seeds_with_its_t_interval_and_counts_a_seed_once():
+    accuracies = {0: 0.90, 1: 0.88, 2: 0.91}
+    found = only(
+        record(attack=attack, seed=seed, marked=point(0, accuracy, verdict(1e-9)))
+        for seed, accuracy in accuracies.items()
+        for attack in ("pruning", "pruning-global")
+    )
+    assert found["seeds"] == [0, 1, 2]
+    assert found["fidelity"]["values"] == pytest.approx([-1.0, -3.0, 0.0])
+    assert found["fidelity"]["mean"] == pytest.approx(-4 / 3)
+    low, high = student_interval([-1.0, -3.0, 0.0])
+    assert (found["fidelity"]["low"], found["fidelity"]["high"]) == pytest.approx((low, high))
+
+
+def test_one_seed_has_no_interval():
+    fidelity = only([record()])["fidelity"]
+    assert fidelity["mean"] == pytest.approx(-1.0)
+    assert fidelity["low"] is None
+    assert fidelity["high"] is None
+
+
+def test_what_is_unknown_is_none_and_never_zero():
+    found = only([record(clean_accuracy=None)])
+    for name in ("fidelity", "robustness", "removal", "security", "embed_ratio"):
+        assert found[name] is None, name
+
+
+def test_the_worst_rung_within_five_points_decides_and_ties_at_the_budget_count():
+    holds, breaks = verdict(0.01), verdict(0.0101)
+    within = [point(10, 0.85, breaks), point(20, 0.70, holds)]
+    beyond = [point(10, 0.85, holds), point(20, 0.849, breaks)]
+    found = only([record(seed=0, curve=within), record(seed=1, curve=beyond)])["robustness"]
+    assert (found["hits"], found["trials"], found["undecided"]) == (1, 2, 0)
+
+
+def test_a_seed_survives_only_if_it_survives_every_attack_and_the_mean_is_over_attacks():
+    holds, breaks = [point(10, 0.9, verdict(1e-9))], [point(10, 0.9, verdict(0.5))]
+    made = [record(attack="a", seed=s, curve=holds) for s in (0, 1)]
+    made += [record(attack="b", seed=0, curve=holds), record(attack="b", seed=1, curve=breaks)]
+    found = only(made)
+    assert (found["robustness"]["hits"], found["robustness"]["trials"]) == (1, 2)
+    assert found["robustness"]["mean"] == pytest.approx(0.75)
+    assert found["attacks"]["a"]["survival"]["hits"] == 2
+    assert found["attacks"]["b"]["survival"]["hits"] == 1
+
+
+def test_a_claim_that_never_held_does_not_survive():
+    weak = point(0, 0.9, verdict(0.6))
+    found = only([record(marked=weak, curve=[point(10, 0.5, verdict(0.6))])])
+    assert (found["robustness"]["hits"], found["robustness"]["trials"]) == (0, 1)
+    assert found["removal"] == {"pp": 0.0, "more": False, "values": [[0.0, False]]}
+
+
+def test_a_seed_whose_attack_failed_is_undecided_unless_another_attack_broke_it():
+    holds, breaks = [point(10, 0.9, verdict(1e-9))], [point(10, 0.9, verdict(0.5))]
+    made = [record(attack="a", seed=0, curve=holds), record(attack="a", seed=1, curve=breaks)]
+    made += [record(attack="a", seed=2, curve=holds), record(attack="b", seed=2, curve=holds)]
+    made += [idle("failed", attack="b", seed=s) for s in (0, 1)]
+    found = only(made)["robustness"]
+    assert (found["hits"], found["trials"], found["undecided"]) == (1, 2, 1)
+
+
+@pytest.mark.parametrize("p_value", [1e-9, 0.5])
+def test_a_seed_that_missed_an_attack_has_no_removal_cost(p_value):
+    curve = [point(10, 0.7, verdict(p_value))]
+    made = [record(attack="a", seed=s, curve=curve) for s in (0, 1)] + [record(attack="b", seed=0, curve=curve)]
+    (value,) = only([*made, idle("failed", attack="b", seed=1)])["removal"]["values"]
+    assert value == pytest.approx([20.0, p_value < 0.01])
+
+
+def test_a_break_of_unknown_cost_leaves_the_claim_undecided():
+    found = only([record(curve=[point(10, None, verdict(0.5)), point(20, 0.9, verdict(1e-9))])])
+    assert found["robustness"] is None
+    assert found["attacks"]["pruning"]["survival"] is None
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "expected"),
+    [
+        ([("cost", 3), ("cost", 10), ("cost", 20)], (10, False)),
+        ([("cost", 3), ("cost", 10), ("held", 12)], (10, False)),
+        ([("held", 2), ("cost", 10), ("cost", 20)], (10, True)),
+        ([("held", 2), ("held", 7), ("held", 30)], (7, True)),
+        ([("cost", 3), ("held", 7), ("held", 30)], (7, True)),
+        ([("cost", 4), ("held", 4)], (4, False)),
+    ],
+)
+def test_removal_cost_is_the_median_and_says_when_it_is_only_a_bound(outcomes, expected):
+    made = []
+    for seed, (kind, loss) in enumerate(outcomes):
+        last = verdict(0.5) if kind == "cost" else verdict(1e-9)
+        made.append(record(seed=seed, curve=[point(10, 0.9, verdict(1e-9)), point(20, 0.9 - loss / 100, last)]))
+    found = only(made)["removal"]
+    assert (round(found["pp"], 9), found["more"]) == expected
+
+
+def test_owners_are_trials_of_their_own():
+    marked = point(0, 0.9, verdict(1e-9, 0.0), verdict(0.5, 0.5))
+    curve = [point(10, 0.9, verdict(1e-9), verdict(0.5))]
+    found = only([record(owners=2, marked=marked, curve=curve)])
+    assert (found["effectiveness"]["hits"], found["effectiveness"]["trials"]) == (1, 2)
+    assert (found["robustness"]["hits"], found["robustness"]["trials"]) == (1, 2)
+    assert found["evidence"]["ber"] == pytest.approx(0.25)
+
+
+def test_detection_follows_from_the_p_value_whatever_a_record_says():
+    liar = {**verdict(0.9), "detected": True}
+    assert only([record(marked=point(0, 0.9, liar))])["effectiveness"]["hits"] == 0
+
+
+def test_forged_claims_are_security_not_robustness():
+    forged = record(attack="forge", stage="evidence", curve=[point(1, 0.9, verdict(0.5)), point(2, 0.9, verdict(1e-9))])
+    found = only([forged])
+    assert found["robustness"] is None
+    assert (found["security"]["forged"]["hits"], found["security"]["forged"]["trials"]) == (1, 1)
+
+
+def test_fresh_keys_on_the_clean_host_count_once_a_seed():
+    security = {"clean": {"hits": 1, "trials": 100}, "attacked": [{"hits": 0, "trials": 20}]}
+    made = [record(attack=a, seed=s, security=security) for a in ("a", "b") for s in (0, 1)]
+    found = only(made)["security"]
+    assert (found["clean"]["hits"], found["clean"]["trials"]) == (2, 200)
+    assert 0 < found["clean"]["low"] < 0.01 < found["clean"]["high"]
+    assert (found["attacked"]["trials"], found["attacked"]["low"]) == (80, None)
+
+
+def test_embedding_time_is_relative_to_clean_training():
+    made = [record(seed=s, timings_s={"host": 50.0, "embed": e}) for s, e in enumerate((50.0, 100.0))]
+    made += [record(seed=2, timings_s={"host": 50.0})]
+    assert only(made)["embed_ratio"]["mean"] == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"profile": "small"},
+        {"arch": "vgg"},
+        {"dataset": "cifar10"},
+        {"situation": "distill"},
+        {"scheme_params": {"bits": 128}},
+        {"owners": 2},
+        {"fpr": 0.05},
+    ],
+)
+def test_records_that_ask_different_questions_never_share_a_row(other):
+    assert len(rows([record(), record(seed=1), record(seed=2, **other)])) == 2
+
+
+def test_rows_at_one_place_are_named_apart_by_what_differs():
+    found = rows([record(scheme_params={"bits": 128, "lam": 0.1}), record(scheme_params={"bits": 256, "lam": 0.1})])
+    assert [row["variant"] for row in found] == ["bits=128", "bits=256"]
+
+
+def test_an_attack_with_other_parameters_is_another_attack():
+    found = only([record(attack_params={"layer": "conv2"}), record(attack_params={"layer": "conv3"})])
+    assert len(found["attacks"]) == 2
+    assert all(label.startswith("pruning (") for label in found["attacks"])
+
+
+def test_of_two_records_of_one_cell_the_first_counts():
+    found = only([record(clean_accuracy=0.95), record(clean_accuracy=0.5)])
+    assert found["fidelity"]["values"] == pytest.approx([-5.0])
+
+
+def test_the_order_of_records_does_not_matter():
+    made = benchmark_records()
+    mixed = list(made)
+    random.Random(1).shuffle(mixed)
+    assert rows(mixed) == rows(made)
+
+
+def test_failed_and_not_applicable_cells_keep_their_reasons():
+    found = {row["scheme"]: row for row in rows(benchmark_records()) if row["profile"] == "quick"}
+    failed = {"attack": "pruning-global", "status": "failed", "seeds": [2]}
+    assert found["uchida-diff"]["problems"] == [
+        {**failed, "reason": "RuntimeError: the loss is not finite after 12 steps"}
+    ]
+    assert found["uchida-diff"]["status"] == "ok"
+    assert found["baseline-none"]["status"] == "not applicable"
+    assert found["baseline-none"]["problems"][0]["seeds"] == [0, 1]
+    assert found["deepstamp"]["status"] == "failed"
+    assert found["deepstamp"]["effectiveness"] is None
+
+
+def test_seeds_of_different_data_or_code_are_flagged():
+    assert only([record(), record(seed=1)])["warnings"] == []
+    assert only([record(), record(seed=1, provenance={"data_checksum": "other"})])["warnings"] == [
+        "records differ in data checksum"
+    ]
+    (warning,) = only([record(), record(seed=1, provenance={"source_hash": "0" * 64})])["warnings"]
+    assert "pruning" in warning
+
+
+def test_the_command_repeats_the_cell_and_quotes_what_a_shell_would_run():
+    made = [record(seed=s, scheme_params={"bits": 64, "note": "$(rm -rf x); 'y'"}) for s in (0, 4)]
+    (command,) = only(made)["commands"]
+    assert command == (
+        "bench run --scheme uchida-random --attack pruning --arch wrn-10-4 --dataset digits-m --situation train "
+        """--profile quick --seeds 5 --set uchida-random.bits=64 --set 'uchida-random.note=$(rm -rf x); '"'"'y'"'"''"""
+    )
+
+
+def test_the_command_says_only_what_the_command_line_knows():
+    made = record("uchida-posthoc", owners=3, fpr=0.05, attack_params={"ladder": [10, 20], "layer": None})
+    (command,) = only([made])["commands"]
+    assert "--situation" not in command
+    assert command.endswith(
+        "--owners 3 --fpr 0.05 --set uchida-posthoc.bits=256 --set pruning.ladder=10,20 --set pruning.layer=none"
+    )
+
+
+def test_long_curves_and_texts_are_cut_but_judged_whole():
+    curve = [point(i + 1, 0.9, verdict(0.5 if i == 500 else 1e-9)) for i in range(1000)]
+    found = only([record(curve=curve, scheme_params={"note": "x" * 2000})])
+    (drawn,) = found["attacks"]["pruning"]["curves"]
+    assert len(drawn["strength"]) == 40
+    assert (drawn["strength"][0], drawn["strength"][-1]) == (0, 1000)
+    assert found["robustness"]["hits"] == 0
+    assert len(found["params"]["note"]) < 510
+
+
+# ---- signatures, held-out users, histories -------------------------------------------------------------------------
+SIGNATURES = tuple(30.0 * (1 + i % 11) for i in range(40))
+
+
+def searched(owners=2, seed=0, missed=0, rungs=(), heldout=(), **fields):
+    """A record of a scheme that infers signatures; the first `missed` owners are taken for unmarked."""
+    verdicts = [identified(0.0 if i < missed else SIGNATURES[i], SIGNATURES[i]) for i in range(owners)]
+    fields = {"scheme": "anti-neuron", "carrier": "data", "stage": "training", "unit": "epochs", **fields}
+    others = [identified(signature, None, matched=False) for signature in heldout]
+    curve = [point(strength, 0.8, *verdicts) for strength in rungs]
+    marked = point(0, 0.9, *verdicts)
+    return record(owners=owners, seed=seed, marked=marked, curve=curve, heldout_verdicts=others, **fields)
+
+
+def test_protection_counts_matches_over_seeds_against_one_chance():
+    found = only([searched(3, 0, 1), searched(3, 1, 0), searched(3, 1, 0, attack="other")])["protection"]
+    assert (found["hits"], found["trials"], found["chance"]) == (5, 6, pytest.approx(1 / 12))
+    assert found["advantage"] == pytest.approx(5 / 6 - 1 / 12)
+    assert found["normalised"] == pytest.approx((5 / 6 - 1 / 12) / (11 / 12))
+    low, high = wilson_interval(5, 6)
+    assert (found["low"], found["high"]) == pytest.approx((low - 1 / 12, high - 1 / 12))
+
+
+def test_protection_of_a_scheme_that_identifies_nothing_is_detection_less_the_fpr():
+    assert only([record(fpr=0.05)])["protection"]["advantage"] == pytest.approx(0.95)
+    assert only([idle("failed")]).get("protection") is None
+
+
+def test_a_chance_of_one_has_no_normalised_value_and_still_makes_a_page(tmp_path):
+    sure = record(marked=point(0, 0.9, identified(chance=1.0)))
+    assert only([sure])["protection"]["normalised"] is None
+    assert build([sure], tmp_path).exists()
+
+
+def test_held_out_users_are_summed_up_once_a_seed_and_around_the_circle():
+    made = [searched(attack=attack, heldout=(0.0, 0.0, 330.0)) for attack in ("a", "b")]
+    made += [searched(seed=1, heldout=(0.0, 90.0))]
+    found = only(made)["heldout"]
+    assert (found["users"], found["inferred"]["mean"], found["unit"]) == (5, 24.0, "degrees")  # 0, 0, 30, 0 and 90
+    half = 2.776445 * 39.115214 / 5**0.5  # Student's t with 4 degrees of freedom
+    assert (found["inferred"]["low"], found["inferred"]["high"]) == pytest.approx((0, 24 + half), rel=1e-5)
+    assert (found["unmarked"]["hits"], found["unmarked"]["trials"]) == (3, 5)
+    assert only([searched(heldout=(330.0, 350.0, 90.0))])["heldout"]["inferred"]["mean"] == pytest.approx(130 / 3)
+    assert found["detected"]["hits"] == 0
+
+
+def test_held_out_users_without_a_signature_have_no_mean():
+    found = only([record(heldout_verdicts=[member(True), member(False)])])["heldout"]
+    assert (found["inferred"], found["unmarked"], found["detected"]["hits"]) == (None, None, 1)
+    assert only([record()])["heldout"] is None
+
+
+def test_searches_show_a_dozen_owners_and_six_held_out_users():
+    found = only([searched(9, 0, 1, heldout=(0.0,) * 4), searched(9, 1, heldout=(0.0,) * 4)])["searches"]
+    assert [(each["seed"], each["owner"]) for each in found["owners"]] == [
+        *[(0, i) for i in range(9)],
+        *[(1, i) for i in range(3)],
+    ]
+    assert (found["more"], len(found["heldout"]), found["heldout_more"]) == (6, 6, 2)
+    missed, hit = found["owners"][:2]
+    assert (missed["true"], missed["candidates"][missed["best"]], missed["matched"]) == (30.0, 0.0, False)
+    assert (hit["true"], hit["candidates"][hit["best"]], hit["matched"]) == (60.0, 60.0, True)
+    assert only([record()])["searches"] is None
+
+
+def test_a_fine_search_is_thinned_but_keeps_its_least_loss():
+    losses = [2.0 if k != 501 else 0.123456 for k in range(1000)]
+    fine = {"candidates": list(range(1000)), "losses": losses, "true": 501.5, "unit": "steps"}
+    (found,) = only([record(marked=point(0, 0.9, {**verdict(1e-9), "search": fine}))])["searches"]["owners"]
+    assert len(found["losses"]) == len(found["candidates"]) == 121
+    assert (found["candidates"][found["best"]], found["losses"][found["best"]]) == (501, 0.1235)
+
+
+def test_only_attacks_on_training_show_their_rungs_and_only_a_few():
+    made = [searched(5, rungs=range(1, 21)), searched(5, attack="x", stage="model", rungs=(1,))]
+    attacks = only(made)["attacks"]
+    found = attacks["pruning"]["searches"]
+    assert sorted({each["owner"] for each in found}) == [0, 1, 2]
+    strengths = [each["strength"] for each in found if each["owner"] == 0]
+    assert (len(strengths), strengths[0], strengths[-1]) == (8, 0, 20)
+    assert attacks["x"]["searches"] == []
+
+
+def test_histories_are_lines_per_seed_and_long_ones_are_thinned():
+    made = [
+        record(attack=a, seed=s, histories={"loss of W": [3.0, 2.0, 1.0], "empty": []}) for a in "ab" for s in (1, 0)
+    ]
+    made += [record(attack="a", seed=2, histories={"loss of W": [i / 1000 for i in range(10_000)]})]
+    found = only(made)["histories"]
+    (series,) = found["series"]
+    assert (series["name"], found["more"]) == ("loss of W", 0)
+    assert [line["seed"] for line in series["lines"]] == [0, 1, 2]
+    assert series["lines"][0] == {"seed": 0, "epochs": 3, "values": [3.0, 2.0, 1.0]}
+    long = series["lines"][2]
+    assert (long["epochs"], len(long["values"]), long["values"][0], long["values"][-1]) == (10_000, 120, 0.0, 9.999)
+    two = only([record(attack=a, histories={a: [1.0]}) for a in "ba"])["histories"]["series"]
+    assert [each["name"] for each in two] == ["a"]
+    many = only([record(histories={f"loss {i}": [1.0] for i in range(15)})])["histories"]
+    assert (len(many["series"]), many["more"]) == (12, 3)
+    assert only([record(histories={"empty": []})])["histories"] is None
+
+
+def test_the_page_carries_each_space_of_signatures_once(tmp_path):
+    made = [searched(12, seed, rungs=range(1, 21), heldout=(0.0,) * 20) for seed in range(3)]
+    page, _ = page_of([*made, searched(scheme="other")], tmp_path)
+    payload = json.loads(page.scripts[0][1])
+    assert payload["spaces"] == [search().candidates]
+    row = next(row for row in payload["rows"] if row["scheme"] == "anti-neuron")
+    shown = [*row["searches"]["owners"], *row["searches"]["heldout"], *row["attacks"]["pruning"]["searches"]]
+    assert len(shown) == 12 + 6 + 3 * 8
+    assert {each["candidates"] for each in shown} == {0}
+    plain, _ = page_of([record()], tmp_path / "plain")
+    assert len(json.dumps(payload)) - len(plain.scripts[0][1]) < 20_000
+
+
+# ---- the page ------------------------------------------------------------------------------------------------------
+class Page(HTMLParser):
+    """What a browser would see: scripts with their attributes, and every address."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.scripts, self.addresses, self.policy, self.tags = [], [], "", []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.tags.append(tag)
+        self.addresses += [given[name] for name in ("src", "href", "action") if name in given]
+        if tag == "script":
+            self.scripts.append([given, ""])
+        if given.get("http-equiv") == "Content-Security-Policy":
+            self.policy = given["content"]
+
+    def handle_data(self, text):
+        if self.scripts and self.tags[-1] == "script":
+            self.scripts[-1][1] += text
+
+    def handle_endtag(self, tag):
+        self.tags.append("/" + tag)
+
+
+def page_of(records, tmp_path, **options):
+    path = build(records, tmp_path / "site", **options)
+    assert path == tmp_path / "site" / "index.html"
+    return Page(path.read_text(encoding="utf-8")), path
+
+
+def test_the_page_is_one_file_that_loads_nothing(tmp_path):
+    page, path = page_of(benchmark_records(), tmp_path)
+    assert [p.name for p in path.parent.iterdir()] == ["index.html"]
+    assert page.addresses == ["data:,"]
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", path.read_text(encoding="utf-8"))
+
+
+def test_the_policy_allows_this_script_and_no_other(tmp_path):
+    page, _ = page_of(benchmark_records(), tmp_path)
+    (data, _), (code, script) = page.scripts
+    assert data == {"type": "application/json", "id": "data"}
+    assert code == {}
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert page.policy.startswith("default-src 'none'; ")
+    assert f"script-src 'sha256-{digest}';" in page.policy
+    assert "innerHTML" not in script
+    assert "insertAdjacentHTML" not in script
+
+
+def test_hostile_strings_stay_inside_the_data_block(tmp_path):
+    told = identified(search=search(unit=HOSTILE[:40]))
+    hostile = record(
+        scheme_params={"note": HOSTILE},
+        unit=HOSTILE[:80],
+        provenance={"platform": HOSTILE},
+        histories={HOSTILE: [1.0]},
+        marked=point(0, 0.9, told),
+        heldout_verdicts=[told],
+    )
+    note = {"note": HOSTILE}
+    made = [hostile, idle("failed", attack="b", why=HOSTILE, scheme_params=note)]
+    made += [idle("not applicable", attack="c", why=HOSTILE, scheme_params=note)]
+    page, path = page_of(made, tmp_path, generated=HOSTILE)
+    assert len(page.scripts) == 2
+    assert "img" not in page.tags
+    assert "<script>alert" not in path.read_text(encoding="utf-8")
+    payload = json.loads(page.scripts[0][1])
+    assert {row["params"]["note"] for row in payload["rows"]} == {HOSTILE}
+    assert {p["reason"] for row in payload["rows"] for p in row["problems"]} == {HOSTILE}
+
+
+def test_equal_records_give_equal_bytes_and_the_date_is_said_when_given(tmp_path):
+    first = build(benchmark_records(), tmp_path / "a").read_bytes()
+    assert build(benchmark_records(), tmp_path / "b").read_bytes() == first
+    assert b"Page made 2026-11-21" in build([], tmp_path / "c", generated="2026-11-21").read_bytes()
+
+
+def test_four_hundred_records_stay_below_400_kb(tmp_path):
+    places = [
+        ("wrn-10-4", "digits-m"),
+        ("vgg", "digits-m"),
+        ("wrn-10-4", "cifar10"),
+        ("vgg", "cifar10"),
+        ("lenet", "mnist"),
+    ]
+    made = [
+        simulated(s, a, seed, arch=arch, dataset=dataset)
+        for arch, dataset in places
+        for s in SCHEMES
+        for a in ("pruning", "pruning-global")
+        for seed in range(6)
+    ]
+    assert len(made) == 420
+    assert build(made, tmp_path).stat().st_size < 400_000

@@ -1,0 +1,336 @@
+"""Does the page work where it is read: in a browser, from a file, with nothing else?"""
+
+import csv
+import io
+import shutil
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from leaderboard import build
+from tests.fakes import identified, search
+from tests.site.test_leaderboard import HOSTILE, benchmark_records, idle, point, record, searched, verdict
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
+MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
+FLAGS += ("--disable-component-update", "--disable-sync")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with sync_api.sync_playwright() as playwright:
+        profile = tmp_path_factory.mktemp("chromium")
+        context = playwright.chromium.launch_persistent_context(
+            profile, executable_path=CHROMIUM, args=FLAGS, viewport={"width": 1280, "height": 900}
+        )
+        yield context
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    return build(benchmark_records(), tmp_path_factory.mktemp("site"))
+
+
+class Tab:
+    """A page, and everything it says or asks for."""
+
+    def __init__(self, context, path: Path, fragment: str):
+        self.page = context.new_page()
+        self.page.set_default_timeout(5_000)
+        self.noise, self.requests = [], []
+        self.page.on("console", lambda message: self.noise.append(message.text))
+        self.page.on("pageerror", lambda error: self.noise.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.noise.append(dialog.message), dialog.dismiss()))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri() + fragment)
+
+    def column(self, label):
+        """The texts of one column of the rows, from the top."""
+        index = [head.split("\n")[0] for head in self.page.locator("thead th").all_inner_texts()].index(label)
+        return [row.locator("td").nth(index).inner_text() for row in self.page.locator("tr.row").all()]
+
+    @property
+    def schemes(self):
+        return self.page.locator("tr.row .name").all_inner_texts()
+
+    @property
+    def fragment(self):
+        return {name: value for name, (value,) in parse_qs(urlsplit(self.page.url).fragment).items()}
+
+
+@pytest.fixture
+def open_tab(browser):
+    tabs = []
+
+    def opened(path, fragment="#profile=quick"):
+        tabs.append(Tab(browser, path, fragment))
+        return tabs[-1]
+
+    yield opened
+    for tab in tabs:
+        tab.page.close()
+
+
+def test_it_works_from_a_file_in_silence_and_asks_for_nothing_else(open_tab, site):
+    tab = open_tab(site)
+    assert tab.page.url.startswith("file://")
+    assert len(tab.schemes) == 9
+    assert tab.page.locator("#panels svg").count() == 7
+    for row in tab.page.locator("tr.row .name").all():
+        row.click()
+    assert tab.noise == []
+    assert [url for url in tab.requests if not url.startswith("data:")] == [site.as_uri()]
+
+
+def test_a_click_on_a_header_sorts_and_missing_values_stay_last(open_tab, site):
+    tab = open_tab(site)
+    head = tab.page.locator('[data-sort="fidelity"]')
+    for expected in ("descending", "ascending"):
+        head.click()
+        shown = [float(text.split("\n")[0].replace(MINUS, "-")) for text in tab.column("Fidelity")[:7]]
+        assert shown == sorted(shown, reverse=expected == "descending")
+        assert len(set(shown)) > 3
+        assert set(tab.schemes[7:]) == {"baseline-none", "deepstamp"}
+        assert tab.page.locator("th[aria-sort]").get_attribute("aria-sort") == expected
+    tab.page.locator('[data-sort="scheme"]').click()
+    assert tab.schemes == sorted(tab.schemes)
+
+
+def test_filters_and_sorting_survive_the_address(open_tab, site):
+    tab = open_tab(site)
+    tab.page.select_option("#carrier", "weights")
+    tab.page.select_option("#attack", "pruning-global")
+    tab.page.fill("#q", "UCHIDA train")
+    tab.page.locator('[data-sort="removal"]').click()
+    tab.page.locator("tr.row .name", has_text="uchida-diff").click()
+    assert sorted(tab.schemes) == ["uchida-diff", "uchida-direct", "uchida-random"]
+    expected = {"profile": "quick", "carrier": "weights", "attack": "pruning-global", "sort": "removal"}
+    assert expected.items() <= tab.fragment.items()
+    again = open_tab(site, "#" + urlsplit(tab.page.url).fragment)
+    assert again.schemes == tab.schemes
+    assert again.page.input_value("#q") == "UCHIDA train"
+    assert again.page.locator("tr.detail").inner_text() == tab.page.locator("tr.detail").inner_text()
+    again.page.click("#clear")
+    assert len(again.schemes) == 9
+    assert again.fragment["profile"] == "quick"
+
+
+def test_an_address_with_nonsense_shows_the_whole_table(open_tab, site):
+    tab = open_tab(site, "#profile=<b>&carrier=constructor&sort=__proto__&order=x&row=zz&attack=toString&curves=%00")
+    assert tab.schemes == ["uchida-random"]
+    assert tab.noise == []
+
+
+def test_one_profile_is_shown_at_a_time(open_tab, site):
+    tab = open_tab(site, "")
+    profiles = tab.page.locator("#profile option").all_inner_texts()
+    assert profiles == ["small", "quick"]
+    tab.page.select_option("#profile", "small")
+    assert tab.schemes == ["uchida-random"]
+    assert tab.column("Seeds") == ["2"]
+    tab.page.locator("tr.row .name").click()
+    assert "--profile small" in tab.page.locator("tr.detail code").inner_text()
+    tab.page.select_option("#profile", "quick")
+    assert len(tab.schemes) == 9
+    assert tab.page.locator("tr.detail").count() == 0
+
+
+def test_the_attack_filter_replaces_the_worst_case(open_tab, tmp_path):
+    holds, breaks = [point(10, 0.9, verdict(1e-9))], [point(10, 0.9, verdict(0.5))]
+    tab = open_tab(build([record(attack="mild", curve=holds), record(attack="harsh", curve=breaks)], tmp_path))
+    assert "0 of 1" in tab.column("Robustness")[0]
+    tab.page.select_option("#attack", "mild")
+    assert "1 of 1" in tab.column("Robustness")[0]
+    assert tab.column("Removal") == ["> 0.0"]
+    tab.page.select_option("#attack", "harsh")
+    assert tab.column("Removal") == ["0.0"]
+
+
+def test_cells_without_numbers_are_seen_with_their_reasons(open_tab, site):
+    tab = open_tab(site)
+    rows = {row.locator(".name").inner_text(): row for row in tab.page.locator("tr.row").all()}
+    assert f"{DASH} not applicable: Nothing to prune." in rows["baseline-none"].inner_text()
+    assert "✕ failed: RuntimeError: the loss is not finite" in rows["deepstamp"].inner_text()
+    assert "1 cell failed" in rows["uchida-diff"].inner_text()
+    assert "2 of 2" in rows["uchida-diff"].inner_text()
+    rows["uchida-diff"].click()
+    assert "pruning-global, seed 2: failed" in tab.page.locator("tr.detail").inner_text()
+
+
+def test_a_missing_interval_is_a_dash(open_tab, tmp_path):
+    tab = open_tab(build([record()], tmp_path))
+    assert tab.column("Fidelity") == [f"{MINUS}1.00\n± {DASH}"]
+    assert tab.column("Robustness") == [DASH]
+    assert tab.column("False claims") == [DASH]
+
+
+def test_a_row_shows_every_seed_of_every_attack(open_tab, site):
+    tab = open_tab(site)
+    tab.page.locator("tr.row .name", has_text="uchida-random").press("Enter")
+    charts = tab.page.locator("tr.detail figure")
+    assert charts.count() == 6
+    assert charts.nth(0).locator("path.seed").count() == 3
+    assert charts.nth(0).locator("circle").count() == 3 * 10
+    assert "seed 0, 10 % of weights: 1 of 1 detected" in charts.nth(0).locator("circle title").nth(1).text_content()
+    assert "19289c8a44b7" in tab.page.locator("tr.detail").inner_text()
+
+
+def test_a_dot_is_hollow_exactly_where_the_claim_broke(open_tab, tmp_path):
+    curve = [point(10, 0.9, verdict(0.01)), point(20, 0.8, verdict(0.0101))]
+    tab = open_tab(build([record(curve=curve)], tmp_path))
+    kinds = [dot.get_attribute("class") for dot in tab.page.locator("#panels circle").all()]
+    assert kinds == ["on", "on", "off"]
+
+
+def test_protection_is_a_column_that_sorts_and_says_what_was_counted(open_tab, tmp_path):
+    made = [searched(3, missed=missed, scheme=f"anw-{missed}") for missed in (1, 0, 2)]
+    tab = open_tab(build([*made, record(), idle("failed", scheme="broken")], tmp_path))
+    tab.page.locator('[data-sort="protection"]').click()
+    assert tab.schemes == ["uchida-random", "anw-0", "anw-1", "anw-2", "broken"]
+    cells = tab.page.locator("td[data-label='Protection, advantage']")
+    assert cells.all_inner_texts() == ["0.99\n1 of 1", "0.92\n3 of 3", "0.58\n2 of 3", "0.25\n1 of 3"]
+    tip = cells.nth(1).get_attribute("title")
+    assert tip.startswith("0.917 = 3 of 3 right, less the chance 0.083 of guessing (Wilson 0.355 to 0.917)")
+    assert tip.endswith("normalised 1.000")
+
+
+def test_a_row_draws_its_searches_with_the_own_and_the_inferred_signature(open_tab, tmp_path):
+    made = searched(14, missed=1, rungs=(5, 10), heldout=(0.0,) * 5 + (30.0,) * 3)
+    tab = open_tab(build([made], tmp_path))
+    tab.page.locator("tr.row .name").press("Enter")
+    searches, rungs = tab.page.locator("tr.detail .block").nth(0), tab.page.locator("tr.detail .block").nth(1)
+    charts = searches.locator("figure")
+    assert charts.count() == 12 + 1
+    assert "and 2 more owners" in searches.inner_text()
+    own, square = charts.nth(1).locator("line.own"), charts.nth(1).locator("rect")
+    there = 32 + 60 / 330 * 160  # signature 60 of 0..330 on an axis from 32 to 192
+    assert float(own.get_attribute("x1")) == pytest.approx(there)
+    assert float(square.get_attribute("x")) + 3 == pytest.approx(there, abs=0.06)
+    assert [charts.nth(i).locator("rect").get_attribute("class") for i in (0, 1)] == ["off", "on"]
+    assert charts.nth(0).locator("svg").get_attribute("aria-label") == (
+        "owner 0: mean loss against the signature (degrees). "
+        "owner 0: least loss 0.1 at 0 degrees, inferred 0, own 30, no match"
+    )
+    heldout = charts.nth(12)
+    assert "8 held-out users" in heldout.inner_text()
+    assert (heldout.locator("path.seed").count(), heldout.locator("line.own").count()) == (6, 0)
+    assert rungs.locator(".small figure").count() == 3
+    assert rungs.locator("figure", has_text="Owner 1").locator("path.loss").count() == 3
+    assert "first owners of seed 0" in rungs.inner_text()
+    text = tab.page.locator("tr.detail").inner_text()
+    assert "8 users; inferred mean |k| = 11.25 degrees (Student-t over users, 0 to 24.23); 5 of 8 infer no" in text
+    assert tab.noise == []
+
+
+def test_a_row_draws_the_histories_of_its_keys(open_tab, tmp_path):
+    histories = {"loss of W": [2.0, 1.0, 0.5], "once": [1.0], **{f"more {i}": [1.0, 2.0] for i in range(11)}}
+    tab = open_tab(build([record(seed=s, histories=histories) for s in (0, 1)], tmp_path))
+    tab.page.locator("tr.row .name").click()
+    charts = tab.page.locator("tr.detail figure")
+    assert charts.count() == 12
+    assert charts.nth(0).locator("path.loss").count() == 2
+    label = charts.nth(0).locator("svg").get_attribute("aria-label")
+    assert label == "loss of W against the epoch: seed 0 ends at 0.5, seed 1 ends at 0.5"
+    assert "and 1 more history" in tab.page.locator("tr.detail").inner_text()
+    assert "NaN" not in tab.page.locator("tr.detail").inner_html()
+    assert tab.noise == []
+
+
+def test_hostile_searches_and_histories_are_text(open_tab, tmp_path):
+    odd = {"candidates": [-1e30, 5.0, 1e30], "losses": [1e30, -1e30, 0.0], "true": 1e-30, "unit": HOSTILE[:40]}
+    alone = {"candidates": [7.0], "losses": [3.0], "true": 7.0, "unit": "constructor"}
+    told = [identified(search=each) for each in (odd, alone, search(unit=HOSTILE[9:48]))]
+    made = record(
+        stage="training", marked=point(0, 0.9, *told), curve=[point(1, 0.9, *told)], heldout_verdicts=told,
+        histories={HOSTILE: [1e30, -1e30], "__proto__": [0.0] * 3}, owners=3,
+    )  # fmt: skip
+    tab = open_tab(build([made], tmp_path))
+    tab.page.locator("tr.row .name").click()
+    assert HOSTILE in tab.page.locator("tr.detail").inner_text()
+    assert f"signature ({HOSTILE[:40]})" in tab.page.locator("tr.detail svg text").all_text_contents()
+    assert "NaN" not in tab.page.locator("tr.detail").inner_html()
+    assert tab.page.locator("script").count() == 2
+    assert tab.page.locator("img").count() == 0
+    assert tab.noise == []
+
+
+def test_hostile_strings_are_shown_as_text_and_never_run(open_tab, tmp_path):
+    params = {"note": HOSTILE, "__proto__": HOSTILE, "constructor": 1}
+    curve = [point(10, 0.9, verdict(0.5)), point(20, 0.8, verdict(0.5))]
+    made = [record(scheme_params=params, unit=HOSTILE, provenance={"platform": HOSTILE}, curve=curve)]
+    made += [idle("failed", attack="b", why=HOSTILE, scheme_params=params)]
+    made += [idle("not applicable", scheme="uchida-diff", why=HOSTILE, scheme_params=params)]
+    tab = open_tab(build(made, tmp_path, generated=HOSTILE))
+    tab.page.locator("tr.row .name", has_text="uchida-random").click()
+    assert HOSTILE in tab.page.locator("tr.detail").inner_text()
+    assert HOSTILE in tab.page.locator("tr.row", has_text="uchida-diff").inner_text()
+    assert HOSTILE in tab.page.locator("footer").inner_text()
+    assert HOSTILE in tab.page.locator("tr.detail svg text").all_text_contents()
+    assert tab.page.locator("img").count() == 0
+    assert tab.page.locator("script").count() == 2
+    assert tab.noise == []
+
+
+def test_the_policy_stops_a_script_that_got_in_and_any_request(open_tab, site):
+    tab = open_tab(site)
+    tab.page.evaluate(
+        """() => {
+            const script = document.createElement("script");
+            script.textContent = "window.ran = true";
+            document.body.append(script);
+        }"""
+    )
+    assert tab.page.evaluate("window.ran") is None
+    assert tab.page.evaluate("fetch('https://example.invalid/').then(() => 'sent', () => 'refused')") == "refused"
+    assert all("Content Security Policy" in text for text in tab.noise)
+    assert len(tab.noise) >= 2
+
+
+def test_the_csv_holds_the_shown_rows_in_their_order(open_tab, site):
+    tab = open_tab(site, "#profile=quick&carrier=weights&sort=scheme&order=up")
+    with tab.page.expect_download() as download:
+        tab.page.click("#csv")
+    assert download.value.suggested_filename == "watermark-bench-quick.csv"
+    found = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
+    assert [row["scheme"] for row in found] == tab.schemes
+    assert {row["profile"] for row in found} == {"quick"}
+    assert [f"{float(row['fidelity_pp']):.2f}".replace("-", MINUS) for row in found] == [
+        text.split("\n")[0] for text in tab.column("Fidelity")
+    ]
+    assert "the loss is not finite" in found[0]["problems"]
+
+
+def test_a_formula_in_a_record_is_not_one_in_the_csv(open_tab, tmp_path):
+    made = [record(scheme_params={"=1+1": value}) for value in ("a", "b")]
+    tab = open_tab(build(made, tmp_path))
+    assert sorted(row.split(",")[2] for row in tab.page.evaluate("csv()").splitlines()[1:]) == ["'=1+1=a", "'=1+1=b"]
+
+
+@pytest.mark.parametrize("width", [1280, 800, 400])
+def test_searches_are_not_wider_than_the_window(open_tab, tmp_path, width):
+    made = searched(5, rungs=(5, 10), heldout=(0.0,) * 3, histories={"x" * 200: [1.0, 2.0]})
+    tab = open_tab(build([made], tmp_path))
+    tab.page.set_viewport_size({"width": width, "height": 800})
+    tab.page.locator("tr.row .name").click()
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [1280, 800, 400])
+def test_nothing_is_wider_than_the_window(open_tab, site, width):
+    tab = open_tab(site)
+    tab.page.set_viewport_size({"width": width, "height": 800})
+    tab.page.locator("tr.row .name", has_text="uchida-diff").click()
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+    if width != 800:  # in between, the table scrolls in its own box
+        assert tab.page.evaluate("document.querySelector('.scroll').scrollWidth") <= width
+
+
+def test_no_records_is_said(open_tab, tmp_path):
+    tab = open_tab(build([], tmp_path))
+    assert "No records yet" in tab.page.locator("tbody").inner_text()
+    assert tab.noise == []

@@ -1,0 +1,383 @@
+"""What a learner does to the training: each transform by hand, each rung one thing changed and nothing else."""
+
+import copy
+import math
+import sys
+from dataclasses import fields
+from itertools import pairwise
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+from torchvision.transforms import functional as vision
+
+from attacks import _colour, adversarial, learner, privacy
+from bench.api import Context, ImageSet, Key, Point, Recipe, Rng, Victim, replace
+from bench.contract.networks import predict
+from bench.steps import training
+
+RNG = Rng("test learner")
+RECIPE = Recipe(epochs=2, lr=0.05, batch_size=16)
+ALL = [
+    learner.Ordinary,
+    learner.Cutout,
+    learner.LabelSmoothing,
+    learner.GaussianNoise,
+    adversarial.AdversarialFGSM,
+    adversarial.AdversarialPGD,
+    learner.ColourJitter,
+    privacy.OutputNoise,
+    privacy.DPSGD,
+]
+
+
+def published(count: int = 48, size: int = 8) -> ImageSet:
+    """Two classes: a bright left half, a bright right half."""
+    images = torch.randint(0, 100, (count, 3, size, size), generator=RNG.torch("images"), dtype=torch.uint8)
+    labels = torch.arange(count) % 2
+    images[labels == 0, :, :, : size // 2] += 120
+    images[labels == 1, :, :, size // 2 :] += 120
+    return ImageSet(images, labels)
+
+
+def network() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 12, 3, padding=1),
+            nn.BatchNorm2d(12),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(12 * 64, 2),
+        )
+
+
+class Learner(Context):
+    """Trains small networks, and keeps the recipes and names that it was asked for."""
+
+    def __init__(self) -> None:
+        self.data = published(8)
+        self.rng = RNG.child("attack")
+        self.recipe = RECIPE
+        self.device = torch.device("cpu")
+        self.asked: list[tuple[Recipe, str]] = []
+
+    def fresh(self, name="surrogate"):
+        return network()
+
+    def epochs(self, images, recipe, *, model=None, name="training"):
+        self.asked.append((recipe, name))
+        model = network() if model is None else model
+        for _ in training.train_epochs(model, images, recipe, rng=self.rng.child(name), augment=("flip",)):
+            yield model
+
+
+def attacked(attack, context=None):
+    """What the attack claims at each rung."""
+    return list(attack.apply(Victim(network(), Key(), published()), context or Learner()))
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    one, other = first.state_dict(), second.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def ordinary() -> nn.Module:
+    model = network()
+    training.train(model, published(), RECIPE, rng=RNG.child("attack", "learner"), augment=("flip",))
+    return model
+
+
+def test_names_and_authors_values():
+    values = {
+        "augment-crop-flip": 1.0,
+        "cutout": 8,
+        "label-smoothing": 0.1,
+        "gaussian-noise": 0.1,
+        "adversarial-fgsm": 0.01,
+        "adversarial-pgd": 8 / 255,
+        "colour-jitter": 1.0,
+        "output-noise": 0.1,
+        "dp-sgd": 1.0,
+    }
+    assert [attack.card.name for attack in ALL] == list(values)
+    for attack in ALL:
+        assert values[attack.card.name] in attack().ladder
+        assert len(attack().ladder) <= 3
+        assert (attack.card.stage, attack.card.carriers) == ("training", ("data", "none"))
+
+
+@pytest.mark.parametrize("attack", ALL)
+def test_every_attack_walks_its_ladder_twice_alike(attack):
+    def answers() -> list[torch.Tensor]:
+        found = []
+
+        def judge(claim):
+            found.append(predict(claim.model, published().images))
+            return Point(strength=claim.strength)
+
+        points = attack().run(Victim(network(), Key(), published()), Learner(), judge)
+        assert [point.strength for point in points] == list(attack().ladder)
+        return found
+
+    first = answers()
+    assert all(torch.equal(a, b) for a, b in zip(first, answers(), strict=True))
+    assert not any(torch.equal(a, b) for a, b in pairwise(first))
+
+
+@pytest.mark.parametrize(
+    ("attack", "changed"),
+    [
+        (learner.Ordinary, set()),
+        (learner.Cutout, {"transforms"}),
+        (learner.LabelSmoothing, {"label_smoothing"}),
+        (learner.GaussianNoise, {"transforms"}),
+        (adversarial.AdversarialFGSM, {"perturb"}),
+        (adversarial.AdversarialPGD, {"perturb"}),
+        (learner.ColourJitter, {"transforms"}),
+        (privacy.DPSGD, {"privacy"}),
+    ],
+)
+def test_a_rung_changes_one_thing_and_shares_its_streams(attack, changed):
+    context = Learner()
+    earlier = (lambda images, generator: images,)
+    context.recipe = replace(RECIPE, transforms=earlier)
+    claims = attacked(attack(), context)
+    assert len(context.asked) == len(claims)
+    for recipe, name in context.asked:
+        assert name == "learner"
+        found = {f.name for f in fields(recipe) if getattr(recipe, f.name) != getattr(context.recipe, f.name)}
+        assert found == changed
+        assert recipe.transforms[:1] == earlier
+
+
+def test_the_data_sets_augmentation_joins_a_recipe_without():
+    context = Learner()
+    context.recipe = replace(RECIPE, augment=())
+    (claim,) = attacked(learner.Ordinary(), context)
+    assert same(claim.model, ordinary())
+    bare = context.train(published(), context.recipe, name="learner")
+    assert not same(claim.model, bare)
+
+
+def test_the_control_is_ordinary_training():
+    (claim,) = attacked(learner.Ordinary())
+    assert same(claim.model, ordinary())
+    for ladder in ([0.5], [2.0], [1.0, 2.0]):
+        with pytest.raises(ValidationError):
+            learner.Ordinary(ladder=ladder)
+
+
+def test_label_smoothing_is_the_strength():
+    context = Learner()
+    attacked(learner.LabelSmoothing(), context)
+    assert [recipe.label_smoothing for recipe, _ in context.asked] == [0.1, 0.3]
+
+
+@pytest.mark.parametrize("side", [1, 3, 8, 40])
+def test_cutout_image_by_image(side):
+    images = torch.rand(60, 3, 12, 16, generator=RNG.torch("cutout"))
+    got = learner.cutout(images, RNG.torch("places"), side=side)
+    generator = RNG.torch("places")
+    rows, columns = (torch.randint(n, (60, 1), generator=generator).flatten().tolist() for n in (12, 16))
+    for image, row, column, cut in zip(images, rows, columns, got, strict=True):
+        top, left = row - side // 2, column - side // 2
+        image = image.clone()
+        image[:, max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = 0.5
+        assert torch.equal(cut, image)
+
+
+def test_cutout_centres_lie_anywhere_and_squares_partly_outside():
+    images = torch.zeros(4000, 1, 10, 10)
+    holes = learner.cutout(images, RNG.torch("many"), side=5)[:, 0] > 0
+    areas = holes.sum((1, 2))
+    assert areas.max() == 25
+    assert areas.min() == 9, "the centre in a corner leaves 3 x 3"
+    side = (3 + 4 + 6 * 5 + 4 + 3) / 10
+    assert float(areas.float().mean()) == pytest.approx(side**2, rel=0.02)
+    centres = learner.cutout(images, RNG.torch("centres"), side=1).mean((0, 1)) / 0.5
+    assert centres.numpy() == pytest.approx(0.01, abs=0.007)
+
+
+def test_noise_has_its_strength_and_stays_in_range():
+    grey = torch.full((8, 3, 32, 32), 0.5)
+    noisy = learner.gaussian_noise(grey, RNG.torch("noise"), sd=0.1)
+    assert float(noisy.std()) == pytest.approx(0.1, rel=0.02)
+    assert float(noisy.mean()) == pytest.approx(0.5, abs=0.003)
+    assert torch.equal(noisy, learner.gaussian_noise(grey, RNG.torch("noise"), sd=0.1))
+    white = learner.gaussian_noise(torch.ones(8, 3, 32, 32), RNG.torch("noise"), sd=0.2)
+    assert white.max() == 1.0
+    assert float((white == 1).float().mean()) == pytest.approx(0.5, abs=0.02)
+
+
+def brightness_net() -> nn.Module:
+    """Class 1 the surer, the brighter the left and the darker the right half."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 2, bias=False))
+    halves = torch.ones(3, 8, 8)
+    halves[:, :, 4:] = -1
+    model[1].weight.data = torch.stack([torch.zeros(192), halves.flatten() / 50])
+    return model
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_step_of_the_adversary_by_hand(label):
+    images = torch.full((2, 3, 8, 8), 0.5)
+    images[1] = 0.98
+    labels = torch.tensor([label, label])
+    model = brightness_net()
+    x = adversarial.Adversary(0.05, 0.05, 1)(model, images, labels)
+    away = 0.05 if label == 0 else -0.05
+    assert torch.allclose(x[0, :, :, :4], torch.tensor(0.5 + away))
+    assert torch.allclose(x[0, :, :, 4:], torch.tensor(0.5 - away))
+    assert x[1].max() == 1.0
+    assert x[1].min() == pytest.approx(0.93)
+    assert not x.requires_grad
+    assert all(parameter.grad is None for parameter in model.parameters())
+    loss = nn.functional.cross_entropy
+    assert loss(model(x), labels) > loss(model(images), labels) + 0.05
+
+
+def test_the_adversary_stays_within_eps_and_starts_anywhere():
+    images = torch.rand(16, 3, 8, 8, generator=RNG.torch("box"))
+    labels = torch.arange(16) % 2
+    adversary = adversarial.Adversary(0.03, 0.02, 5, RNG.torch("start"))
+    first, second = adversary(brightness_net(), images, labels), adversary(brightness_net(), images, labels)
+    for x in (first, second):
+        assert (x - images).abs().max() <= 0.03 + 1e-6
+        assert 0 <= x.min() <= x.max() <= 1
+    starts = adversarial.Adversary(0.03, 0.02, 0, RNG.torch("start"))
+    one, other = starts(brightness_net(), images, labels), starts(brightness_net(), images, labels)
+    assert not torch.equal(one, other)
+    assert float((one - images).abs().max()) == pytest.approx(0.03, rel=0.02)
+    assert torch.equal(one, adversarial.Adversary(0.03, 0.02, 0, RNG.torch("start"))(brightness_net(), images, labels))
+
+
+def test_adversarial_recipes_carry_the_strength():
+    context = Learner()
+    attacked(adversarial.AdversarialFGSM(), context)
+    attacked(adversarial.AdversarialPGD(step=0.5, iterations=3), context)
+    found = [recipe.perturb for recipe, _ in context.asked]
+    assert [(a.eps, a.step, a.iterations) for a in found] == [
+        (0.01, 0.01, 1),
+        (0.03, 0.03, 1),
+        (4 / 255, 2 / 255, 3),
+        (8 / 255, 4 / 255, 3),
+    ]
+    assert [a.start is None for a in found] == [True, True, False, False]
+
+
+def pictures(count: int = 24) -> torch.Tensor:
+    """Random pixels, and all that is awkward about hue: greys, pure colours, ties, black and white."""
+    images = torch.rand(count, 3, 9, 7, generator=RNG.torch("pictures"))
+    corners = torch.cartesian_prod(*[torch.tensor([0.0, 0.5, 1.0])] * 3)
+    images[:, :, 0] = corners[torch.arange(7) * 3 + 5].T
+    images[:, :, 1] = corners[torch.arange(7) * 2].T
+    images[0] = images[0].mean(0)
+    images[1] = 0.0
+    images[2] = 1.0
+    return images
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "low", "high"),
+    [
+        (_colour.adjust_brightness, vision.adjust_brightness, 0.0, 2.5),
+        (_colour.adjust_contrast, vision.adjust_contrast, 0.0, 2.5),
+        (_colour.adjust_saturation, vision.adjust_saturation, 0.0, 2.5),
+        (_colour.adjust_hue, vision.adjust_hue, -0.5, 0.5),
+    ],
+)
+def test_colours_agree_with_torchvisions_image_by_image(ours, theirs, low, high):
+    images = pictures()
+    factors = torch.linspace(low, high, len(images))
+    got = ours(images, factors[:, None, None, None])
+    for image, factor, changed in zip(images, factors.tolist(), got, strict=True):
+        assert torch.allclose(changed, theirs(image, factor), atol=2e-6)
+    last = ours(images.contiguous(memory_format=torch.channels_last), factors[:, None, None, None])
+    assert torch.allclose(last, got, atol=1e-6)
+
+
+def test_jitter_is_the_four_in_their_order():
+    images = pictures()
+    ranges = {"brightness": 0.3, "contrast": 0.6, "saturation": 1.5, "hue": 0.7}
+    got = _colour.jitter(images, RNG.torch("jitter"), **ranges)
+    draws = 2 * torch.rand(4, len(images), generator=RNG.torch("jitter")) - 1
+    for image, (b, c, s, h), changed in zip(images, draws.T.tolist(), got, strict=True):
+        image = vision.adjust_contrast(vision.adjust_brightness(image, 1 + 0.3 * b), 1 + 0.6 * c)
+        image = vision.adjust_hue(vision.adjust_saturation(image, max(0.0, 1 + 1.5 * s)), 0.5 * h)
+        assert torch.allclose(changed, image, atol=1e-5)
+    still = _colour.jitter(images, RNG.torch("jitter"), brightness=0, contrast=0, saturation=0, hue=0)
+    assert torch.allclose(still, images, atol=1e-6)
+
+
+def test_the_jitter_scales_the_authors_ranges():
+    context = Learner()
+    attacked(learner.ColourJitter(), context)
+    found = [recipe.transforms[-1].keywords for recipe, _ in context.asked]
+    authors = {"brightness": 0.1, "contrast": 0.2, "saturation": 0.2, "hue": 0.2}
+    for scale, ranges in zip((0.5, 1.0, 2.0), found, strict=True):
+        assert ranges == pytest.approx({name: scale * value for name, value in authors.items()})
+
+
+def test_output_noise_is_fresh_at_each_query_and_the_same_in_each_record():
+    context = Learner()
+    claims = attacked(privacy.OutputNoise(ladder=[0.5, 1.0]), context)
+    assert len(context.asked) == 1
+    clean, images = predict(ordinary(), published().images), published().images
+    weak, strong = (predict(claim.model, images) - clean for claim in claims)
+    assert torch.allclose(strong, 2 * weak, atol=1e-5)
+    assert float(strong.std()) == pytest.approx(1.0, rel=0.2)
+    again = [predict(attacked(privacy.OutputNoise(ladder=[1.0]))[0].model, images) for _ in range(2)]
+    assert torch.equal(again[0], again[1])
+    assert torch.equal(again[0], clean + strong)
+    assert not torch.allclose(predict(claims[1].model, images), again[0])
+    assert same(claims[1].model, ordinary()), "the weights are the ordinary ones"
+    assert not copy.deepcopy(claims[1].model).training
+
+
+def test_private_networks_have_group_normalisation():
+    context = Learner()
+    claims = attacked(privacy.DPSGD(max_grad_norm=0.5), context)
+    for claim, (recipe, _), multiplier in zip(claims, context.asked, (0.5, 1.0), strict=True):
+        assert recipe.privacy == {"noise_multiplier": multiplier, "max_grad_norm": 0.5}
+        norm = claim.model[1]
+        assert isinstance(norm, nn.GroupNorm)
+        assert (norm.num_groups, norm.num_channels) == (math.gcd(32, 12), 12)
+        assert claim.measures["delta"] == 1e-5
+    assert claims[0].measures["epsilon"] > claims[1].measures["epsilon"] > 0
+
+
+def test_epsilon_of_full_batches_by_hand():
+    """Without sampling the Renyi divergence of order a is T a / (2 s^2); then the best order's conversion."""
+    recipe = Recipe(20, 0.1, 500, privacy={"noise_multiplier": 4.0, "max_grad_norm": 1.0})
+    steps, delta = 20, 1e-5
+    orders = [1 + k / 1000 for k in range(500, 60_000)]
+    by_hand = min(
+        steps * a / (2 * 4.0**2) + math.log((a - 1) / a) - (math.log(delta) + math.log(a)) / (a - 1) for a in orders
+    )
+    assert privacy.epsilon(400, recipe, delta) == pytest.approx(by_hand, rel=0.01)
+
+
+@pytest.mark.parametrize("count", [40, 33])
+def test_epsilon_counts_the_steps_that_training_takes(count, monkeypatch):
+    from opacus.accountants.analysis import rdp
+
+    steps, accounted = [], {}
+    compute = rdp.compute_rdp
+    monkeypatch.setattr(rdp, "compute_rdp", lambda **options: accounted.update(options) or compute(**options))
+    monkeypatch.setattr(training.privacy.PrivateDescent, "step", lambda self, count, loss: steps.append(count))
+    recipe = replace(RECIPE, epochs=50, privacy={"noise_multiplier": 1.0, "max_grad_norm": 1.0})
+    training.train(privacy.without_batch_norm(network()), published(count), recipe, rng=RNG, augment=())
+    spent = privacy.epsilon(count, recipe, 1e-5)
+    assert accounted["steps"] == len(steps) == 150
+    assert accounted["q"] * count == pytest.approx(sum(steps) / len(steps), rel=0.05)
+    assert accounted["noise_multiplier"] == 1.0
+    assert privacy.epsilon(count, replace(recipe, epochs=100), 1e-5) > spent
+    assert privacy.epsilon(4000, recipe, 1e-5) < spent, "seldom seen, hardly known"
+
+
+def test_privacy_without_opacus_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "opacus.validators", None)
+    with pytest.raises(ValueError, match=r'for DP-SGD: pip install "watermark-bench\[dp\]"\.$'):
+        attacked(privacy.DPSGD())

@@ -1,0 +1,139 @@
+"""Axes, cells, steps and keys."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bench.plan.matrix import Planned, Request, expand, not_applicable, steps_of
+from bench.plan.profiles import PROFILES
+from bench.registry import RegistryError, attacks, schemes
+
+DATA = {"digits-m": "c" * 64, "cifar10": "d" * 64}
+ALL = tuple(schemes())
+
+
+def request(**fields: Any) -> Request:
+    base = {
+        "schemes": ("uchida-random",), "attacks": ("pruning",), "archs": ("wrn",), "datasets": ("digits-m",),
+        "situations": ("fine-tune",), "profile": PROFILES["smoke"], "seeds": (0,),
+    }  # fmt: skip
+    return Request(**{**base, **fields})
+
+
+def only(**fields: Any) -> Planned:
+    (planned,) = expand(request(**fields), DATA)
+    return planned
+
+
+def count(kind: str, planned: list[Planned]) -> int:
+    return sum(step.kind == kind for step in steps_of(planned))
+
+
+def test_every_cell_shares_the_clean_host() -> None:
+    planned = expand(request(schemes=ALL, attacks=("pruning", "pruning-random")), DATA)
+    assert len(planned) == 2 * len(ALL)
+    assert count("host", planned) == 1
+
+
+def test_attacks_branch_from_one_marked_model() -> None:
+    planned = expand(request(attacks=("pruning", "pruning-random", "pruning-global")), DATA)
+    assert (count("mark", planned), count("attack", planned), count("nulls", planned)) == (1, 3, 1)
+
+
+def test_inputs_come_before_those_that_read_them() -> None:
+    seen: set[str] = set()
+    for step in steps_of(expand(request(schemes=ALL), DATA)):
+        assert all(needed.key in seen for needed in step.inputs.values())
+        seen.add(step.key)
+
+
+def test_a_situation_shares_the_null_models() -> None:
+    planned = expand(request(situations=("train", "fine-tune", "distill")), DATA)
+    assert (count("host", planned), count("mark", planned), count("nulls", planned)) == (1, 3, 1)
+
+
+def test_keys_against_another_architecture_are_those_of_its_own_cell() -> None:
+    """Data stamped once for one network, from which others learn: the transfer of DeepStamp, section IV."""
+    profile = replace(PROFILES["smoke"], learner_widths={"alexnet": 0.125, "wrn": 0.25})
+    fields = {"schemes": ("deepstamp",), "attacks": ("images-flip",), "profile": profile}
+    own = only(archs=("alexnet",), **fields).steps
+    other = only(archs=("wrn",), overrides={"deepstamp": {"classifier": "alexnet"}}, **fields).steps
+    for kind in ("keys", "nulls", "attacked_nulls"):
+        assert other[kind].key == own[kind].key
+    assert other["mark"].inputs["keys"].key == own["keys"].key
+    assert other["keys"].inputs["host"].key == own["host"].key != other["host"].key
+    assert [(other[kind].spec["arch"], other[kind].spec["width"]) for kind in ("keys", "mark", "attack")] == [
+        ("alexnet", 0.125), ("wrn", 0.25), ("wrn", 0.25),
+    ]  # fmt: skip
+    assert other["mark"].spec["scheme_params"]["classifier"] == "alexnet"
+
+
+def test_an_unknown_architecture_to_make_keys_against_is_named() -> None:
+    with pytest.raises(RegistryError, match=r'deepstamp.classifier: Expected an architecture, but got "vgg61"'):
+        only(schemes=("deepstamp",), attacks=("none",), overrides={"deepstamp": {"classifier": "vgg61"}})
+
+
+def test_a_post_hoc_scheme_has_one_row_whatever_the_situations() -> None:
+    planned = expand(request(schemes=("uchida-posthoc",), situations=("train", "distill")), DATA)
+    assert [p.cell.situation for p in planned] == ["post-hoc"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seeds": (1,)},
+        {"archs": ("vgg16",)},
+        {"datasets": ("cifar10",)},
+        {"situations": ("train",)},
+        {"overrides": {"uchida-random": {"bits": 16}}},
+        {"overrides": {"pruning": {"ladder": [50.0]}}},
+        {"fpr": 0.05},
+        {"profile": PROFILES["quick"]},
+        {"profile": replace(PROFILES["smoke"], owner=500)},
+    ],
+)
+def test_whatever_is_asked_differently_has_another_key(change: dict[str, Any]) -> None:
+    assert only(**change).key != only().key
+
+
+def test_the_same_request_has_the_same_key() -> None:
+    assert only().key == only().key
+    assert only().cell.identity == only().cell.identity
+
+
+def test_changed_data_change_every_key() -> None:
+    (other,) = expand(request(), {**DATA, "digits-m": "e" * 64})
+    assert not {s.key for s in other.steps.values()} & {s.key for s in only().steps.values()}
+
+
+def test_an_attacks_parameter_leaves_the_marked_model_cached() -> None:
+    changed = only(overrides={"pruning": {"ladder": [50.0]}})
+    assert changed.steps["mark"].key == only().steps["mark"].key
+    assert changed.steps["attack"].key != only().steps["attack"].key
+
+
+def test_weight_marks_stand_alone_and_triggers_do_not() -> None:
+    assert only(owners=3).cell.owners == 1
+    assert only(schemes=("zhang-content",), owners=3).cell.owners == 3
+
+
+def test_meaningless_cells_say_why() -> None:
+    weights, behaviour = schemes()["uchida-random"].card, schemes()["zhang-content"].card
+    pruning = attacks()["pruning"].card
+    assert not_applicable(weights, pruning) is None
+    assert "reads the weights" in (not_applicable(weights, replace(pruning, stage="inference")) or "")
+    assert not_applicable(behaviour, replace(pruning, stage="inference")) is None
+    assert "published images" in (not_applicable(behaviour, replace(pruning, stage="data")) or "")
+    assert not_applicable(replace(behaviour, carrier="data"), replace(pruning, stage="data")) is None
+    assert "carried by weights" in (not_applicable(behaviour, attacks()["pruning-embedded"].card) or "")
+    on_data = replace(behaviour, carrier="data", access="data set")
+    assert "verified on the data set" in (not_applicable(on_data, pruning) or "")
+
+
+def test_a_meaningless_cell_needs_no_steps() -> None:
+    (planned,) = expand(request(schemes=("zhang-content",), attacks=("pruning-embedded",)), DATA)
+    assert planned.reason
+    assert steps_of([planned]) == []
