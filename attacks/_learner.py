@@ -16,23 +16,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 
-from bench.api import Attack, AttackCard, Claim, Context, Paper, Recipe, Rng, Victim
+from bench.api import Adversary, Attack, AttackCard, Attempt, Context, Recipe, Rng, Victim, papers
 
-__all__ = ["CARD", "STRONGER", "LearnerAttack"]
+__all__ = ["CARD", "PUBLISHED", "STRONGER", "LearnerAttack"]
 
-ANW = Paper(
-    title="Anti-Neuron Watermarking: Protecting Personal Data Against Unauthorized Neural Networks",
-    authors="Z. Zou, B. Gong, L. Wang",
-    year=2022,
-    link="https://arxiv.org/abs/2109.09023",
-    code="https://github.com/zzzucf/anti-neuron-watermarking",
-)
+PUBLISHED = Adversary(images=("the owner's",))
 CARD = AttackCard(
     name="augment-crop-flip",
     title="Ordinary training, with the data set's augmentation",
-    paper=ANW,
+    paper=papers.ANW,
     stage="training",
-    knowledge="the published images and their labels; nothing of the scheme",
+    adversary=PUBLISHED,
     unit="x the ordinary recipe",
     carriers=("data", "none"),
 )
@@ -40,13 +34,12 @@ STRONGER = "strengths beyond the authors'"
 
 
 class LearnerAttack(Attack):
-    """Trains once a rung; a subclass says what becomes of the recipe."""
+    """Changes the learner's recipe; a subclass says how. The harness trains by it."""
 
-    def apply(self, victim: Victim, context: Context) -> Iterator[Claim]:
-        """Train on the published images by the changed recipe, from the same streams at each rung."""
+    def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
+        """A changed recipe at each rung; the training's streams are the same at each."""
         for strength in self.ladder:
-            recipe = self._changed(context.recipe, strength, context.rng)
-            yield Claim(strength, model=context.train(victim.images, recipe, name="learner"))
+            yield Attempt(strength, recipe=self._changed(context.recipe, strength, context.rng))
 
     @abstractmethod
     def _changed(self, recipe: Recipe, strength: float, rng: Rng) -> Recipe:

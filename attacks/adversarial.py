@@ -22,7 +22,7 @@ from bench.api import Field, Paper, Params, Recipe, Rng, replace
 
 
 @dataclass(frozen=True)
-class Adversary:
+class Perturbation:
     """Finds images within `eps` of the given ones that the network gets wrong; a `Recipe.perturb`.
 
     Attributes:
@@ -87,7 +87,7 @@ class AdversarialFGSM(LearnerAttack):
     Params = FGSMParams
 
     def _changed(self, recipe: Recipe, strength: float, rng: Rng) -> Recipe:
-        return replace(recipe, perturb=Adversary(strength, strength, 1))
+        return replace(recipe, perturb=Perturbation(strength, strength, 1))
 
 
 class PGDParams(Params):
@@ -120,4 +120,4 @@ class AdversarialPGD(LearnerAttack):
 
     def _changed(self, recipe: Recipe, strength: float, rng: Rng) -> Recipe:
         step = self.params.step * strength
-        return replace(recipe, perturb=Adversary(strength, step, self.params.iterations, rng.torch("start")))
+        return replace(recipe, perturb=Perturbation(strength, step, self.params.iterations, rng.torch("start")))

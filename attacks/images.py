@@ -33,7 +33,20 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from bench.api import Attack, AttackCard, Claim, Context, Field, Paper, Params, Victim, pixels, replace
+from bench.api import (
+    Adversary,
+    Attack,
+    AttackCard,
+    Attempt,
+    Context,
+    Field,
+    Paper,
+    Params,
+    Victim,
+    papers,
+    pixels,
+    replace,
+)
 
 CHUNK = 4096  # images at a time: 50 MB of 3 x 32 x 32 float32
 
@@ -44,20 +57,13 @@ _STIRMARK = Paper(
     link="https://doi.org/10.1007/3-540-49380-8_16",
     code="https://www.petitcolas.net/watermarking/stirmark/",
 )
-_SOK = Paper(
-    title="SoK: How Robust is Image Classification Deep Neural Network Watermarking?",
-    authors="N. Lukas, E. Jiang, X. Li, F. Kerschbaum",
-    year=2022,
-    link="https://arxiv.org/abs/2108.04974",
-    code="https://github.com/dnn-security/Watermark-Robustness-Toolbox",
-)
 _BEFORE = "of the training images instead of the queries"
 _CARD = AttackCard(
     name="images-crop",
     title="Published images cropped and resized back",
     paper=_STIRMARK,
     stage="data",
-    knowledge="the published images; nothing of the scheme",
+    adversary=Adversary(images=("the owner's",)),
     unit="% of each side",
     carriers=("data",),
     extensions=("resized back to the network's input",),
@@ -68,14 +74,14 @@ _CARD = AttackCard(
 class _Processing(Attack):
     """Walks the ladder; a subclass says what becomes of one batch."""
 
-    def apply(self, victim: Victim, context: Context) -> Iterator[Claim]:
+    def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
         """Process all published images at each rung, always from the originals."""
         for strength in self.ladder:
             # The same stream at each rung: strengths differ, the draws do not.
             generator = context.rng.torch("draws")
             batches = victim.images.images.split(CHUNK)
             images = torch.cat([self._process(batch, strength, generator) for batch in batches])
-            yield Claim(strength, images=victim.images.with_images(images))
+            yield Attempt(strength, images=victim.images.with_images(images))
 
     @abstractmethod
     def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
@@ -186,7 +192,7 @@ class Jpeg(_Processing):
         _CARD,
         name="images-jpeg",
         title="Published images compressed by JPEG",
-        paper=_SOK,
+        paper=papers.SOK,
         unit="100 - quality",
         extensions=(_BEFORE,),
         tiny={"ladder": [50.0]},
@@ -222,7 +228,7 @@ class Blur(_Processing):
         _CARD,
         name="images-blur",
         title="Published images smoothed by a Gaussian",
-        paper=_SOK,
+        paper=papers.SOK,
         unit="pixels (sd)",
         extensions=(_BEFORE,),
         tiny={"ladder": [1.0]},
@@ -249,7 +255,7 @@ class Noise(_Processing):
         _CARD,
         name="images-noise",
         title="Published images with Gaussian noise",
-        paper=_SOK,
+        paper=papers.SOK,
         unit="of the range (sd)",
         extensions=(_BEFORE,),
         tiny={"ladder": [0.05]},

@@ -1,4 +1,4 @@
-"""Claims with a colour space that is not the owner's, against Anti-Neuron Watermarking.
+"""Attempts with a colour space that is not the owner's, against Anti-Neuron Watermarking.
 
 Zou, Gong, Wang, Anti-Neuron Watermarking: Protecting Personal Data Against Unauthorized Neural Networks, 2022,
 section 5.4, https://arxiv.org/abs/2109.09023
@@ -21,36 +21,36 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import (
+    Adversary,
     Attack,
     AttackCard,
-    Claim,
+    Attempt,
     Context,
     Field,
     ImageSet,
     Key,
-    Paper,
     Params,
     Victim,
     colour_rotations,
+    papers,
     pixels,
     recoloured,
     replace,
 )
 
 Rung = Annotated[float, Field(ge=1, le=100_000)]
+TINY = 1e-12  # keeps the logarithm of a vanishing probability finite
 SLOTS = torch.arange(0.0, 360.0, 30.0)
+# What the owner shows the arbitrator; the colour space is the secret.
+_TOLD = Adversary(
+    knows=("scheme", "images", "labels", "signature", "pool", "pool_labels", "unseen", "places", "decoys")
+)
 CARD = AttackCard(
     name="lct-arbitrary",
     title="Arbitration with a random colour space",
-    paper=Paper(
-        "Anti-Neuron Watermarking: Protecting Personal Data Against Unauthorized Neural Networks",
-        "Zou, Gong, Wang",
-        2022,
-        "https://arxiv.org/abs/2109.09023",
-        "https://github.com/zzzucf/anti-neuron-watermarking",
-    ),
+    paper=papers.ANW,
     stage="evidence",
-    knowledge="the scheme, the owner's original images and signature; not the owner's colour space",
+    adversary=_TOLD,
     unit="which matrix",
     carriers=("data",),
     schemes=("anw-hue", "anw-user-lct"),
@@ -77,11 +77,11 @@ class ArbitraryLct(Attack):
     card = CARD
     Params: ClassVar[type[Params]] = ArbitraryParams
 
-    def apply(self, victim: Victim, context: Context) -> Iterator[Claim]:
+    def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
         """One random matrix a rung."""
         for number in self.ladder:
             space = _random_space(context.rng.torch("space", int(number)))
-            yield Claim(number, key=_with(victim.key, space))
+            yield Attempt(number, key=victim.forge(space=space.to(context.device)))
 
 
 class ForgedLct(Attack):
@@ -91,27 +91,28 @@ class ForgedLct(Attack):
         CARD,
         name="lct-forged",
         title="A colour space chosen to fit",
-        knowledge="the scheme, scores of the model, and images of his own",
+        adversary=replace(_TOLD, access="scores", images=("own",)),
         unit="matrices tried",
         extensions=("the whole attack",),
         tiny={"ladder": [1.0, 2.0], "images": 8},
     )
     Params = ForgedParams
 
-    def apply(self, victim: Victim, context: Context) -> Iterator[Claim]:
+    def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
         """Keep the matrix and signature of the widest gap to the next best signature."""
-        model, own = victim.model(), context.data[: self.params.images]
+        own = context.data[: self.params.images]
         best: tuple[float, Key] | None = None
         tried = 0
         for strength in self.ladder:
             while tried < strength:
                 space = _random_space(context.rng.torch("space", tried))
-                gap, signature = _widest(model, own, space)
+                gap, signature = _widest(victim, own, space)
                 if best is None or gap > best[0]:
-                    best = gap, _with(victim.key, space, own, signature)
+                    claimed = {"images": own.images, "labels": own.labels, "signature": signature}
+                    best = gap, victim.forge(space=space.to(context.device), **claimed)
                 tried += 1
             assert best is not None  # the ladder begins at 1
-            yield Claim(strength, key=best[1])
+            yield Attempt(strength, key=best[1])
 
 
 def _random_space(generator: torch.Generator) -> Tensor:
@@ -119,22 +120,12 @@ def _random_space(generator: torch.Generator) -> Tensor:
     return torch.rand(3, 3, generator=generator, dtype=torch.float64) * 2 - 1
 
 
-def _with(key: Key, space: Tensor, images: ImageSet | None = None, signature: float | None = None) -> Key:
-    """The key with another colour space, and other images and signature if given."""
-    tensors = {**key.tensors, "space": space}
-    if images is not None:
-        tensors |= {"images": images.images, "labels": images.labels}
-    values = dict(key.values) if signature is None else {**key.values, "signature": signature}
-    return replace(key, tensors=tensors, values=values)
-
-
 @torch.no_grad()
-def _widest(model: nn.Module, own: ImageSet, space: Tensor) -> tuple[float, float]:
+def _widest(victim: Victim, own: ImageSet, space: Tensor) -> tuple[float, float]:
     """How far the best signature (not 0) lies below the next best one, and which it is."""
     x = pixels(own.images)
-    losses = torch.stack(
-        [nn.functional.cross_entropy(model(recoloured(x, turn)), own.labels) for turn in colour_rotations(space, SLOTS)]
-    )
+    answers = (victim.query(recoloured(x, turn)) for turn in colour_rotations(space, SLOTS))
+    losses = torch.stack([nn.functional.nll_loss(answer.clamp_min(TINY).log(), own.labels) for answer in answers])
     best = int(losses[1:].argmin()) + 1
     others = torch.cat([losses[:best], losses[best + 1 :]])
     return float(others.min() - losses[best]), float(SLOTS[best])

@@ -9,31 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.api import Attack, AttackCard, Claim, Context, Paper, Victim
+from bench.api import Adversary, Attack, AttackCard, Attempt, Context, Victim, papers
 
 
 class NoAttack(Attack):
     """The marked model as it is."""
 
-    card = AttackCard(
-        name="none",
-        title="No attack",
-        paper=Paper(
-            "SoK: How Robust is Deep Neural Network Image Classification Watermarking?",
-            "Lukas, Jiang, Li, Kerschbaum",
-            2022,
-            "https://arxiv.org/abs/2108.04974",
-        ),
-        stage="none",
-        knowledge="nothing",
-        unit="",
-    )
+    card = AttackCard(name="none", title="No attack", paper=papers.SOK, stage="none", adversary=Adversary(), unit="")
 
     @property
     def ladder(self) -> tuple[float, ...]:
         """There are no strengths."""
         return ()
 
-    def apply(self, victim: Victim, context: Context) -> Iterator[Claim]:
+    def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
         """Yield nothing."""
         yield from ()

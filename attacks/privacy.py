@@ -11,7 +11,6 @@ Where ours differs from theirs and from the papers of the techniques, and why (s
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
@@ -20,8 +19,9 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
+from attacks._dpsgd import PrivateDescent
 from attacks._learner import CARD, STRONGER
-from bench.api import Attack, Claim, Context, Field, Paper, Params, Recipe, Victim, replace
+from bench.api import Adversary, Answer, Attack, Attempt, Context, Field, Paper, Params, Recipe, Victim, replace
 
 
 class OutputNoiseParams(Params):
@@ -34,36 +34,37 @@ class OutputNoiseParams(Params):
 
 @dataclass(frozen=True)
 class LogitNoise:
-    """A forward hook that adds fresh noise to every answer; its `generator` is on the CPU."""
+    """Adds fresh noise to every answer; its `generator` is on the CPU."""
 
     sd: float
     generator: torch.Generator
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> Tensor:
+    def __call__(self, answer: Answer, images: Tensor) -> Tensor:
         """Logits, N x K, plus noise of standard deviation `sd`."""
+        logits = answer(images)
         return logits + self.sd * torch.randn(logits.shape, generator=self.generator).to(logits)
 
 
 class OutputNoise(Attack):
-    """An ordinary network that answers with noise: the same queries in the same order get the same noise."""
+    """The network as it is answers with noise: the same queries in the same order get the same noise."""
 
     card = replace(
         CARD,
         name="output-noise",
         title="Gaussian noise on the logits",
+        stage="inference",
+        adversary=Adversary("scores"),
+        carriers=("weights", "behaviour", "data", "none"),
         unit="standard deviation",
-        extensions=(STRONGER,),
+        extensions=(STRONGER, "on any network that answers queries"),
         tiny={"ladder": [0.1, 1.0]},
     )
     Params = OutputNoiseParams
 
-    def apply(self, victim: Victim, context: Context) -> Iterator[Claim]:
-        """Train once, then let copies answer with ever stronger noise of the same stream."""
-        model = context.train(victim.images, context.recipe, name="learner")
+    def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
+        """Ever stronger noise of the same stream."""
         for sd in self.ladder:
-            noisy = copy.deepcopy(model)
-            noisy.register_forward_hook(LogitNoise(sd, context.rng.torch("noise")))
-            yield Claim(sd, model=noisy)
+            yield Attempt(sd, serving=LogitNoise(sd, context.rng.torch("noise")))
 
 
 class PrivacyParams(Params):
@@ -99,15 +100,14 @@ class DPSGD(Attack):
     )
     Params = PrivacyParams
 
-    def apply(self, victim: Victim, context: Context) -> Iterator[Claim]:
+    def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
         """Train a fresh network by noisy, clipped steps of the learner's recipe."""
         for multiplier in self.ladder:
-            privacy = {"noise_multiplier": multiplier, "max_grad_norm": self.params.max_grad_norm}
-            recipe = replace(context.recipe, privacy=privacy)
+            recipe = replace(context.recipe, descent=PrivateDescent(multiplier, self.params.max_grad_norm))
             network = without_batch_norm(context.fresh("learner"))
             model = context.train(victim.images, recipe, model=network, name="learner")
-            spent = epsilon(len(victim.images), recipe, self.params.delta)
-            yield Claim(multiplier, model=model, measures={"epsilon": spent, "delta": self.params.delta})
+            spent = epsilon(len(victim.images), recipe, multiplier, self.params.delta)
+            yield Attempt(multiplier, model=model, measures={"epsilon": spent, "delta": self.params.delta})
 
 
 def without_batch_norm(model: nn.Module) -> nn.Module:
@@ -124,7 +124,7 @@ def without_batch_norm(model: nn.Module) -> nn.Module:
     return fixed
 
 
-def epsilon(images: int, recipe: Recipe, delta: float) -> float:
+def epsilon(images: int, recipe: Recipe, multiplier: float, delta: float) -> float:
     """What a private training by this recipe spends, at `delta`, by Renyi differential privacy.
 
     Mironov, Talwar, Zhang 2019, https://arxiv.org/abs/1908.10530. An epoch has ceil(images / batch size) steps, in each
@@ -137,7 +137,7 @@ def epsilon(images: int, recipe: Recipe, delta: float) -> float:
     orders = RDPAccountant.DEFAULT_ALPHAS
     spent = rdp.compute_rdp(
         q=1 / per_epoch,
-        noise_multiplier=(recipe.privacy or {})["noise_multiplier"],
+        noise_multiplier=multiplier,
         steps=per_epoch * recipe.epochs,
         orders=orders,
     )

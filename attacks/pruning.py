@@ -17,81 +17,26 @@ Where ours differs, and why:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
-from bench.api import Attack, AttackCard, Claim, Context, Field, Key, Paper, Params, Rng, Victim, replace
+from bench.api import Adversary, Attack, AttackCard, Attempt, Context, Field, Params, Rng, Variant, Victim, papers
 
 Rate = Annotated[float, Field(gt=0, le=100)]
 Order = Literal["ascending", "descending", "random"]
-
-_HAN = Paper(
-    title="Learning both Weights and Connections for Efficient Neural Networks",
-    authors="S. Han, J. Pool, J. Tran, W. J. Dally",
-    year=2015,
-    link="https://arxiv.org/abs/1506.02626",
-)
-_UCHIDA = Paper(
-    title="Embedding Watermarks into Deep Neural Networks",
-    authors="Y. Uchida, Y. Nagai, S. Sakazawa, S. Satoh",
-    year=2017,
-    link="https://arxiv.org/abs/1701.04082",
-    code="https://github.com/yu4u/dnn-watermark",
-)
-_CARD = AttackCard(
-    name="pruning",
-    title="Pruning, every layer at the same rate",
-    paper=_HAN,
-    stage="model",
-    knowledge="the model's weights; no data, and nothing of the scheme",
-    unit="% of weights",
-    extensions=("no retraining",),
-    tiny={"ladder": [50.0]},
-)
-_ALL_LAYERS = "all convolution and linear layers instead of the embedded layer alone"
+_ALL_LAYERS = ("all convolution and linear layers instead of the embedded layer alone",)
 
 
-_ORDER = "which go first: by magnitude ascending, descending, or random"
-_SCOPE = "each layer at that rate, or all by one common ranking"
-
-
-class LadderParams(Params):
-    """How far to prune, and in which order."""
+class PruningParams(Params):
+    """How far to prune, in which order, and what is ranked together."""
 
     ladder: tuple[Rate, ...] = Field(tuple(map(float, range(5, 100, 5))), description="% of weights set to zero")
-    order: Order = Field("ascending", description=_ORDER)
-
-
-class PruningParams(LadderParams):
-    """What an adversary can choose who does not know the layer that carries a mark."""
-
-    scope: Literal["layer", "global"] = Field("layer", description=_SCOPE)
-
-
-class GlobalParams(LadderParams):
-    """One ranking over all layers by default."""
-
-    scope: Literal["layer", "global"] = Field("global", description=_SCOPE)
-
-
-class RandomParams(PruningParams):
-    """Random order by default."""
-
-    order: Order = Field("random", description=_ORDER)
-
-
-class DescendingParams(PruningParams):
-    """Largest first by default."""
-
-    order: Order = Field("descending", description=_ORDER)
-
-
-class EmbeddedParams(LadderParams):
-    """Only the embedded layer: an attack of its own, since its adversary must know the scheme."""
-
-    scope: Literal["embedded"] = Field("embedded", description="only the layer that carries the mark")
+    order: Order = Field("ascending", description="which go first: by magnitude ascending, descending, or random")
+    scope: Literal["layer", "global", "embedded"] = Field(
+        "layer", description="each layer at that rate, all by one common ranking, or the layer that carries the mark"
+    )
 
 
 def prunable(model: nn.Module) -> list[str]:
@@ -101,19 +46,15 @@ def prunable(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_parameters() if name in weights]
 
 
-def embedded(model: nn.Module, key: Key) -> str:
-    """Name of the weight tensor that carries the mark.
+def embedded(model: nn.Module, layer: str) -> str:
+    """Name of the weight tensor of the layer that carries the mark.
 
     Raises:
-        ValueError: the key names no layer, or the model has no such layer.
+        ValueError: the model has no such layer.
     """
-    layer = key.values.get("layer")
     name = f"{layer}.weight"
-    if layer is None or name not in dict(model.named_parameters()):
-        raise ValueError(
-            f"Expected a key that names the embedded layer of this model, but its layer is {layer!r}: use "
-            "`pruning`, which needs no key, or a scheme that marks one layer."
-        )
+    if name not in dict(model.named_parameters()):
+        raise ValueError(f"Expected a model with the embedded layer {layer!r}, but it has none: use `pruning`.")
     return name
 
 
@@ -126,25 +67,60 @@ def ranks(magnitudes: Tensor, order: Order, generator: torch.Generator) -> Tenso
 
 
 class Pruning(Attack):
-    """Every layer loses the same share of its smallest weights."""
+    """Every layer loses the same share of its smallest weights, or what a variant says."""
 
-    card = _CARD
-    Params: ClassVar[type[LadderParams]] = PruningParams
+    card = AttackCard(
+        name="pruning",
+        title="Pruning, every layer at the same rate",
+        paper=papers.HAN,
+        stage="model",
+        adversary=Adversary("white-box"),
+        unit="% of weights",
+        extensions=("no retraining",),
+        tiny={"ladder": [50.0]},
+    )
+    Params = PruningParams
+    variants = (
+        Variant("pruning-global", "Pruning, one threshold for all layers", {"scope": "global"}),
+        Variant(
+            "pruning-random",
+            "Pruning at random, every layer at the same rate",
+            {"order": "random"},
+            {"paper": papers.UCHIDA, "extensions": _ALL_LAYERS},
+        ),
+        Variant(
+            "pruning-descending",
+            "Pruning the largest weights, every layer at the same rate",
+            {"order": "descending"},
+            {"paper": papers.UCHIDA, "extensions": _ALL_LAYERS},
+        ),
+        Variant(
+            "pruning-embedded",
+            "Pruning the embedded layer alone",
+            {"scope": "embedded"},
+            {
+                "paper": papers.UCHIDA,
+                "adversary": Adversary("white-box", knows=("scheme", "layer")),
+                "carriers": ("weights",),
+                "extensions": (),
+            },
+        ),
+    )
 
-    def apply(self, victim: Victim, context: Context) -> Iterator[Claim]:
+    def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
         """Rank the weights once; at each rung zero round(rate * n) of them in a fresh copy."""
         pools = [self._ranked(victim.model(), pool, context.rng) for pool in self._pools(victim)]
         for percent in self.ladder:
             model = victim.model()
             for pool in pools:
                 self._prune(model, pool, percent)
-            yield Claim(percent, model=model)
+            yield Attempt(percent, model=model)
 
     def _pools(self, victim: Victim) -> list[list[str]]:
         """Names of weight tensors, grouped by what is ranked together."""
         model = victim.model()
         if self.params.scope == "embedded":
-            return [[embedded(model, victim.key)]]
+            return [[embedded(model, victim.key.layer)]]
         names = prunable(model)
         return [names] if self.params.scope == "global" else [[name] for name in names]
 
@@ -161,51 +137,3 @@ class Pruning(Attack):
         count = round(percent * sum(place.numel() for place in pool.values()) / 100)
         for name, place in pool.items():
             model.get_parameter(name).masked_fill_(place < count, 0.0)
-
-
-class PruningGlobal(Pruning):
-    """The smallest weights of the whole network, so that layers of small weights go first."""
-
-    card = replace(_CARD, name="pruning-global", title="Pruning, one threshold for all layers")
-    Params = GlobalParams
-
-
-class PruningRandom(Pruning):
-    """Every layer loses a random share: a control."""
-
-    card = replace(
-        _CARD,
-        name="pruning-random",
-        title="Pruning at random, every layer at the same rate",
-        paper=_UCHIDA,
-        extensions=(_ALL_LAYERS,),
-    )
-    Params = RandomParams
-
-
-class PruningDescending(Pruning):
-    """Every layer loses its largest weights: a control."""
-
-    card = replace(
-        _CARD,
-        name="pruning-descending",
-        title="Pruning the largest weights, every layer at the same rate",
-        paper=_UCHIDA,
-        extensions=(_ALL_LAYERS,),
-    )
-    Params = DescendingParams
-
-
-class PruningEmbedded(Pruning):
-    """Only the embedded layer (Uchida et al., section 4.3)."""
-
-    card = replace(
-        _CARD,
-        name="pruning-embedded",
-        title="Pruning the embedded layer alone",
-        paper=_UCHIDA,
-        knowledge="the model's weights, the scheme, and the layer that carries the mark; no data",
-        carriers=("weights",),
-        extensions=(),
-    )
-    Params = EmbeddedParams

@@ -32,25 +32,31 @@ from torch import Tensor
 
 from attacks import _matting
 from attacks._matting import Mark
-from bench.api import Attack, AttackCard, Claim, Context, Field, Paper, Params, Victim, pixels, replace
+from bench.api import (
+    Adversary,
+    Attack,
+    AttackCard,
+    Attempt,
+    Context,
+    Field,
+    Params,
+    Victim,
+    papers,
+    pixels,
+    replace,
+)
 
 Percent = Annotated[float, Field(gt=0, le=100)]
 Cleaner = Callable[[Tensor], Tensor]
 CHUNK = 4096  # images at a time: 50 MB of 3 x 32 x 32 float32
 
-_DEKEL = Paper(
-    title="On the Effectiveness of Visible Watermarks",
-    authors="T. Dekel, M. Rubinstein, C. Liu, W. T. Freeman",
-    year=2017,
-    link="https://openaccess.thecvf.com/content_cvpr_2017/html/Dekel_On_the_Effectiveness_CVPR_2017_paper.html",
-)
 _ONE_PLACE = "one place and size for all images, no detection"
 _CARD = AttackCard(
     name="removal-matting",
     title="Visible mark removed by multi-image matting",
-    paper=_DEKEL,
+    paper=papers.DEKEL,
     stage="data",
-    knowledge="the published images, and that a visible mark is at one place in most of them; no clean images",
+    adversary=Adversary(images=("the owner's",)),
     unit="% of the collection",
     carriers=("data",),
     extensions=(_ONE_PLACE, "opacity starts from moments over the collection"),
@@ -93,7 +99,7 @@ class InpaintingParams(RegionParams):
 class _Removal(Attack):
     """Walks the ladder; a subclass says how an image is cleaned."""
 
-    def apply(self, victim: Victim, context: Context) -> Iterator[Claim]:
+    def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
         """Estimate at each rung, then clean all published images."""
         images = victim.images.images.to(context.device)
         order = torch.randperm(len(images), generator=context.rng.torch("collection")).to(images.device)
@@ -103,7 +109,7 @@ class _Removal(Attack):
             batches = (clean(pixels(batch)).clamp_(0, 1) for batch in images.split(CHUNK))
             cleaned = torch.cat([batch.mul_(255).round_().to(torch.uint8) for batch in batches])
             claimed = victim.images.with_images(cleaned.to(victim.images.images.device))
-            yield Claim(strength, images=claimed, measures={"estimated_from_images": count})
+            yield Attempt(strength, images=claimed, measures={"estimated_from_images": count})
 
     def _count(self, strength: float, total: int) -> int:
         """How many images the mark is estimated from."""
@@ -162,7 +168,7 @@ class MattingClean(Matting):
         _CARD,
         name="removal-matting-clean",
         title="Visible mark removed by multi-image matting, with clean images at hand",
-        knowledge="the published images, and unmarked images of the same kind; nothing of the scheme",
+        adversary=Adversary(images=("the owner's", "own")),
         extensions=(_ONE_PLACE, "opacity starts from moments over the collection and over clean images"),
     )
 

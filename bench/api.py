@@ -6,8 +6,8 @@ scipy), never from the rest of the harness, which owns data, training, seeds, de
 * a **scheme** overrides the hooks it needs: `keygen`, `mark_data`, `embedding_loss`, `mark_model`, `verify`,
   `capacity`. Marking data and adding a loss are all that embedding is, so the harness runs any scheme from
   scratch, while fine-tuning and while distilling; none of that is a scheme's business.
-* an **attack** overrides `apply`, a generator over its ladder of strengths. It yields claims (a suspect, or a
-  key); the harness judges them. An attack never grades itself.
+* an **attack** overrides `apply`, a generator over its ladder of strengths. It yields attempts; the harness judges
+  them. An attack never grades itself, and is handed only what its card's `Adversary` declares.
 
 Images are `N x C x H x W`, uint8 where they are stored and float32 in [0, 1] where a network sees them;
 networks normalise inside. Labels are int64. Every random number comes from the `Rng` that a hook is given.
@@ -19,25 +19,30 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from bench.contract.attack import Attack, AttackCard, Claim, Context, Victim
+from bench.contract import papers
+from bench.contract.attack import Adversary, Answer, Attack, AttackCard, Attempt, Context, Serving, Victim
 from bench.contract.colour import YIQ, colour_rotations, recoloured, rotate_hue
-from bench.contract.fields import Capacity, ContractError, Key, Paper, Params
+from bench.contract.fields import ContractError, Paper, Params, Share, Variant
 from bench.contract.images import DatasetCard, ImageSet, pixels
-from bench.contract.networks import Arch, Recipe
+from bench.contract.keys import Capacity, Key
+from bench.contract.networks import Arch, Batch, Recipe, predict
 from bench.contract.scheme import Host, Scheme, SchemeCard
 from bench.contract.suspect import AccessError, Suspect
 from bench.contract.verdict import Point, Search, Verdict
 from bench.identity import Rng, digest
-from bench.stats import bits_p_value, cosine_p_value, fisher_p_value, rank_p_value
+from bench.stats import bits_p_value, cosine_p_value, fisher_p_value, rank_p_value, sequential_p_value
 
 __all__ = [
     "YIQ",
     "AccessError",
+    "Adversary",
+    "Answer",
     "Arch",
     "Attack",
     "AttackCard",
+    "Attempt",
+    "Batch",
     "Capacity",
-    "Claim",
     "Context",
     "ContractError",
     "DatasetCard",
@@ -53,7 +58,10 @@ __all__ = [
     "Scheme",
     "SchemeCard",
     "Search",
+    "Serving",
+    "Share",
     "Suspect",
+    "Variant",
     "Verdict",
     "Victim",
     "bits_p_value",
@@ -61,9 +69,12 @@ __all__ = [
     "cosine_p_value",
     "digest",
     "fisher_p_value",
+    "papers",
     "pixels",
+    "predict",
     "rank_p_value",
     "recoloured",
     "replace",
     "rotate_hue",
+    "sequential_p_value",
 ]

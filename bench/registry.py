@@ -11,20 +11,23 @@ import inspect
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from copy import copy
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from types import ModuleType, NoneType
 from typing import Any, TypeVar, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
+from pydantic.fields import FieldInfo
 
 import attacks as attack_package
 import schemes as scheme_package
 from bench.api import Attack, Params, Scheme
 from bench.identity import unknown
 
-__all__ = ["RegistryError", "attacks", "choose", "make", "params_of", "schemes", "tags", "unknown"]
+__all__ = ["RegistryError", "attack_chain", "attacks", "choose", "make", "params_of", "schemes", "tags", "unknown"]
 
 Part = TypeVar("Part", bound=Scheme | Attack)
 
@@ -111,6 +114,27 @@ def choose(expression: str, known: Mapping[str, Collection[str]], what: str) -> 
     return [name for name in known if name in chosen]
 
 
+def attack_chain(text: str) -> list[tuple[str, float | None]]:
+    """The attacks of `a=strength+b`, in order, with the strengths that are given.
+
+    Raises:
+        RegistryError: a name does not exist, a strength is no number, or an attack without a ladder is in a chain.
+    """
+    chain = []
+    for item in text.split("+"):
+        name, equals, strength = item.strip().partition("=")
+        if name not in attacks():
+            raise RegistryError(unknown(name, attacks(), "an attack"))
+        try:
+            chain.append((name, float(strength) if equals else None))
+        except ValueError as error:
+            raise RegistryError(f'Expected a strength as in "{name}=50", but got "{item}".') from error
+    without = [name for name, _ in chain if attacks()[name].card.stage == "none"]
+    if without and len(chain) > 1:
+        raise RegistryError(f'Expected attacks in "{text}", but got {without[0]}, which does nothing: leave it out.')
+    return chain
+
+
 @cache
 def _collect(base: type[Part], plugins: tuple[Path, ...]) -> dict[str, type[Part]]:
     package = scheme_package if issubclass(base, Scheme) else attack_package
@@ -119,9 +143,40 @@ def _collect(base: type[Part], plugins: tuple[Path, ...]) -> dict[str, type[Part
         for _, cls in inspect.getmembers(module, inspect.isclass):
             if not issubclass(cls, base) or cls.__module__ != module.__name__ or "card" not in cls.__dict__:
                 continue
-            _check(cls, found)
-            found[cls.card.name] = cls
+            for named in (cls, *_variants(cls)):
+                _check(named, found)
+                found[named.card.name] = named
     return dict(sorted(found.items()))
+
+
+def _variants(cls: type[Part]) -> Iterator[type[Part]]:
+    """A class for each variant: the same code under another name, with other defaults."""
+    if "variants" not in cls.__dict__:
+        return
+    for variant in cls.variants:
+        fields = cls.Params.model_fields
+        unknown_names = sorted(set(variant.presets) - set(fields))
+        if unknown_names:
+            raise RegistryError(
+                f"{_where(cls)}: expected presets of {variant.name} among {', '.join(fields)}, but got "
+                f"{', '.join(unknown_names)}."
+            )
+        presets: dict[str, Any] = {
+            name: (fields[name].annotation, _with_default(fields[name], value))
+            for name, value in variant.presets.items()
+        }
+        params = create_model(cls.Params.__name__, __base__=cls.Params, __doc__=cls.Params.__doc__, **presets)
+        card = replace(cls.card, name=variant.name, title=variant.title, **variant.card)
+        body = {"card": card, "Params": params, "variants": (), "__module__": cls.__module__, "__doc__": variant.title}
+        yield type(f"{cls.__name__}:{variant.name}", (cls,), body)
+
+
+def _with_default(field: FieldInfo, value: Any) -> FieldInfo:
+    """The same bounds and description, another default."""
+    changed = copy(field)
+    changed.default = tuple(value) if isinstance(value, list) else value
+    changed.validate_default = True
+    return changed
 
 
 def _check(cls: type[Any], found: Mapping[str, type[Any]]) -> None:

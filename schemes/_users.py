@@ -1,4 +1,4 @@
-"""What is known of a user whose images may have been trained on, and how they compare with images that nobody saw.
+"""A user's images, compared with images that nobody trained on.
 
 Anti-Neuron Watermarking, membership inference and memorisation all ask whether a network treats a user's images
 unlike unseen ones. To a network that never saw the user's, every set drawn from both is like the user's own, so the
@@ -9,31 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Annotated
 
 import torch
-from pydantic import BeforeValidator
 from torch import Tensor
 
 from bench.api import Host, ImageSet, Rng, rank_p_value
 
-__all__ = ["Share", "contained", "content", "permutation_p_value", "split_heldout", "subset_means"]
+__all__ = ["contained", "content", "permutation_p_value", "split_heldout", "subset_means"]
 
 CHUNK = 256  # random subsets at a time: bounds the memory of the rank test
-
-
-def _share(value: object) -> object:
-    """A part or a number, as it is typed; 1.0 is neither, since it would pass for one image."""
-    known = value
-    if isinstance(value, str):
-        known = int(value) if value.strip().isdecimal() else float(value)
-    whole = isinstance(known, int) and not isinstance(known, bool) and known >= 1
-    if not whole and not (isinstance(known, float) and 0 < known < 1):
-        raise ValueError("Expected a part of the training set between 0 and 1, or a whole number of images")
-    return known
-
-
-Share = Annotated[int | float, BeforeValidator(_share)]
 
 
 def contained(images: ImageSet, among: ImageSet) -> Tensor:

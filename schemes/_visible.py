@@ -8,12 +8,11 @@ owner of the same file would be as right as the next one, and no claim could hav
 
 from __future__ import annotations
 
-import hashlib
 import math
 from abc import abstractmethod
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -26,7 +25,6 @@ from bench.api import (
     Host,
     ImageSet,
     Key,
-    Paper,
     Params,
     Rng,
     Scheme,
@@ -35,21 +33,20 @@ from bench.api import (
     pixels,
     rank_p_value,
     replace,
+    sequential_p_value,
 )
 from schemes._glyphs import LETTERS
 
 __all__ = [
     "EXTENSIONS",
-    "POSTER",
+    "VisibleKey",
     "VisibleParams",
     "VisibleScheme",
-    "decoys",
     "draw_mark",
     "layers",
     "load_mark",
     "match",
     "mean_image",
-    "number",
     "over",
     "painted",
     "smooth",
@@ -58,16 +55,9 @@ __all__ = [
     "warp",
 ]
 
-POSTER = Paper(
-    title="On the Feasibility of Training Neural Networks with Visibly Watermarked Dataset",
-    authors="S. Hong, T. Kim, T. Dumitras, J. Choi",
-    year=2019,
-    link="https://arxiv.org/abs/1902.10854",
-    code="https://github.com/Sanghyun-Hong/DeepStamp",
-)
 EXTENSIONS = (
     "a secret place, size, turn, letter and tint of the mark",
-    "verification: matched filter on the mean image, an exact rank among other marks",
+    "verification: matched filter on the mean image, a rank among other marks",
     "a model's losses on the mark, ranked among other marks (details)",
 )
 RED = (244 / 255, 67 / 255, 54 / 255)
@@ -77,25 +67,58 @@ SIGMA = 2.0
 CHUNK = 256
 
 
+@dataclass(frozen=True)
+class VisibleKey(Key):
+    """The owner's secrets.
+
+    Attributes:
+        mark: 4 x H x W float32, RGBA in [0, 1].
+        probe, probe_labels: held-out images that visibility is measured on and a model is asked with.
+        base: the mark of a file before it was placed; None for a drawn one.
+        blend: factor that the mark's alpha is multiplied by.
+        seed: of what differs between images.
+        decoys: seed of the marks that a claim is ranked against.
+        visibility: contrast energy of the mark on the probe images.
+    """
+
+    mark: Tensor
+    probe: Tensor
+    probe_labels: Tensor
+    base: Tensor | None
+    blend: float
+    seed: int
+    decoys: int
+    visibility: float = 0.0
+
+    def decoy(self, number: int) -> Tensor:
+        """A mark of nobody, drawn as the owner's was: 4 x H x W on the CPU."""
+        size, base = self.mark.shape[1:], self.base
+        generator = Rng("visible decoys", self.decoys).torch(number, "mark")
+        return draw_mark(size[0], size[1], generator, None if base is None else base.cpu())
+
+
+VK = TypeVar("VK", bound=VisibleKey)
+
+
 class VisibleParams(Params):
     """What all visible marks have."""
 
     blend: float = Field(0.5, gt=0, le=1, description="blend factor c, which the mark's alpha is multiplied by")
     watermark: str | None = Field(None, max_length=4096, description="path of an RGBA image; none: a mark is drawn")
-    decoys: int = Field(199, ge=1, le=9_999, description="other marks that a claim is ranked against")
+    decoys: int = Field(199, ge=1, le=9_999, description="most other marks that a claim is ranked against")
     search: int = Field(4, ge=0, le=16, description="largest shift at which a mark is looked for, pixels")
     examined: int = Field(2_000, ge=1, le=100_000, description="most images of a suspect data set to look at")
     probe: int = Field(64, ge=1, le=1_024, description="held-out images to measure visibility and ask a model with")
     model_decoys: int = Field(19, ge=1, le=999, description="other marks to compare a model's answers on")
 
 
-class VisibleScheme(Scheme):
+class VisibleScheme(Scheme[VK]):
     """A mark on every published image; a scheme says how it is stamped."""
 
     Params: ClassVar[type[VisibleParams]] = VisibleParams
 
     @abstractmethod
-    def stamp(self, images: Tensor, key: Key, first: int = 0) -> Tensor:
+    def stamp(self, images: Tensor, key: VK, first: int = 0) -> Tensor:
         """Stamp a chunk of a data set; chunk by chunk gives the same as all at once.
 
         Args:
@@ -107,11 +130,7 @@ class VisibleScheme(Scheme):
             N x 3 x H x W, uint8, rounded.
         """
 
-    def keygen(self, host: Host, rng: Rng) -> Key:
-        """Draw the owner's mark; see `draw_key`."""
-        return self.measured(self.draw_key(host, rng))
-
-    def draw_key(self, host: Host, rng: Rng) -> Key:
+    def draw_key(self, host: Host, rng: Rng) -> VisibleKey:
         """The owner's mark, a seed for what differs between images, and held-out images to probe with.
 
         Raises:
@@ -122,67 +141,56 @@ class VisibleScheme(Scheme):
             raise ValueError(f"Expected images of 3 channels for a visible mark, but got {channels}.")
         base = None if self.params.watermark is None else load_mark(self.params.watermark, height, width)
         probe = host.heldout[_spread(len(host.heldout), self.params.probe).to(host.heldout.images.device)]
-        tensors = {
-            "mark": draw_mark(height, width, rng.torch("mark"), base),
-            "probe": probe.images,
-            "probe_labels": probe.labels,
-        }
-        if base is not None:
-            tensors["base"] = base
-        return Key(tensors, {"blend": self.params.blend, "seed": rng.child("stamping").seed}).to(host.device)
+        mark = draw_mark(height, width, rng.torch("mark"), base)
+        seeds = rng.child("stamping").seed, rng.child("decoys").seed
+        return VisibleKey(mark, probe.images, probe.labels, base, self.params.blend, *seeds).to(host.device)
 
-    def measured(self, key: Key) -> Key:
+    def measured(self, key: VK) -> VK:
         """The same key, with the visibility of its mark on the probe images."""
-        probe = key.tensors["probe"]
-        return replace(key, values={**key.values, "visibility": visibility(probe, self.stamp(probe, key))})
+        return replace(key, visibility=visibility(key.probe, self.stamp(key.probe, key)))
 
-    def mark_data(self, images: ImageSet, key: Key) -> ImageSet:
+    def mark_data(self, images: ImageSet, key: VK) -> ImageSet:
         """Every image stamped, whatever its label."""
         return images.with_images(self.stamp(images.images, key))
 
-    def verify(self, suspect: Suspect, key: Key) -> Verdict:
+    def verify(self, suspect: Suspect, key: VK) -> Verdict:
         """Does the data set's mean image hold this mark more than other marks, drawn as this one was?
 
         A null data set does not depend on the key, so the key's mark is one more draw from the decoys' distribution.
         """
-        mark, base = key.tensors["mark"], key.tensors.get("base")
-        size = (mark.shape[1], mark.shape[2])
+        size, numbers = (key.mark.shape[1], key.mark.shape[2]), iter(range(self.params.decoys))
         mean = suspect.memo(f"visible mean {size}", lambda: self._mean(suspect, size))
-        stream = Rng("visible decoys", *size, _content(base))
 
-        def ranked() -> list[float]:
-            return match(mean, decoys(stream, self.params.decoys, size, base).to(mark.device), self.params.search)
+        def draw(count: int) -> list[float]:
+            marks = torch.stack([key.decoy(next(numbers)) for _ in range(count)])
+            return match(mean, marks.to(key.mark.device), self.params.search)
 
-        (own,), others = match(mean, mark[None], self.params.search), suspect.memo(f"{stream} {self.params}", ranked)
+        (own,) = match(mean, key.mark[None], self.params.search)
+        p_value, others = sequential_p_value(own, draw, self.params.decoys)
         details: dict[str, Any] = {
-            "visibility": key.values["visibility"],
-            "decoy_mean": sum(others) / len(others),
-            "decoy_max": max(others),
+            "visibility": key.visibility,
+            "decoys_asked": len(others),
+            "decoy_max": max(others, default=None),
         }
-        if suspect.offers("scores") and len(key.tensors["probe"]):
-            details |= self._ask(suspect, key, stream)
-        return Verdict(statistic=own, p_value=rank_p_value(own, others), details=details)
+        if suspect.offers("scores") and len(key.probe):
+            details |= self._ask(suspect, key)
+        return Verdict(statistic=own, p_value=p_value, details=details)
 
     def _mean(self, suspect: Suspect, size: tuple[int, int]) -> Tensor:
         return mean_image(suspect.images.images, self.params.examined, size)
 
-    def _ask(self, suspect: Suspect, key: Key, stream: Rng) -> dict[str, float]:
+    def _ask(self, suspect: Suspect, key: VK) -> dict[str, float]:
         """Does the model lose less on this mark than on other marks, blended plainly into unseen images?
 
         Plainly whatever the scheme: a mark synthesised to suit a classifier would be no draw like the decoys.
         """
-        mark, base, probe = key.tensors["mark"], key.tensors.get("base"), key.tensors["probe"]
-        name, size = f"{stream} {self.params} {_content(probe)}", (mark.shape[1], mark.shape[2])
 
         def loss(image: Tensor) -> float:
-            stamped = painted(probe, *layers(image.to(probe.device)[None], number(key, "blend")))
-            return float(suspect.losses(stamped, key.tensors["probe_labels"]).mean())
+            stamped = painted(key.probe, *layers(image.to(key.probe.device)[None], key.blend))
+            return float(suspect.losses(stamped, key.probe_labels).mean())
 
-        def others() -> list[float]:
-            return [loss(image) for image in decoys(stream, self.params.model_decoys, size, base)]
-
-        clean = suspect.memo(f"{name} clean", lambda: float(suspect.losses(probe, key.tensors["probe_labels"]).mean()))
-        own, null = loss(mark), suspect.memo(f"{name} model", others)
+        clean = float(suspect.losses(key.probe, key.probe_labels).mean())
+        own, null = loss(key.mark), [loss(key.decoy(number)) for number in range(self.params.model_decoys)]
         p_value = rank_p_value(-own, [-other for other in null])
         return {"model_statistic": clean - own, "model_p_value": p_value, "model_decoy_max": clean - min(null)}
 
@@ -258,19 +266,6 @@ def draw_mark(height: int, width: int, generator: torch.Generator, base: Tensor 
     return torch.cat([tint[:, None, None].expand(3, height, width), OPAQUE * alpha[None]])
 
 
-def decoys(stream: Rng, count: int, size: tuple[int, int], base: Tensor | None) -> Tensor:
-    """Marks of nobody, drawn as a key's is: count x 4 x H x W on the CPU."""
-    if base is None:
-        return _signs_of_nobody(stream.path, count, size)
-    return torch.stack([draw_mark(*size, stream.torch(n, "mark"), base.cpu()) for n in range(count)])
-
-
-@lru_cache(maxsize=8)
-def _signs_of_nobody(path: tuple[str | int, ...], count: int, size: tuple[int, int]) -> Tensor:
-    """The same for every suspect: kept."""
-    return torch.stack([draw_mark(*size, Rng(*path).torch(n, "mark")) for n in range(count)])
-
-
 def mean_image(images: Tensor, most: int, size: tuple[int, int]) -> Tensor:
     """The mean of at most `most` evenly spread images, resized to H x W: 3 x H x W in [0, 1]."""
     rows = _spread(len(images), most).to(images.device)
@@ -335,18 +330,6 @@ def uniform(seed: int, first: int, count: int, *shape: int) -> Tensor:
     return torch.stack([torch.rand(shape, generator=generator.manual_seed(seed + first + i)) for i in range(count)])
 
 
-def number(key: Key, name: str) -> float:
-    """A number among the key's values.
-
-    Raises:
-        TypeError: it is none.
-    """
-    value = key.values[name]
-    if not isinstance(value, int | float):
-        raise TypeError(f"Expected the key's {name!r} to be a number, but got {value!r}: make the key anew.")
-    return value
-
-
 def _detail(images: Tensor) -> Tensor:
     return images - smooth(images)
 
@@ -355,10 +338,6 @@ def _spread(length: int, most: int) -> Tensor:
     """At most `most` rows of `length`, evenly spread."""
     count = min(length, most)
     return torch.arange(count) * length // max(1, count)
-
-
-def _content(tensor: Tensor | None) -> str:
-    return "none" if tensor is None else hashlib.sha256(tensor.cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def _sign(size: torch.Size, centre: tuple[float, float], radius: float, turn: float, letter: str) -> Tensor:

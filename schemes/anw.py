@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -37,49 +38,78 @@ from bench.api import (
     Host,
     ImageSet,
     Key,
-    Paper,
     Params,
     Rng,
     Scheme,
     SchemeCard,
     Search,
+    Share,
     Suspect,
     Verdict,
     colour_rotations,
+    papers,
     pixels,
     rank_p_value,
     recoloured,
     replace,
 )
-from schemes._users import Share, contained, content, split_heldout, subset_means
+from schemes._users import contained, content, split_heldout, subset_means
 
 CARD = SchemeCard(
     name="anw-hue",
     title="Anti-Neuron Watermarking, hue",
-    paper=Paper(
-        "Anti-Neuron Watermarking: Protecting Personal Data Against Unauthorized Neural Networks",
-        "Zou, Gong, Wang",
-        2022,
-        "https://arxiv.org/abs/2109.09023",
-        "https://github.com/zzzucf/anti-neuron-watermarking",
-    ),
+    paper=papers.ANW,
     carrier="data",
     access="scores",
     also="white-box",
     payload="multi-bit",
     situations=("train",),
     extensions=("the p-value: an exact rank of the loss ratio among images drawn from the user's and unseen ones",),
+    scales={
+        "smoke": {"pool": 100, "decoys": 199, "starts": 2, "steps": 10, "probe": 20},
+        "quick": {"pool": 150, "decoys": 199, "starts": 2, "steps": 15, "probe": 40},
+        # A user of 1 % owns 60 images, and among so few unseen ones the least loss wanders; the paper's own 500.
+        "small": {"heldout": 500, "starts": 2, "steps": 25, "probe": 40},
+    },
     tiny={"share": 0.05, "pool": 60, "decoys": 99, "starts": 1, "steps": 2, "probe": 8},
 )
+# Where each user has a colour space or pixels of their own, each key asks about the unseen images anew.
+_OWN_POOL = {**CARD.scales, "small": {**CARD.scales["small"], "pool": 150}}
 HUES = tuple(float(degrees) for degrees in range(30, 360, 30))
 INTENSITIES = (0.1, 0.3, 0.5)
 TINY = 1e-6  # keeps the ratio of two vanishing losses finite
 
 
+@dataclass(frozen=True)
+class AnwKey(Key):
+    """What the user keeps and, but for space and places, tells the arbitrator.
+
+    Attributes:
+        images, labels: the user's originals, N x 3 x H x W uint8, and their classes.
+        pool, pool_labels: images that nobody trained on.
+        unseen: M bool: rows of the pool that are not the user's own.
+        signature: in the scheme's unit.
+        decoys: seed of the random image sets.
+        space: T, 3 x 3 float64, of `anw-user-lct`.
+        places: H x W int8, of `anw-blue`.
+    """
+
+    images: Tensor
+    labels: Tensor
+    pool: Tensor
+    pool_labels: Tensor
+    unseen: Tensor
+    signature: float
+    decoys: int
+    space: Tensor | None = None
+    places: Tensor | None = None
+    public = ("images", "labels", "pool", "pool_labels", "unseen", "signature", "decoys", "places")
+
+
 class AnwParams(Params):
     """Hyper-parameters of all kinds."""
 
-    share: Share = Field(0.01, description="the user's part of the training set, or a number of images")
+    share: Share = Field(Share(0.01), description="the user's part of the training set, or a number of images")
     signature: Literal["draw", "spread"] | float = Field(
         "draw", description="one for all users; or each draws one; or each takes the next, which covers the space"
     )
@@ -110,7 +140,7 @@ class LctParams(HueParams):
     determinant: float = Field(0.01, ge=0, lt=1, description="matrices whose determinant is smaller are drawn again")
 
 
-class AntiNeuron(Scheme):
+class AntiNeuron(Scheme[AnwKey]):
     """What the kinds share; a kind says what its signatures are and how an image bears one.
 
     Attributes:
@@ -124,23 +154,19 @@ class AntiNeuron(Scheme):
     step: ClassVar[float]
     span: ClassVar[tuple[float, float]]
 
-    @property
-    def share(self) -> float | int:
-        """The user's part of the training set."""
-        share: float | int = self.params.share
-        return share
+    key_type = AnwKey
 
     @property
-    def heldout_share(self) -> float | int:
+    def heldout_share(self) -> Share:
         """What a held-out user has: the fewer images, the further may the least loss lie from 0."""
-        return int(self.params.heldout) or self.share
+        return Share(self.params.heldout) if self.params.heldout else self.share
 
     @abstractmethod
     def secret(self, host: Host, rng: Rng) -> dict[str, Tensor]:
         """What else the user draws, and tells the arbitrator."""
 
     @abstractmethod
-    def bearing(self, images: Tensor, signatures: Tensor, key: Key) -> Tensor:
+    def bearing(self, images: Tensor, signatures: Tensor, key: AnwKey) -> Tensor:
         """N x 3 x H x W images in [0, 1] that bear N signatures (or one for all); differentiable in these."""
 
     def distance(self, a: float, b: float) -> float:
@@ -152,7 +178,7 @@ class AntiNeuron(Scheme):
         """All slots of the signature space: no watermark, and every signature."""
         return (0.0, *self.signatures)
 
-    def keygen(self, host: Host, rng: Rng) -> Key:
+    def keygen(self, host: Host, rng: Rng) -> AnwKey:
         """A signature, the user's original images, and unseen images to compare them with."""
         signature = self.params.signature
         if signature == "draw":
@@ -161,25 +187,20 @@ class AntiNeuron(Scheme):
             signature = self.signatures[host.number % len(self.signatures)]
         self._column(float(signature))
         pool, _ = split_heldout(host, "anw-pool", self.params.pool)
-        tensors = {
-            "images": host.share.images,
-            "labels": host.share.labels,
-            "pool": pool.images,
-            "pool_labels": pool.labels,
-            "unseen": ~contained(pool, host.share),
-            **{name: tensor.to(host.device) for name, tensor in self.secret(host, rng).items()},
-        }
-        return Key(tensors, {"signature": float(signature), "decoys": rng.child("decoys").seed})
+        return AnwKey(
+            host.share.images, host.share.labels, pool.images, pool.labels, ~contained(pool, host.share),
+            float(signature), rng.child("decoys").seed, **self.secret(host, rng),
+        ).to(host.device)  # fmt: skip
 
-    def mark_data(self, images: ImageSet, key: Key) -> ImageSet:
+    def mark_data(self, images: ImageSet, key: AnwKey) -> ImageSet:
         """The user's images bearing the signature, clipped and rounded (Eq. 2, section 5.1)."""
-        signature = torch.tensor(_signature(key))
+        signature = torch.tensor(key.signature)
         marked = [self.bearing(pixels(batch), signature, key) for batch in images.images.split(1024)]
         return images.with_images(torch.cat(marked).mul_(255).round_().to(torch.uint8))
 
-    def verify(self, suspect: Suspect, key: Key) -> Verdict:
+    def verify(self, suspect: Suspect, key: AnwKey) -> Verdict:
         """Infer the signature by grid search (Eq. 6), and rank how clearly it is the user's."""
-        images, labels, true = key.tensors["images"], key.tensors["labels"], _signature(key)
+        images, labels, true = key.images, key.labels, key.signature
         losses, right = self.grid_search(suspect, images, labels, key)
         mean = losses.mean(1)
         inferred = self.candidates[int(mean.argmin())]
@@ -208,7 +229,7 @@ class AntiNeuron(Scheme):
         """Bits of one of the signatures."""
         return Capacity(math.log2(len(self.signatures)))
 
-    def grid_search(self, suspect: Suspect, images: Tensor, labels: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+    def grid_search(self, suspect: Suspect, images: Tensor, labels: Tensor, key: AnwKey) -> tuple[Tensor, Tensor]:
         """Cross-entropy of N original images bearing each candidate, and whether they are classified right.
 
         Both are candidates x N, on the CPU; every image is sent once for each candidate.
@@ -221,14 +242,14 @@ class AntiNeuron(Scheme):
             right.append(log_probs.argmax(1) == rows.squeeze(1))
         return torch.stack(losses).cpu(), torch.stack(right).cpu()
 
-    def gradient_search(self, model: nn.Module, key: Key) -> tuple[float, float]:
+    def gradient_search(self, model: nn.Module, key: AnwKey) -> tuple[float, float]:
         """The signature of least loss by descending along its gradient, and that loss (section 4.2, white box).
 
         All starts, spread evenly over the space, go at once; each has the same images.
         """
         count = self.params.starts
-        images = pixels(key.tensors["images"][: self.params.probe])
-        labels = key.tensors["labels"][: self.params.probe].repeat(count)
+        images = pixels(key.images[: self.params.probe])
+        labels = key.labels[: self.params.probe].repeat(count)
         low, high = self.span
         at = (low + (high - low) * (torch.arange(count, device=images.device) + 0.5) / count).requires_grad_()
         optimizer = torch.optim.Adam([at], lr=self.step)
@@ -248,17 +269,17 @@ class AntiNeuron(Scheme):
         """The signature within its space."""
         return signature
 
-    def _losses_at(self, model: nn.Module, images: Tensor, labels: Tensor, at: Tensor, key: Key) -> Tensor:
+    def _losses_at(self, model: nn.Module, images: Tensor, labels: Tensor, at: Tensor, key: AnwKey) -> Tensor:
         """Mean loss for each of the starts."""
         each = at.repeat_interleave(len(images) // len(at))
         logits = model(self.bearing(images, each, key).contiguous(memory_format=torch.channels_last))
         return nn.functional.cross_entropy(logits.float(), labels, reduction="none").view(len(at), -1).mean(1)
 
-    def _found_by_gradient(self, suspect: Suspect, key: Key) -> dict[str, float | bool]:
+    def _found_by_gradient(self, suspect: Suspect, key: AnwKey) -> dict[str, float | bool]:
         if not self.params.starts or not suspect.offers("white-box"):
             return {}
         found, loss = self.gradient_search(suspect.model, key)
-        error = self.distance(found, _signature(key))
+        error = self.distance(found, key.signature)
         return {
             "gradient_inferred": found,
             "gradient_loss": loss,
@@ -278,19 +299,19 @@ class AntiNeuron(Scheme):
             raise ValueError(f"Expected a signature near one of {known} {self.unit}, but got {signature:g}.")
         return near
 
-    def _decoy_gaps(self, suspect: Suspect, own: Tensor, column: int, key: Key) -> list[float]:
+    def _decoy_gaps(self, suspect: Suspect, own: Tensor, column: int, key: AnwKey) -> list[float]:
         """The gap of as many images, drawn at random from the user's own and the unseen ones together."""
         unseen = self._unseen_losses(suspect, key)
-        generator = torch.Generator().manual_seed(int(str(key.values["decoys"])))
+        generator = torch.Generator().manual_seed(key.decoys)
         means = subset_means(torch.cat([own, unseen], 1), own.shape[1], self.params.decoys, generator)
         return torch.cat([_gaps(block, column).clamp_min(0) for block in means]).tolist()
 
-    def _unseen_losses(self, suspect: Suspect, key: Key) -> Tensor:
+    def _unseen_losses(self, suspect: Suspect, key: AnwKey) -> Tensor:
         """Losses of the pool without the user's own images; computed once for all users who look alike."""
-        pool, labels = key.tensors["pool"], key.tensors["pool_labels"]
-        name = content(pool, labels, *(key.tensors[secret] for secret in ("space", "places") if secret in key.tensors))
+        pool, labels = key.pool, key.pool_labels
+        name = content(pool, labels, *(secret for secret in (key.space, key.places) if secret is not None))
         losses: Tensor = suspect.memo(f"anw pool {name}", lambda: self.grid_search(suspect, pool, labels, key)[0])
-        return losses[:, key.tensors["unseen"].cpu()]
+        return losses[:, key.unseen.cpu()]
 
 
 class AnwHue(AntiNeuron):
@@ -304,9 +325,11 @@ class AnwHue(AntiNeuron):
         """Nothing: the colour space is everybody's."""
         return {}
 
-    def bearing(self, images: Tensor, signatures: Tensor, key: Key) -> Tensor:
+    def bearing(self, images: Tensor, signatures: Tensor, key: AnwKey) -> Tensor:
         """Rotated in YIQ, or in the user's own space."""
-        return recoloured(images, colour_rotations(key.tensors.get("space", YIQ), signatures.to(images.device)))
+        return recoloured(
+            images, colour_rotations(YIQ if key.space is None else key.space, signatures.to(images.device))
+        )
 
     def distance(self, a: float, b: float) -> float:
         """On the circle, degrees."""
@@ -320,7 +343,9 @@ class AnwHue(AntiNeuron):
 class AnwUserLct(AnwHue):
     """The rotation takes place in a colour space of the user's own (section 5.4)."""
 
-    card = replace(CARD, name="anw-user-lct", title="Anti-Neuron Watermarking, each user's own colour space")
+    card = replace(
+        CARD, name="anw-user-lct", title="Anti-Neuron Watermarking, each user's own colour space", scales=_OWN_POOL
+    )
     Params = LctParams
 
     def secret(self, host: Host, rng: Rng) -> dict[str, Tensor]:
@@ -335,7 +360,7 @@ class AnwUserLct(AnwHue):
 class AnwBlue(AntiNeuron):
     """The blue of secret pixels is raised or lowered by a share of their luma."""
 
-    card = replace(CARD, name="anw-blue", title="Anti-Neuron Watermarking, blue channel")
+    card = replace(CARD, name="anw-blue", title="Anti-Neuron Watermarking, blue channel", scales=_OWN_POOL)
     Params = BlueParams
     signatures, unit, step, span = INTENSITIES, "of luma", 0.05, (0.0, 0.6)
 
@@ -348,15 +373,12 @@ class AnwBlue(AntiNeuron):
         places[chosen] = torch.randint(2, (count,), generator=rng.torch("signs"), dtype=torch.int8) * 2 - 1
         return {"places": places.view(height, width)}
 
-    def bearing(self, images: Tensor, signatures: Tensor, key: Key) -> Tensor:
+    def bearing(self, images: Tensor, signatures: Tensor, key: AnwKey) -> Tensor:
         """Blue plus or minus signature times luma at the chosen pixels."""
+        assert key.places is not None, "every key of this kind has them"
         luma = torch.tensordot(images, YIQ[0].to(images), dims=([1], [0]))
-        change = signatures.to(images).view(-1, 1, 1) * key.tensors["places"].to(images) * luma
+        change = signatures.to(images).view(-1, 1, 1) * key.places.to(images) * luma
         return torch.cat([images[:, :2], (images[:, 2:] + change[:, None]).clamp(0, 1)], 1)
-
-
-def _signature(key: Key) -> float:
-    return float(str(key.values["signature"]))
 
 
 def _gaps(means: Tensor, column: int) -> Tensor:

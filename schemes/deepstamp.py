@@ -21,7 +21,8 @@ Where ours differs, and why:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
@@ -29,8 +30,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.api import Field, Host, ImageSet, Key, Rng, SchemeCard, pixels, replace
-from schemes._visible import EXTENSIONS, POSTER, VisibleParams, VisibleScheme, layers, number, over, painted
+from bench.api import Field, Host, ImageSet, Rng, SchemeCard, papers, pixels
+from schemes._visible import EXTENSIONS, VisibleKey, VisibleParams, VisibleScheme, layers, over, painted
 
 __all__ = ["DeepStamp", "DeepStampParams", "discriminator", "visualiser", "watermarker"]
 
@@ -87,13 +88,20 @@ def visualiser() -> nn.Module:
     )  # fmt: skip
 
 
-class DeepStamp(VisibleScheme):
+@dataclass(frozen=True)
+class DeepStampKey(VisibleKey):
+    """And the weights of W, by name."""
+
+    W: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class DeepStamp(VisibleScheme[DeepStampKey]):
     """The mark that W synthesises from each image and the owner's mark."""
 
     card = SchemeCard(
         name="deepstamp",
         title="DeepStamp, synthesised mark",
-        paper=POSTER,
+        paper=papers.DEEPSTAMP,
         carrier="data",
         access="data set",
         payload="zero-bit",
@@ -102,6 +110,11 @@ class DeepStamp(VisibleScheme):
         key_arch="classifier",
         also="scores",
         extensions=(*EXTENSIONS, "gradient matching that has a gradient"),
+        scales={
+            "smoke": {"epochs": 2, "images": 200},
+            "quick": {"epochs": 4, "images": 1000},
+            "small": {"epochs": 15},
+        },
         tiny={
             "epochs": 2,
             "images": 256,
@@ -113,20 +126,22 @@ class DeepStamp(VisibleScheme):
         },
     )
     Params: ClassVar[type[VisibleParams]] = DeepStampParams
+    key_type = DeepStampKey
 
-    def keygen(self, host: Host, rng: Rng) -> Key:
+    def keygen(self, host: Host, rng: Rng) -> DeepStampKey:
         """Draw the owner's mark, then train W on the owner's images against F (Eq. 1)."""
         key = self.draw_key(host, rng)
         images = host.share[_some(len(host.share), self.params.images, rng.torch("images")).to(host.device)]
-        training = _Training(self.params, key.tensors["mark"], host.model().eval(), rng)
-        history = training.run(images)
-        state = {f"W.{name}": tensor.detach() for name, tensor in training.W.state_dict().items()}
-        return self.measured(replace(key, tensors={**key.tensors, **state}, history=history))
+        training = _Training(self.params, key.mark, host.model().eval(), rng)
+        for name, values in training.run(images).items():
+            host.note(f"loss of {name}" if name.isupper() else name, values)
+        state = {name: tensor.detach() for name, tensor in training.W.state_dict().items()}
+        return self.measured(DeepStampKey(**vars(key), W=state))
 
     @torch.no_grad()
-    def synthesise(self, images: Tensor, key: Key) -> Tensor:
+    def synthesise(self, images: Tensor, key: DeepStampKey) -> Tensor:
         """The mark w' for each of N x 3 x H x W uint8 images: N x 4 x H x W in (0, 1), W in eval mode."""
-        W, mark = _restored(key), key.tensors["mark"][None]
+        W, mark = _restored(key), key.mark[None]
         batch = max(1, min(BATCH, MOST_PIXELS // images[0, 0].numel()))
         drawn = []
         for chunk in images.split(batch):
@@ -135,11 +150,10 @@ class DeepStamp(VisibleScheme):
             drawn.append(W(torch.cat([full, mark.expand(batch, -1, -1, -1)], 1))[: len(chunk)])
         return torch.cat(drawn)
 
-    def stamp(self, images: Tensor, key: Key, first: int = 0) -> Tensor:
+    def stamp(self, images: Tensor, key: DeepStampKey, first: int = 0) -> Tensor:
         """Blend into each image the mark that W draws for it; nothing is random. See `VisibleScheme.stamp`."""
-        blend = number(key, "blend")
         chunks = images.split(4 * BATCH)
-        return torch.cat([painted(chunk, *layers(self.synthesise(chunk, key), blend)) for chunk in chunks])
+        return torch.cat([painted(chunk, *layers(self.synthesise(chunk, key), key.blend)) for chunk in chunks])
 
 
 class _Training:
@@ -238,13 +252,9 @@ def _initialised(build: Callable[[], nn.Module], rng: Rng, device: torch.device)
         return build().to(device)
 
 
-def _restored(key: Key) -> nn.Module:
+def _restored(key: DeepStampKey) -> nn.Module:
     """W with the key's weights, in eval mode."""
     with torch.device("meta"):
         network = watermarker()
-    network.load_state_dict(dict(_weights(key.tensors)), assign=True)
+    network.load_state_dict(dict(key.W), assign=True)
     return network.requires_grad_(False).eval()
-
-
-def _weights(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    return ((name.removeprefix("W."), tensor) for name, tensor in tensors.items() if name.startswith("W."))

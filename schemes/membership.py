@@ -22,8 +22,8 @@ Where ours differs, and why:
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -38,11 +38,12 @@ from bench.api import (
     Rng,
     Scheme,
     SchemeCard,
+    Share,
     Suspect,
+    Variant,
     Verdict,
-    replace,
 )
-from schemes._users import Share, contained, content, permutation_p_value, split_heldout
+from schemes._users import contained, content, permutation_p_value, split_heldout
 
 LARGEST = 1e6  # stands for a loss that is not finite
 
@@ -68,8 +69,15 @@ def best_threshold(members: Tensor, others: Tensor) -> float:
 class MembershipParams(Params):
     """Hyper-parameters of all kinds."""
 
-    share: Share = Field(0.01, description="the user's part of the training set, or a number of images")
+    share: Share = Field(Share(0.01), description="the user's part of the training set, or a number of images")
+    threshold: Literal["mean", "best"] = Field(
+        "mean", description="loss below which an image is a member: members' mean, or what tells both apart best"
+    )
+    source: Literal["known", "shadow"] = Field(
+        "known", description="what the threshold comes from: known images, or a network trained on the user's own"
+    )
     known: int = Field(100, ge=1, le=100_000, description="known members, and as many known non-members")
+    epochs: int | None = Field(None, ge=1, le=10_000, description="of the shadow model; none: as many as the host's")
     decision: Literal["mean", "majority"] = Field(
         "mean", description="member if the mean loss is below the threshold, or if most images' losses are"
     )
@@ -77,10 +85,30 @@ class MembershipParams(Params):
     decoys: int = Field(999, ge=9, le=99_999, description="random image sets that the user's is ranked among")
 
 
-class ShadowParams(MembershipParams):
-    """Hyper-parameters where the threshold comes from a shadow model."""
+@dataclass(frozen=True)
+class MembershipKey(Key):
+    """A user's images, and what the threshold comes from.
 
-    epochs: int | None = Field(None, ge=1, le=10_000, description="of the shadow model; none: as many as the host's")
+    Attributes:
+        images, labels: the user's, N x 3 x H x W uint8, and their classes.
+        pool, pool_labels: images that nobody trained on; `unseen`: rows of these that are not the user's own.
+        decoys: seed of the random image sets.
+        members, member_labels, others, other_labels: known members and non-members (source `known`).
+        threshold, shadow_loss: as the shadow gave them (source `shadow`).
+    """
+
+    images: Tensor
+    labels: Tensor
+    pool: Tensor
+    pool_labels: Tensor
+    unseen: Tensor
+    decoys: int
+    members: Tensor | None = None
+    member_labels: Tensor | None = None
+    others: Tensor | None = None
+    other_labels: Tensor | None = None
+    threshold: float | None = None
+    shadow_loss: float | None = None
 
 
 CARD = SchemeCard(
@@ -100,6 +128,7 @@ CARD = SchemeCard(
         "one decision for all of a user's images",
         "the p-value: an exact rank of the mean loss among images drawn from the user's and unseen ones",
     ),
+    scales={"smoke": {"pool": 100, "decoys": 199}, "quick": {"pool": 300, "decoys": 199}},
     tiny={"share": 0.05, "known": 50, "pool": 100, "decoys": 99},
 )
 MALT = Paper(
@@ -108,54 +137,51 @@ MALT = Paper(
     2019,
     "https://arxiv.org/abs/1908.11229",
 )
-SHADOW = {**CARD.tiny, "epochs": 1}
+_SHADOW: dict[str, Any] = {"keygen_trains": True, "tiny": {**CARD.tiny, "epochs": 1}}
 
 
-class _Membership(Scheme):
+class Membership(Scheme[MembershipKey]):
     """The user's claim that a network was trained on all of their images."""
 
-    Params: ClassVar[type[MembershipParams]] = MembershipParams
+    card = CARD
+    Params = MembershipParams
+    key_type = MembershipKey
+    variants = (
+        Variant("mia-pow", "Membership inference, best threshold", {"threshold": "best"}, {"paper": MALT}),
+        Variant("mia-std-shadow", "Membership inference, shadow's loss", {"source": "shadow"}, _SHADOW),
+        Variant(
+            "mia-pow-shadow",
+            "Membership inference, shadow's best threshold",
+            {"threshold": "best", "source": "shadow"},
+            {"paper": MALT, **_SHADOW},
+        ),
+    )
 
-    @property
-    def share(self) -> float | int:
-        """The user's part of the training set."""
-        share: float | int = self.params.share
-        return share
-
-    @abstractmethod
-    def threshold(self, suspect: Suspect, key: Key) -> float:
-        """The loss below which an image is taken for a member."""
-
-    @abstractmethod
-    def learn(self, host: Host, others: ImageSet, rng: Rng) -> Key:
-        """What the threshold comes from; `others` are known non-members."""
-
-    def keygen(self, host: Host, rng: Rng) -> Key:
+    def keygen(self, host: Host, rng: Rng) -> MembershipKey:
         """The user's images, unseen images to compare them with, and what the threshold comes from."""
         pool, rest = split_heldout(host, "membership-pool", self.params.pool, self.params.known)
         others = _some(rest[~contained(rest, host.share)], self.params.known, rng.torch("non-members"), "non-members")
-        learned = self.learn(host, others, rng)
-        tensors = {
-            "images": host.share.images,
-            "labels": host.share.labels,
-            "pool": pool.images,
-            "pool_labels": pool.labels,
-            "unseen": ~contained(pool, host.share),
-            **learned.tensors,
-        }
-        return Key(tensors, {"decoys": rng.child("decoys").seed, **learned.values})
+        learn = self._known if self.params.source == "known" else self._shadow
+        return MembershipKey(
+            host.share.images,
+            host.share.labels,
+            pool.images,
+            pool.labels,
+            ~contained(pool, host.share),
+            rng.child("decoys").seed,
+            **learn(host, others, rng),
+        )
 
-    def verify(self, suspect: Suspect, key: Key) -> Verdict:
+    def verify(self, suspect: Suspect, key: MembershipKey) -> Verdict:
         """Is the user's mean loss below the threshold, and how small is it beside that of unseen images?
 
         The statistic is the threshold less the mean loss; the p-value does not depend on the threshold.
         """
-        tensors = key.tensors
-        own = losses_of(suspect, tensors["images"], tensors["labels"])
+        own = losses_of(suspect, key.images, key.labels)
         pool = self._pool_losses(suspect, key)
         threshold = self.threshold(suspect, key)
         share, mean = _share_below(own, threshold), float(own.mean())
-        generator = Rng("membership", str(key.values["decoys"])).torch()
+        generator = Rng("membership", str(key.decoys)).torch()
         return Verdict(
             statistic=threshold - mean,
             p_value=permutation_p_value(-own, -pool, self.params.decoys, generator),
@@ -170,22 +196,19 @@ class _Membership(Scheme):
             },
         )
 
-    def _pool_losses(self, suspect: Suspect, key: Key) -> Tensor:
-        """Losses of the pool without the user's own images; asked once for all users with the same pool."""
-        pool, labels = key.tensors["pool"], key.tensors["pool_labels"]
-        name = f"membership pool {content(pool, labels)}"
-        losses: Tensor = suspect.memo(name, lambda: losses_of(suspect, pool, labels))
-        return losses[key.tensors["unseen"].cpu()]
+    def threshold(self, suspect: Suspect, key: MembershipKey) -> float:
+        """The loss below which an image is taken for a member: as the shadow gave it, or by the rule on the suspect."""
+        if key.threshold is not None:
+            return key.threshold
+        known = (key.members, key.member_labels), (key.others, key.other_labels)
+        members, others = (losses_of(suspect, x, y) for x, y in known if x is not None and y is not None)
+        return self.rule(members, others)
 
-
-class _Known(_Membership):
-    """The threshold comes from the suspect's losses of images that are known to be members, and of others."""
-
-    @abstractmethod
     def rule(self, members: Tensor, others: Tensor) -> float:
         """The threshold, of the losses of members and of non-members."""
+        return mean_threshold(members) if self.params.threshold == "mean" else best_threshold(members, others)
 
-    def learn(self, host: Host, others: ImageSet, rng: Rng) -> Key:
+    def _known(self, host: Host, others: ImageSet, rng: Rng) -> dict[str, Any]:
         """Images of the training set that are not the user's, and unseen ones."""
         order = torch.randperm(len(host.images), generator=rng.torch("members"))
         first = host.images[order[: self.params.known + len(host.share)].to(host.images.labels.device)]
@@ -195,90 +218,25 @@ class _Known(_Membership):
                 f"Expected training images besides the user's {len(host.share)}, but there are none: lower the share."
             )
         members = members[: self.params.known]
-        return Key(
-            {
-                "members": members.images,
-                "member_labels": members.labels,
-                "others": others.images,
-                "other_labels": others.labels,
-            }
-        )
+        return {
+            "members": members.images,
+            "member_labels": members.labels,
+            "others": others.images,
+            "other_labels": others.labels,
+        }
 
-    def threshold(self, suspect: Suspect, key: Key) -> float:
-        """By the rule, on the suspect."""
-        names = (("members", "member_labels"), ("others", "other_labels"))
-        members, others = (losses_of(suspect, key.tensors[images], key.tensors[labels]) for images, labels in names)
-        return self.rule(members, others)
-
-
-class _Shadow(_Membership):
-    """The threshold comes from a network that the user trains on the own images alone (scenario ii of section 5.5)."""
-
-    Params = ShadowParams
-
-    @abstractmethod
-    def rule(self, members: Tensor, others: Tensor) -> float:
-        """The threshold, of the shadow's losses of the user's images and of others."""
-
-    def learn(self, host: Host, others: ImageSet, rng: Rng) -> Key:
-        """The threshold by the rule, on the shadow."""
+    def _shadow(self, host: Host, others: ImageSet, rng: Rng) -> dict[str, Any]:
+        """The threshold by the rule, on a network trained on the user's images alone (scenario ii of section 5.5)."""
         network = host.train(host.share, rng.child("shadow"), epochs=self.params.epochs)
         shadow = Suspect("scores", model=network)
         members, unseen = (losses_of(shadow, part.images, part.labels) for part in (host.share, others))
-        return Key(values={"threshold": self.rule(members, unseen), "shadow_loss": float(members.mean())})
+        return {"threshold": self.rule(members, unseen), "shadow_loss": float(members.mean())}
 
-    def threshold(self, suspect: Suspect, key: Key) -> float:
-        """As the shadow gave it."""
-        threshold: Any = key.values["threshold"]
-        return float(threshold)
-
-
-class MiaStd(_Known):
-    """Member if the loss is below the mean loss of known members (Yeom et al.)."""
-
-    card = CARD
-
-    def rule(self, members: Tensor, others: Tensor) -> float:
-        """The mean loss of members."""
-        return mean_threshold(members)
-
-
-class MiaPow(_Known):
-    """Member if the loss is below the threshold that tells known members and non-members apart best (MALT)."""
-
-    card = replace(CARD, name="mia-pow", title="Membership inference, best threshold", paper=MALT)
-
-    def rule(self, members: Tensor, others: Tensor) -> float:
-        """The best threshold."""
-        return best_threshold(members, others)
-
-
-class MiaStdShadow(_Shadow):
-    """The mean loss of the user's own images under a shadow model trained on them."""
-
-    card = replace(
-        CARD, name="mia-std-shadow", title="Membership inference, shadow's loss", keygen_trains=True, tiny=SHADOW
-    )
-
-    def rule(self, members: Tensor, others: Tensor) -> float:
-        """The mean loss of members."""
-        return mean_threshold(members)
-
-
-class MiaPowShadow(_Shadow):
-    """The threshold that tells the user's own images from unseen ones best under a shadow model."""
-
-    card = replace(
-        MiaPow.card,
-        name="mia-pow-shadow",
-        title="Membership inference, shadow's best threshold",
-        keygen_trains=True,
-        tiny=SHADOW,
-    )
-
-    def rule(self, members: Tensor, others: Tensor) -> float:
-        """The best threshold."""
-        return best_threshold(members, others)
+    def _pool_losses(self, suspect: Suspect, key: MembershipKey) -> Tensor:
+        """Losses of the pool without the user's own images; asked once for all users with the same pool."""
+        name = f"membership pool {content(key.pool, key.pool_labels)}"
+        losses: Tensor = suspect.memo(name, lambda: losses_of(suspect, key.pool, key.pool_labels))
+        return losses[key.unseen.cpu()]
 
 
 def losses_of(suspect: Suspect, images: Tensor, labels: Tensor) -> Tensor:

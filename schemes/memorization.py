@@ -19,7 +19,8 @@ Where ours differs, and why:
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,12 +35,13 @@ from bench.api import (
     Rng,
     Scheme,
     SchemeCard,
+    Share,
     Suspect,
+    Variant,
     Verdict,
-    replace,
     rotate_hue,
 )
-from schemes._users import Share, contained, content, permutation_p_value, split_heldout
+from schemes._users import contained, content, permutation_p_value, split_heldout
 
 RANKED = "the p-value: an exact rank of the gain in confidence among images drawn from the user's and unseen ones"
 CARD = SchemeCard(
@@ -58,6 +60,12 @@ CARD = SchemeCard(
     situations=("post-hoc",),
     keygen_trains=True,
     extensions=("all of a user's images at once, as in Anti-Neuron Watermarking", RANKED),
+    scales={
+        "smoke": {"models": 1, "epochs": 1},
+        "quick": {"models": 1, "epochs": 1},
+        # Networks that are judged on images which they never saw need not memorise: fewer epochs do.
+        "small": {"models": 1, "epochs": 8},
+    },
     tiny={"share": 0.1, "models": 1, "epochs": 1, "pool": 100, "decoys": 99},
 )
 
@@ -65,36 +73,64 @@ CARD = SchemeCard(
 class MemorizationParams(Params):
     """Hyper-parameters of both."""
 
-    share: Share = Field(0.01, description="the user's part of the training set, or a number of images")
+    share: Share = Field(Share(0.01), description="the user's part of the training set, or a number of images")
     models: int = Field(2, ge=1, le=100, description="networks trained without the user's images")
     epochs: int | None = Field(None, ge=1, le=10_000, description="of these networks; none: as many as the host's")
     pool: int = Field(1000, ge=1, le=100_000, description="unseen images that the user's are compared with")
     decoys: int = Field(999, ge=9, le=99_999, description="random image sets that the user's is ranked among")
+    signature: float = Field(0.0, ge=0, lt=360, description="rotation of the user's hue, degrees; 0 marks nothing")
 
 
-class HueParams(MemorizationParams):
-    """Hyper-parameters where the user's images are watermarked."""
+@dataclass(frozen=True)
+class MemorizationKey(Key):
+    """A user's images as published, and what networks without them say.
 
-    signature: float = Field(60.0, gt=0, lt=360, description="rotation of the hue, degrees")
+    Attributes:
+        images, labels: N x 3 x H x W uint8, and N.
+        reference: N x 2 float64: probability of the true class, and whether it is the answer.
+        pool, pool_labels, pool_reference: the same of images that nobody trained on.
+        unseen: M bool: rows of the pool that are not the user's own.
+        decoys: seed of the random image sets.
+    """
+
+    images: Tensor
+    labels: Tensor
+    reference: Tensor
+    pool: Tensor
+    pool_labels: Tensor
+    pool_reference: Tensor
+    unseen: Tensor
+    decoys: int
 
 
-class Memorization(Scheme):
-    """The memorisation value of the user's images as they are."""
+class Memorization(Scheme[MemorizationKey]):
+    """The memorisation value of the user's images as they are, or with rotated hue."""
 
     card = CARD
-    Params: ClassVar[type[MemorizationParams]] = MemorizationParams
-
-    @property
-    def share(self) -> float | int:
-        """The user's part of the training set."""
-        share: float | int = self.params.share
-        return share
+    Params = MemorizationParams
+    key_type = MemorizationKey
+    variants = (
+        Variant(
+            "memorization-hue",
+            "Memorisation value of images with rotated hue",
+            {"signature": 60.0},
+            {
+                "carrier": "data",
+                "situations": ("train",),
+                "extensions": (*CARD.extensions, "unseen images are rotated as well"),
+            },
+        ),
+    )
 
     def shown(self, images: Tensor) -> Tensor:
-        """N x C x H x W uint8 images as the user publishes them."""
-        return images
+        """N x C x H x W uint8 images as the user publishes them: with their hue rotated in YIQ."""
+        return rotate_hue(images, self.params.signature) if self.params.signature else images
 
-    def keygen(self, host: Host, rng: Rng) -> Key:
+    def mark_data(self, images: ImageSet, key: MemorizationKey) -> ImageSet:
+        """The user's images with rotated hue (Anti-Neuron Watermarking, section 4.1)."""
+        return images.with_images(self.shown(images.images)) if self.params.signature else images
+
+    def keygen(self, host: Host, rng: Rng) -> MemorizationKey:
         """Train networks without the user's images, and note their answers to these and to unseen ones."""
         own, (pool, _) = host.share, split_heldout(host, "membership-pool", self.params.pool)
         others = host.images[~contained(host.images, own)]
@@ -109,33 +145,24 @@ class Memorization(Scheme):
             self._reference(host, others, rng.child("reference", i), (own, pool)) for i in range(self.params.models)
         ]
         own_reference, pool_reference = (torch.stack(part).mean(0) for part in zip(*answers, strict=True))
-        return Key(
-            {
-                "images": own.images,
-                "labels": own.labels,
-                "reference": own_reference,
-                "pool": pool.images,
-                "pool_labels": pool.labels,
-                "pool_reference": pool_reference,
-                "unseen": unseen,
-            },
-            {"decoys": rng.child("decoys").seed},
-        )
+        return MemorizationKey(
+            own.images, own.labels, own_reference, pool.images, pool.labels, pool_reference, unseen,
+            rng.child("decoys").seed,
+        )  # fmt: skip
 
-    def verify(self, suspect: Suspect, key: Key) -> Verdict:
+    def verify(self, suspect: Suspect, key: MemorizationKey) -> Verdict:
         """The suspect's accuracy on the user's images less that of networks without them, -1 to 1."""
-        tensors = key.tensors
         pool = suspect.memo(
-            f"memorization pool {content(tensors['pool'], tensors['pool_labels'])}",
-            lambda: answers_of(suspect, tensors["pool"], tensors["pool_labels"]),
+            f"memorization pool {content(key.pool, key.pool_labels)}",
+            lambda: answers_of(suspect, key.pool, key.pool_labels),
         )
-        own = answers_of(suspect, tensors["images"], tensors["labels"])
-        gain, unseen = own - tensors["reference"].cpu(), tensors["unseen"].cpu()
-        pool_gain = (pool - tensors["pool_reference"].cpu())[unseen]
-        generator = Rng("memorization", str(key.values["decoys"])).torch()
+        own = answers_of(suspect, key.images, key.labels)
+        gain, unseen = own - key.reference.cpu(), key.unseen.cpu()
+        pool_gain = (pool - key.pool_reference.cpu())[unseen]
+        generator = Rng("memorization", str(key.decoys)).torch()
         details: dict[str, Any] = {
             "accuracy": float(own[:, 1].mean()),
-            "reference_accuracy": float(tensors["reference"][:, 1].mean()),
+            "reference_accuracy": float(key.reference[:, 1].mean()),
             "confidence_gain": float(gain[:, 0].mean()),
         }
         if len(pool_gain):
@@ -154,28 +181,6 @@ class Memorization(Scheme):
         network = Suspect("scores", model=host.train(others, rng, epochs=self.params.epochs))
         own, pool = (answers_of(network, part.images, part.labels) for part in parts)
         return own, pool
-
-
-class MemorizationHue(Memorization):
-    """The memorisation value of the user's images once their hue is rotated, before training and when examined."""
-
-    card = replace(
-        CARD,
-        name="memorization-hue",
-        title="Memorisation value of images with rotated hue",
-        carrier="data",
-        situations=("train",),
-        extensions=(*CARD.extensions, "unseen images are rotated as well"),
-    )
-    Params: ClassVar[type[HueParams]] = HueParams
-
-    def shown(self, images: Tensor) -> Tensor:
-        """With their hue rotated in YIQ."""
-        return rotate_hue(images, self.params.signature)
-
-    def mark_data(self, images: ImageSet, key: Key) -> ImageSet:
-        """The user's images with rotated hue (Anti-Neuron Watermarking, section 4.1)."""
-        return images.with_images(self.shown(images.images))
 
 
 def answers_of(suspect: Suspect, images: Tensor, labels: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ depend on the carriers, which are uniform on the sphere and independent of one a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,13 +40,14 @@ from bench.api import (
     Rng,
     Scheme,
     SchemeCard,
+    Share,
     Suspect,
     Verdict,
     cosine_p_value,
     fisher_p_value,
     pixels,
 )
-from schemes._users import Share, content
+from schemes._users import content
 
 BATCH = 128
 RCOND = 1e-6  # features are float32: directions of the probe below this are rounding errors
@@ -54,7 +56,7 @@ RCOND = 1e-6  # features are float32: directions of the probe below this are rou
 class RadioactiveParams(Params):
     """Hyper-parameters; the defaults are those of the authors' instructions."""
 
-    share: Share = Field(0.01, description="the owner's part of the training set, or a number of images")
+    share: Share = Field(Share(0.01), description="the owner's part of the training set, or a number of images")
     steps: int = Field(90, ge=1, le=10_000, description="gradient steps per image")
     lr: float = Field(1.0, gt=0, le=1e6, description="length of a step, in normalised pixels a unit of gradient")
     lam_ft: float = Field(0.01, ge=0, description="weight of the distance that the features move")
@@ -64,10 +66,31 @@ class RadioactiveParams(Params):
     probe: int = Field(512, ge=2, le=100_000, description="held-out images that align a suspect's features")
 
 
-class Radioactive(Scheme):
+@dataclass(frozen=True)
+class RadioactiveKey(Key):
+    """The owner's secrets.
+
+    Attributes:
+        marked: the owner's images, N x 3 x H x W uint8, as published.
+        carriers: K x d, one direction a class.
+        probe, features: held-out images, and the marking network's features of them, M x d.
+        classes: of which the owner has images.
+        moved: mean shift of the features along the carriers.
+    """
+
+    marked: Tensor
+    carriers: Tensor
+    probe: Tensor
+    features: Tensor
+    classes: tuple[int, ...]
+    moved: float
+
+
+class Radioactive(Scheme[RadioactiveKey]):
     """Every image moves along the carrier of its class."""
 
     Params = RadioactiveParams
+    key_type = RadioactiveKey
     card = SchemeCard(
         name="radioactive",
         title="Radioactive data",
@@ -87,17 +110,12 @@ class Radioactive(Scheme):
             "views by the data set's augmentation",
             "alignment of minimum norm where features outnumber images",
         ),
+        scales={"smoke": {"steps": 10}, "quick": {"steps": 20}},
         # Far stronger marks than the authors': so short a training takes up nothing of theirs.
         tiny={"share": 0.3, "steps": 20, "lr": 50.0, "radius": 128.0, "lam_img": 0.0, "lam_ft": 0.0, "probe": 128},
     )
 
-    @property
-    def share(self) -> float | int:
-        """The owner's part of the training set."""
-        share: float | int = self.params.share
-        return share
-
-    def keygen(self, host: Host, rng: Rng) -> Key:
+    def keygen(self, host: Host, rng: Rng) -> RadioactiveKey:
         """Draw a carrier for each class, mark the owner's images, and note the marking network's features."""
         network: Any = host.model()
         own = host.share
@@ -109,19 +127,16 @@ class Radioactive(Scheme):
         directions = carriers.to(host.device)[own.labels]
         marked = mark(network, own.images, directions, self.params, views, rng.torch("views"))
         moved = ((features_of(network, marked) - features_of(network, own.images)) * directions.cpu()).sum(1)
-        tensors = {"marked": marked, "carriers": carriers, "probe": probe, "features": features}
-        return Key(
-            {name: tensor.to(host.device) for name, tensor in tensors.items()},
-            {"classes": own.labels.unique().tolist(), "moved": float(moved.mean())},
-        )
+        classes = tuple(own.labels.unique().tolist())
+        return RadioactiveKey(marked, carriers, probe, features, classes, float(moved.mean())).to(host.device)
 
-    def mark_data(self, images: ImageSet, key: Key) -> ImageSet:
+    def mark_data(self, images: ImageSet, key: RadioactiveKey) -> ImageSet:
         """The owner's images as key generation marked them.
 
         Raises:
             ValueError: these are not as many images as the key was made for.
         """
-        marked = key.tensors["marked"]
+        marked = key.marked
         if images.images.shape != marked.shape:
             raise ValueError(
                 f"Expected the owner's own images, {tuple(marked.shape)}, but got {tuple(images.images.shape)}: "
@@ -129,15 +144,14 @@ class Radioactive(Scheme):
             )
         return images.with_images(marked.to(images.images.device))
 
-    def verify(self, suspect: Suspect, key: Key) -> Verdict:
+    def verify(self, suspect: Suspect, key: RadioactiveKey) -> Verdict:
         """Cosines of the aligned classifiers with the carriers of the owner's classes (sections 3.3, 3.4)."""
-        carriers: Any = key.tensors["carriers"].cpu().double()
-        name = content(key.tensors["probe"], key.tensors["features"])
+        carriers: Any = key.carriers.cpu().double()
+        name = content(key.probe, key.features)
         aligned, residual = suspect.memo(f"radioactive {name}", lambda: aligned_classifiers(suspect.model, key))
         if aligned is None or aligned.shape != carriers.shape:
             return Verdict(statistic=0.0, p_value=1.0, details={"unreadable": True})
-        classes: Any = key.values["classes"]
-        cosines = (F.normalize(aligned, dim=1) * carriers).sum(1)[classes].clamp(-1, 1).tolist()
+        cosines = (F.normalize(aligned, dim=1) * carriers).sum(1)[list(key.classes)].clamp(-1, 1).tolist()
         p_values = [cosine_p_value(cosine, carriers.shape[1]) for cosine in cosines]
         return Verdict(
             statistic=sum(cosines) / len(cosines),
@@ -146,7 +160,7 @@ class Radioactive(Scheme):
                 "cosines": cosines,
                 "dimension": carriers.shape[1],
                 "alignment_residual": residual,
-                "feature_shift": float(str(key.values["moved"])),
+                "feature_shift": key.moved,
             },
         )
 
@@ -238,7 +252,7 @@ def features_of(network: Any, images: Tensor) -> Tensor:
     return torch.cat([network.features(pixels(batch)).float().cpu() for batch in images.split(BATCH)])
 
 
-def aligned_classifiers(model: nn.Module, key: Key) -> tuple[Tensor | None, float]:
+def aligned_classifiers(model: nn.Module, key: RadioactiveKey) -> tuple[Tensor | None, float]:
     """The suspect's classifiers in the marking network's features, K x d float64, and the relative misfit.
 
     A X = B in least squares, of the features A of the marking network and B of the suspect, and W' = W X^T
@@ -247,7 +261,7 @@ def aligned_classifiers(model: nn.Module, key: Key) -> tuple[Tensor | None, floa
     network = _classifier(model)
     if network is None:
         return None, 0.0
-    A, B = key.tensors["features"].cpu().double(), features_of(network, key.tensors["probe"]).double()
+    A, B = key.features.cpu().double(), features_of(network, key.probe).double()
     W = network.net.get_submodule(network.head).weight.detach().double().cpu()
     if not (W.isfinite().all() and B.isfinite().all()):
         return None, 0.0

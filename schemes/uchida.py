@@ -18,7 +18,8 @@ Where ours differs, and why:
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -26,31 +27,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.api import (
+    Batch,
     Capacity,
     Field,
     Host,
     Key,
-    Paper,
     Params,
     Rng,
     Scheme,
     SchemeCard,
     Suspect,
+    Variant,
     Verdict,
     bits_p_value,
+    papers,
     replace,
 )
 
 _CARD = SchemeCard(
     name="uchida-random",
     title="Uchida et al., Gaussian key",
-    paper=Paper(
-        title="Embedding Watermarks into Deep Neural Networks",
-        authors="Y. Uchida, Y. Nagai, S. Sakazawa, S. Satoh",
-        year=2017,
-        link="https://arxiv.org/abs/1701.04082",
-        code="https://github.com/yu4u/dnn-watermark",
-    ),
+    paper=papers.UCHIDA,
     carrier="weights",
     access="white-box",
     payload="multi-bit",
@@ -59,14 +56,38 @@ _CARD = SchemeCard(
         "uniformly random payload instead of all ones",
         "two-sided binomial p-value; a projection of exactly 0 is an erasure",
     ),
+    # So few steps embed nothing at the paper's weight of the loss.
+    scales={"smoke": {"bits": 32, "strength": 0.1}, "quick": {"bits": 64}},
     tiny={"bits": 16, "strength": 0.1},
 )
+# One or two entries a bit: so short a training needs a larger weight still.
+_STRONG: dict[str, Any] = {
+    "scales": {"smoke": {"bits": 32, "strength": 1.0}, "quick": {"bits": 64, "strength": 0.1}},
+    "tiny": {"bits": 16, "strength": 1.0},
+}
+
+
+@dataclass(frozen=True)
+class UchidaKey(Key):
+    """The owner's secrets.
+
+    Attributes:
+        projection: X, T x M float32.
+        payload: T, uint8.
+        layer: path of the layer that carries the mark.
+    """
+
+    projection: Tensor
+    payload: Tensor
+    layer: str
+    public = ("layer",)
 
 
 class KeyParams(Params):
     """What every key of this family has."""
 
     bits: int = Field(256, ge=1, le=100_000, description="payload length T")
+    key: Literal["random", "direct", "diff"] = Field("random", description="kind of the projection (section 3.3)")
     layer: str = Field("conv2", description="layer group that carries the mark: conv2, conv3 or conv4")
 
 
@@ -95,14 +116,14 @@ def mean_filter(model: nn.Module, layer: str) -> Tensor:
     return weight.float().mean(0).flatten()
 
 
-def read(model: nn.Module, key: Key) -> Tensor | None:
+def read(model: nn.Module, key: UchidaKey) -> Tensor | None:
     """The projections y = X w, T float64 on the CPU; None if the layer is gone or no longer fits the key.
 
     What is not finite carries no bit: it reads as 0, an erasure.
     """
-    projection = key.tensors["projection"]
+    projection = key.projection
     try:
-        w = mean_filter(model, str(key.values["layer"])).detach()
+        w = mean_filter(model, key.layer).detach()
     except AttributeError:
         return None
     if len(w) != projection.shape[1]:
@@ -126,25 +147,45 @@ def solve(w0: np.ndarray, projection: np.ndarray, payload: np.ndarray, strength:
     return minimize(objective, w0, jac=True, method="L-BFGS-B", options=limits).x
 
 
-class _Uchida(Scheme):
+def entries(kind: str) -> int:
+    """Weights of the mean filter that one bit takes for itself; 0 where every bit is spread over all."""
+    return {"random": 0, "direct": 1, "diff": 2}[kind]
+
+
+class _Uchida(Scheme[UchidaKey]):
     """Key, verification and capacity; how the mark gets into the weights is left to the subclasses."""
 
-    @abstractmethod
+    key_type = UchidaKey
+
     def rows(self, dimension: int, generator: torch.Generator) -> Tensor:
-        """The projection X: T x M float32, one row a bit (section 3.3)."""
+        """The projection X, T x M float32, one row a bit (section 3.3).
 
-    def most_bits(self, dimension: int) -> int:
-        """Cover (1965): up to 2 M random rows can be given any signs, with high probability."""
-        return 2 * dimension
+        `random`: every element from N(0, 1), and T may exceed M. `direct`: one 1 a row; `diff`: one +1 and one -1 a
+        row; no two entries in a column.
 
-    def keygen(self, host: Host, rng: Rng) -> Key:
+        Raises:
+            ValueError: the mean filter has too few weights for so many bits.
+        """
+        bits, taken = self.params.bits, entries(self.params.key)
+        if not taken:
+            return torch.randn(bits, dimension, generator=generator)
+        if bits > (most := dimension // taken):
+            raise ValueError(
+                f"Expected at most {most} bits for a mean filter of {dimension} weights, but got {bits}: lower "
+                f"--set {self.card.name}.bits={most} or choose a wider layer with --set {self.card.name}.layer=conv4."
+            )
+        places = torch.randperm(dimension, generator=generator)[: bits * taken].view(bits, taken)
+        signs = torch.tensor([1.0, -1.0][:taken]).expand(bits, taken)
+        return torch.zeros(bits, dimension).scatter_(1, places, signs)
+
+    def keygen(self, host: Host, rng: Rng) -> UchidaKey:
         """Draw the projection and a uniformly random payload from streams of their own."""
         layer = host.layer(self.params.layer)
         projection = self.rows(len(mean_filter(host.model(), layer)), rng.torch("projection"))
         payload = torch.randint(2, (self.params.bits,), dtype=torch.uint8, generator=rng.torch("payload"))
-        return Key({"projection": projection, "payload": payload}, {"layer": layer}).to(host.device)
+        return UchidaKey(projection, payload, layer).to(host.device)
 
-    def verify(self, suspect: Suspect, key: Key) -> Verdict:
+    def verify(self, suspect: Suspect, key: UchidaKey) -> Verdict:
         """Read the bits (Eq. 2 and 3): 1 if the projection is above 0, 0 below, `?` where it is exactly 0.
 
         The statistic is |1 - 2 BER|: 1 if all bits are right or all are inverted, 0 at chance.
@@ -152,7 +193,7 @@ class _Uchida(Scheme):
         y = read(suspect.model, key)
         if y is None:
             return Verdict(statistic=0.0, p_value=1.0, ber=0.5, details={"unreadable": True})
-        bits = key.tensors["payload"].cpu().double()
+        bits = key.payload.cpu().double()
         margins = (2 * bits - 1) * y
         erased, errors = int((y == 0).sum()), int((margins < 0).sum())
         ber = (errors + erased / 2) / len(bits)
@@ -169,77 +210,34 @@ class _Uchida(Scheme):
         )
 
     def capacity(self, host: Host) -> Capacity:
-        """T bits, of at most 2 M (`direct`: M, `diff`: M / 2) for a mean filter of M weights."""
+        """T bits, of at most 2 M for a mean filter of M weights (Cover 1965; `direct`: M, `diff`: M / 2)."""
         dimension = len(mean_filter(host.model(), host.layer(self.params.layer)))
-        return Capacity(self.params.bits, limit=self.most_bits(dimension))
-
-    def _disjoint(self, count: int, dimension: int, generator: torch.Generator) -> Tensor:
-        """`count` positions for each bit, no position used twice: T x count."""
-        bits, most = self.params.bits, self.most_bits(dimension)
-        if bits > most:
-            raise ValueError(
-                f"Expected at most {most} bits for a mean filter of {dimension} weights, but got {bits}: lower "
-                f"--set {self.card.name}.bits={most} or choose a wider layer with --set {self.card.name}.layer=conv4."
-            )
-        return torch.randperm(dimension, generator=generator)[: bits * count].view(bits, count)
+        taken = entries(self.params.key)
+        return Capacity(self.params.bits, limit=dimension // taken if taken else 2 * dimension)
 
 
-class _Regularised(_Uchida):
+class UchidaRandom(_Uchida):
     """Embedding by a parameter regulariser while the network is trained (section 3.2)."""
 
-    Params = RegulariserParams
+    card = _CARD
+    Params: ClassVar[type[KeyParams]] = RegulariserParams
+    variants = (
+        Variant("uchida-direct", "Uchida et al., direct key", {"key": "direct"}, _STRONG),
+        Variant("uchida-diff", "Uchida et al., diff key", {"key": "diff"}, _STRONG),
+    )
 
-    def embedding_loss(self, model: nn.Module, key: Key) -> Tensor:
+    def embedding_loss(self, model: nn.Module, key: UchidaKey, batch: Batch) -> Tensor:
         """Eq. 1 and 4: lambda times the SUM over bits of the cross-entropy of sigmoid(X w)."""
-        w = mean_filter(model, str(key.values["layer"]))
-        projection, payload = (key.tensors[name].to(w.device) for name in ("projection", "payload"))
+        w = mean_filter(model, key.layer)
+        projection, payload = key.projection.to(w.device), key.payload.to(w.device)
         # A bfloat16 product is coarser than the margins that the mark lives on.
         with torch.autocast(w.device.type, enabled=False):
             loss = F.binary_cross_entropy_with_logits(projection @ w, payload.float(), reduction="sum")
         return self.params.strength * loss
 
-    def undecayed(self, key: Key) -> tuple[str, ...]:
+    def undecayed(self, key: UchidaKey) -> tuple[str, ...]:
         """The embedded tensor, unless `decay` is set."""
-        return () if self.params.decay else (f"{key.values['layer']}.weight",)
-
-
-class UchidaRandom(_Regularised):
-    """Every bit is spread over the whole mean filter: the paper's choice."""
-
-    card = _CARD
-
-    def rows(self, dimension: int, generator: torch.Generator) -> Tensor:
-        """Every element from N(0, 1); T may exceed M."""
-        return torch.randn(self.params.bits, dimension, generator=generator)
-
-
-class UchidaDirect(_Regularised):
-    """Every bit is the sign of one weight of the mean filter."""
-
-    card = replace(_CARD, name="uchida-direct", title="Uchida et al., direct key", tiny={"bits": 16, "strength": 1.0})
-
-    def most_bits(self, dimension: int) -> int:
-        """One weight a bit."""
-        return dimension
-
-    def rows(self, dimension: int, generator: torch.Generator) -> Tensor:
-        """One 1 a row, no two in a column."""
-        return torch.zeros(self.params.bits, dimension).scatter_(1, self._disjoint(1, dimension, generator), 1.0)
-
-
-class UchidaDiff(_Regularised):
-    """Every bit is the sign of the difference between two weights of the mean filter."""
-
-    card = replace(_CARD, name="uchida-diff", title="Uchida et al., diff key", tiny={"bits": 16, "strength": 1.0})
-
-    def most_bits(self, dimension: int) -> int:
-        """Two weights a bit."""
-        return dimension // 2
-
-    def rows(self, dimension: int, generator: torch.Generator) -> Tensor:
-        """One +1 and one -1 a row, no two entries in a column."""
-        signs = torch.tensor([1.0, -1.0]).expand(self.params.bits, 2)
-        return torch.zeros(self.params.bits, dimension).scatter_(1, self._disjoint(2, dimension, generator), signs)
+        return () if self.params.decay else (f"{key.layer}.weight",)
 
 
 class UchidaPosthoc(_Uchida):
@@ -255,20 +253,16 @@ class UchidaPosthoc(_Uchida):
             "the change of the mean filter is added to every filter (minimum norm); the paper does not say how",
             "lambda 10 by default: the smallest that the paper reports with BER 0",
         ),
+        scales={"smoke": {"bits": 32}, "quick": {"bits": 64}},
         tiny={"bits": 16},
     )
     Params = PosthocParams
 
-    def rows(self, dimension: int, generator: torch.Generator) -> Tensor:
-        """As in `uchida-random`."""
-        return torch.randn(self.params.bits, dimension, generator=generator)
-
-    def mark_model(self, model: nn.Module, key: Key, host: Host) -> nn.Module:
+    def mark_model(self, model: nn.Module, key: UchidaKey, host: Host) -> nn.Module:
         """Move the mean filter to the minimiser of Eq. 6, in place."""
-        layer = str(key.values["layer"])
-        projection, payload = (key.tensors[name].cpu().double().numpy() for name in ("projection", "payload"))
-        w0 = mean_filter(model, layer).detach().cpu().double().numpy()
+        projection, payload = (tensor.cpu().double().numpy() for tensor in (key.projection, key.payload))
+        w0 = mean_filter(model, key.layer).detach().cpu().double().numpy()
         change = torch.from_numpy(solve(w0, projection, payload, self.params.strength) - w0)
-        weight = model.get_parameter(f"{layer}.weight").detach()
+        weight = model.get_parameter(f"{key.layer}.weight").detach()
         weight.add_(change.view(weight.shape[1:]).to(weight))
         return model

@@ -25,15 +25,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench.api import Field, Key, SchemeCard, replace
+from bench.api import Field, Host, Rng, SchemeCard, papers, replace
 from schemes._visible import (
     CHUNK,
     EXTENSIONS,
-    POSTER,
+    VisibleKey,
     VisibleParams,
     VisibleScheme,
     layers,
-    number,
     painted,
     smooth,
     uniform,
@@ -44,7 +43,7 @@ MARGIN = 8
 _CARD = SchemeCard(
     name="visible-static",
     title="Visible mark, static",
-    paper=POSTER,
+    paper=papers.DEEPSTAMP,
     carrier="data",
     access="data set",
     payload="zero-bit",
@@ -69,58 +68,68 @@ class DisplacementParams(VisibleParams):
     as_released: bool = Field(False, description="as the authors' code does: a twentieth of it, and dx = dy")
 
 
-class VisibleStatic(VisibleScheme):
+class _Drawn(VisibleScheme[VisibleKey]):
+    """A mark that is drawn, or pasted from a file."""
+
+    key_type = VisibleKey
+
+    def keygen(self, host: Host, rng: Rng) -> VisibleKey:
+        """Draw the owner's mark; see `draw_key`."""
+        return self.measured(self.draw_key(host, rng))
+
+
+class VisibleStatic(_Drawn):
     """The same mark at the same place in every image (method S)."""
 
     card = _CARD
 
-    def stamp(self, images: Tensor, key: Key, first: int = 0) -> Tensor:
+    def stamp(self, images: Tensor, key: VisibleKey, first: int = 0) -> Tensor:
         """Blend the mark into every image; see `VisibleScheme.stamp`."""
-        colour, alpha = layers(key.tensors["mark"][None], number(key, "blend"))
+        colour, alpha = layers(key.mark[None], key.blend)
         return torch.cat([painted(chunk, colour, alpha) for chunk in images.split(CHUNK)])
 
 
-class VisibleOpacity(VisibleScheme):
+class VisibleOpacity(_Drawn):
     """The blend factor differs from image to image (method O)."""
 
     card = replace(_CARD, name="visible-opacity", title="Visible mark, varying opacity")
     Params = OpacityParams
 
-    def strengths(self, key: Key, first: int, count: int) -> Tensor:
+    def strengths(self, key: VisibleKey, first: int, count: int) -> Tensor:
         """The blend factors of the images first, first + 1, ...: count, uniform in c +- jitter / 255."""
         if self.params.as_released:
-            return torch.full((count,), number(key, "blend"))
-        draws = uniform(int(number(key, "seed")), first, count)
-        return (number(key, "blend") + (2 * draws - 1) * self.params.jitter / 255).clamp_min(0)
+            return torch.full((count,), key.blend)
+        draws = uniform(key.seed, first, count)
+        return (key.blend + (2 * draws - 1) * self.params.jitter / 255).clamp_min(0)
 
-    def stamp(self, images: Tensor, key: Key, first: int = 0) -> Tensor:
+    def stamp(self, images: Tensor, key: VisibleKey, first: int = 0) -> Tensor:
         """Blend the mark with each image's own factor; see `VisibleScheme.stamp`."""
         stamped = []
         for chunk in images.split(CHUNK):
             strengths = self.strengths(key, first, len(chunk)).to(images.device)
-            stamped.append(painted(chunk, *layers(key.tensors["mark"][None], strengths.view(-1, 1, 1, 1))))
+            stamped.append(painted(chunk, *layers(key.mark[None], strengths.view(-1, 1, 1, 1))))
             first += len(chunk)
         return torch.cat(stamped)
 
 
-class VisibleDisplacement(VisibleScheme):
+class VisibleDisplacement(_Drawn):
     """The mark's pixels are displaced smoothly, in each image otherwise (method D)."""
 
     card = replace(_CARD, name="visible-displacement", title="Visible mark, displaced")
     Params = DisplacementParams
 
-    def offsets(self, key: Key, first: int, count: int, size: tuple[int, int]) -> Tensor:
+    def offsets(self, key: VisibleKey, first: int, count: int, size: tuple[int, int]) -> Tensor:
         """Displacements of the images first, first + 1, ...: count x 2 x H x W in pixels, x before y."""
         # Smoothed on a larger field, or its border, which is repeated outwards, would wander more than its inside.
-        padded = uniform(int(number(key, "seed")), first, count, 2, size[0] + 2 * MARGIN, size[1] + 2 * MARGIN)
+        padded = uniform(key.seed, first, count, 2, size[0] + 2 * MARGIN, size[1] + 2 * MARGIN)
         field = smooth(2 * padded - 1)[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
         if self.params.as_released:
             return self.params.amplitude * field.mean(1, keepdim=True).expand(-1, 2, -1, -1)
         return self.params.amplitude * field / field.abs().amax((2, 3), keepdim=True)
 
-    def stamp(self, images: Tensor, key: Key, first: int = 0) -> Tensor:
+    def stamp(self, images: Tensor, key: VisibleKey, first: int = 0) -> Tensor:
         """Displace the mark for each image, then blend; see `VisibleScheme.stamp`."""
-        layer = torch.cat(layers(key.tensors["mark"][None], number(key, "blend")), dim=1)[0]
+        layer = torch.cat(layers(key.mark[None], key.blend), dim=1)[0]
         stamped = []
         for chunk in images.split(CHUNK):
             offsets = self.offsets(key, first, len(chunk), (images.shape[2], images.shape[3]))

@@ -16,17 +16,17 @@ Where this differs from the paper, or where the text that we had (sections 4.1 t
 * Noise: the text allows one fixed pattern and fresh noise per image: `kind`, which is part of every record. Its
   deviation and the size of its cells are our choices. Fresh noise has no secret but (source, target).
 * Verification: the paper looks at the trigger accuracy. A null model's rate is not 1/classes (it depends on how
-  far the pattern confuses it), so ours ranks the key's answer against fresh random keys on the same suspect.
+  far the pattern confuses it), so ours ranks the key's answer against fresh random keys on the same suspect, drawn
+  from a seed of the owner's: with the same decoys for all claims, the error rate would hold on average only.
 * The ranked statistic also asks at falling strengths, since trigger accuracy alone ties with look-alike keys, and
   leaves out triggers whose source is called the target without a mark. The plain accuracies are in the details.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -38,40 +38,68 @@ from bench.api import (
     Host,
     ImageSet,
     Key,
-    Paper,
     Params,
     Rng,
     Scheme,
     SchemeCard,
     Suspect,
     Verdict,
-    digest,
+    papers,
     pixels,
-    rank_p_value,
     replace,
+    sequential_p_value,
 )
 from schemes._glyphs import LETTERS, letter_m_bank, poses, text_mask, written_one_bank
+from schemes._users import content
 
-RANKED = "the p-value: an exact rank against fresh random keys on the same suspect, at falling trigger strengths"
+RANKED = "the p-value: a rank against fresh random keys on the same suspect, at falling trigger strengths"
 STRENGTHS = tuple(step / 10 for step in range(10, 0, -1))
 SOURCES = 20  # classes that may be the source: bounds the pool that each key carries
 FRESH = 50
 CHUNK = 16
+ROUNDING = 1e-9
 CARD = SchemeCard(
     name="zhang-content",
     title="Zhang et al., text logo",
-    paper=Paper(
-        "Protecting Intellectual Property of Deep Neural Networks with Watermarking",
-        "Zhang, Gu, Jang, Wu, Stoecklin, Huang, Molloy",
-        2018,
-        "https://doi.org/10.1145/3196494.3196550",
-    ),
+    paper=papers.ZHANG,
     carrier="behaviour",
     access="labels",
     payload="zero-bit",
     extensions=("random text, place and colour of the logo", RANKED),
+    scales={"quick": {"probe": 16}, "small": {"probe": 16}},
     tiny={"probe": 8, "decoys": 19},
 )
+
+
+@dataclass(frozen=True)
+class ZhangKey(Key):
+    """The owner's secrets.
+
+    Attributes:
+        triggers: N x C x H x W uint8, trained with the target label.
+        fresh: triggers of the same pattern that nobody trains on.
+        pool, pool_labels: S x n x C x H x W and S: what keys of this owner draw from.
+        pattern: by name; see `TriggerSet.pattern`.
+        source, target: classes; `row` is the source's row of the pool.
+        decoys: seed of the keys that a claim is ranked against.
+    """
+
+    triggers: Tensor
+    fresh: Tensor
+    pool: Tensor
+    pool_labels: Tensor
+    pattern: Mapping[str, Tensor]
+    source: int
+    target: int
+    row: int
+    classes: int
+    digits: bool
+    decoys: int
+
+    @property
+    def drawn_from(self) -> Pool:
+        """The pool."""
+        return Pool(self.pool, self.pool_labels, self.classes, self.digits)
 
 
 @dataclass(frozen=True)
@@ -107,7 +135,7 @@ class TriggerParams(Params):
     probe: int = Field(32, ge=1, le=1024, description="triggers that a verdict rests on; the least number of triggers")
     repeat: int = Field(3, ge=1, le=100, description="times that each trigger stands in the training set")
     exact: bool = Field(True, description="triggers are exempt from augmentation")
-    decoys: int = Field(199, ge=1, le=99_999, description="fresh random keys that a claim is ranked against")
+    decoys: int = Field(199, ge=1, le=99_999, description="most fresh random keys that a claim is ranked against")
 
 
 class NoiseParams(TriggerParams):
@@ -118,8 +146,10 @@ class NoiseParams(TriggerParams):
     cell: int = Field(2, ge=1, description="side of the squares that share a noise value, pixels")
 
 
-class TriggerSet(Scheme):
+class TriggerSet(Scheme[ZhangKey]):
     """What the three kinds share; a kind says what its secret pattern is and how triggers are made with it."""
+
+    key_type = ZhangKey
 
     @abstractmethod
     def pattern(self, pool: Pool, generator: torch.Generator) -> dict[str, Tensor]:
@@ -129,7 +159,7 @@ class TriggerSet(Scheme):
     def stamp(self, images: Tensor, pattern: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
         """Triggers made of N x C x H x W uint8 images, of the same shape and type."""
 
-    def keygen(self, host: Host, rng: Rng) -> Key:
+    def keygen(self, host: Host, rng: Rng) -> ZhangKey:
         """Draw (source, target, pattern) and make the triggers, from the pool first (Algorithm 1, lines 2 to 8)."""
         rows = self._pool_rows(host)
         pool = _pool(host, rows)
@@ -137,50 +167,45 @@ class TriggerSet(Scheme):
         source = int(pool.labels[secret.row])
         originals = torch.cat([pool.images[secret.row], self._more(host.images, source, rows, rng.torch("more"))])
         unseen = host.heldout.images[host.heldout.labels == source][:FRESH]
-        tensors = {
-            "triggers": self.stamp(originals, secret.pattern, rng.torch("stamp")),
-            "fresh": self.stamp(unseen, secret.pattern, rng.torch("fresh")),
-            "pool": pool.images,
-            "pool_labels": pool.labels,
-            **secret.pattern,
-        }
-        return Key(
-            {name: tensor.to(host.device) for name, tensor in tensors.items()},
-            {
-                "source": source,
-                "target": secret.target,
-                "row": secret.row,
-                "classes": pool.classes,
-                "digits": pool.digits,
-            },
-        )
+        return ZhangKey(
+            triggers=self.stamp(originals, secret.pattern, rng.torch("stamp")),
+            fresh=self.stamp(unseen, secret.pattern, rng.torch("fresh")),
+            pool=pool.images,
+            pool_labels=pool.labels,
+            pattern=secret.pattern,
+            source=source,
+            target=secret.target,
+            row=secret.row,
+            classes=pool.classes,
+            digits=pool.digits,
+            decoys=rng.child("decoys").seed,
+        ).to(host.device)
 
-    def mark_data(self, images: ImageSet, key: Key) -> ImageSet:
+    def mark_data(self, images: ImageSet, key: ZhangKey) -> ImageSet:
         """All images as they are, and the triggers with the target label (Algorithm 1, line 10)."""
-        triggers = key.tensors["triggers"].repeat(self.params.repeat, 1, 1, 1)
-        labels = torch.full((len(triggers),), _number(key, "target"), dtype=torch.int64)
+        triggers = key.triggers.repeat(self.params.repeat, 1, 1, 1)
+        labels = torch.full((len(triggers),), key.target, dtype=torch.int64)
         return images.extend(triggers, labels, exact=self.params.exact)
 
-    def verify(self, suspect: Suspect, key: Key) -> Verdict:
-        """Rank the key's firmness among that of decoys, which are drawn as it was and known to nobody.
+    def verify(self, suspect: Suspect, key: ZhangKey) -> Verdict:
+        """Rank the key's firmness among that of decoys, which are drawn as it was, from a seed of the key's own.
 
         A null suspect does not depend on the key, so the key is one more draw from the decoys' distribution.
         """
-        tensors, target, row = key.tensors, _number(key, "target"), _number(key, "row")
-        pool = Pool(tensors["pool"], tensors["pool_labels"], _number(key, "classes"), bool(key.values["digits"]))
-        probe = tensors["triggers"][None, : pool.images.shape[1]]
-        stream = self._decoy_stream(pool)
-        clean = suspect.memo(f"{stream} clean", lambda: _clean_answers(suspect, pool))
-        (own,) = _firmness(suspect, probe, pool.images[[row]], clean[[row]], torch.tensor([target]))
-        decoys = suspect.memo(f"{stream} decoys", lambda: self._decoys(suspect, pool, clean, stream))
+        pool = key.drawn_from
+        probe = key.triggers[None, : pool.images.shape[1]]
+        clean = suspect.memo(f"zhang {content(pool.images)}", lambda: _clean_answers(suspect, pool))
+        (own,) = _firmness(suspect, probe, pool.images[[key.row]], clean[[key.row]], torch.tensor([key.target]))
+        drawn = self._decoys(suspect, key, clean, own)
+        p_value, decoys = sequential_p_value(own, lambda count: [next(drawn) for _ in range(count)], self.params.decoys)
         details = {
-            "trigger_accuracy": _share(suspect, tensors["triggers"], target),
-            "decoy_mean": sum(decoys) / len(decoys),
-            "decoy_max": max(decoys),
+            "trigger_accuracy": _share(suspect, key.triggers, key.target),
+            "decoys_asked": len(decoys),
+            "decoys_as_firm": sum(decoy >= own for decoy in decoys),
         }
-        if len(tensors["fresh"]):
-            details["fresh_trigger_accuracy"] = _share(suspect, tensors["fresh"], target)
-        return Verdict(statistic=own, p_value=rank_p_value(own, decoys), details=dict[str, Any](details))
+        if len(key.fresh):
+            details["fresh_trigger_accuracy"] = _share(suspect, key.fresh, key.target)
+        return Verdict(statistic=own, p_value=p_value, details=dict[str, Any](details))
 
     def _pool_rows(self, host: Host) -> Tensor:
         """S x n rows of the training set, n of each source class: the same for all keys, so independent of each."""
@@ -204,15 +229,9 @@ class TriggerSet(Scheme):
         offset = int(torch.randint(1, pool.classes, (1,), generator=generator))
         return Secret(row, (int(pool.labels[row]) + offset) % pool.classes, self.pattern(pool, generator))
 
-    def _decoy_stream(self, pool: Pool) -> Rng:
-        """The decoys depend on the pool and the parameters alone, so that all claims on a suspect share them."""
-        content = hashlib.sha256(pool.images.cpu().numpy().tobytes()).hexdigest()
-        task = [pool.labels.tolist(), pool.classes, pool.digits]
-        return Rng("zhang-decoys", digest([self.card.name, self.params.model_dump(mode="json"), task, content]))
-
-    def _decoys(self, suspect: Suspect, pool: Pool, clean: Tensor, stream: Rng) -> list[float]:
-        """Firmness of fresh keys, drawn and stamped as the owner's was."""
-        firmness: list[float] = []
+    def _decoys(self, suspect: Suspect, key: ZhangKey, clean: Tensor, own: float) -> Iterator[float]:
+        """Firmness of fresh keys, drawn and stamped as the owner's was, as far as it may reach the owner's."""
+        stream, pool = Rng("zhang decoys", key.decoys), key.drawn_from
         for numbers in torch.arange(self.params.decoys).split(CHUNK):
             rngs = [stream.child(number) for number in numbers.tolist()]
             secrets = [self._draw(pool, rng.torch("secret")) for rng in rngs]
@@ -222,8 +241,7 @@ class TriggerSet(Scheme):
                 for images, secret, rng in zip(pool.images[rows], secrets, rngs, strict=True)
             ]
             targets = torch.tensor([secret.target for secret in secrets])
-            firmness += _firmness(suspect, torch.stack(triggers), pool.images[rows], clean[rows], targets)
-        return firmness
+            yield from _firmness(suspect, torch.stack(triggers), pool.images[rows], clean[rows], targets, own)
 
 
 class ZhangContent(TriggerSet):
@@ -319,24 +337,35 @@ def _clean_answers(suspect: Suspect, pool: Pool) -> Tensor:
     return suspect.labels(pool.images.flatten(0, 1)).cpu().view(pool.images.shape[:2])
 
 
-def _firmness(suspect: Suspect, triggers: Tensor, sources: Tensor, clean: Tensor, targets: Tensor) -> list[float]:
+def _firmness(
+    suspect: Suspect, triggers: Tensor, sources: Tensor, clean: Tensor, targets: Tensor, enough: float = 0.0
+) -> list[float]:
     """How firmly each of K trigger sets (K x n x C x H x W) calls its target, in [0, 1].
 
     The triggers fade into their sources in ten steps, and the hit rates are added up until one is below a half.
     With labels alone this tells the trained pattern from a look-alike, which may hit as often but fades sooner.
     Only triggers whose source is not called the target anyway (`clean`: K x n answers) are evidence and count.
+
+    Args:
+        suspect: asked for labels.
+        triggers: K x n x C x H x W, uint8.
+        sources: the images that they were made of.
+        clean: K x n, what the suspect calls these.
+        targets: K.
+        enough: a set that can no longer reach this much is not asked further; its firmness is below it all the same.
     """
     count, probe = triggers.shape[:2]
     counted = clean != targets[:, None]
     firmness = torch.zeros(count, dtype=torch.float64)
     going = torch.arange(count)
-    for strength in STRENGTHS:
+    for asked, strength in enumerate(STRENGTHS, start=1):
         rows = going.to(triggers.device)
         faded = torch.lerp(sources[rows].float(), triggers[rows].float(), strength).round().to(torch.uint8)
         hits = suspect.labels(faded.flatten(0, 1)).cpu().view(-1, probe) == targets[going, None]
         rate = (hits & counted[going]).sum(1).double() / counted[going].sum(1).clamp_min(1)
         firmness[going] += rate / len(STRENGTHS)
-        going = going[rate >= 0.5]
+        within_reach = firmness[going] + (len(STRENGTHS) - asked) / len(STRENGTHS) >= enough - ROUNDING
+        going = going[(rate >= 0.5) & within_reach]
         if not len(going):
             break
     return [float(value) for value in firmness]
@@ -360,10 +389,3 @@ def _saturated(channels: int, generator: torch.Generator) -> Tensor:
 
 def _share(suspect: Suspect, images: Tensor, target: int) -> float:
     return float((suspect.labels(images) == target).float().mean())
-
-
-def _number(key: Key, name: str) -> int:
-    value = key.values[name]
-    if not isinstance(value, int):
-        raise TypeError(f"Expected the key's {name!r} to be an integer, but got {value!r}: make the key anew.")
-    return value

@@ -126,12 +126,12 @@ def request_of(options: dict[str, Any]) -> Request:
     """
     from bench.plan.matrix import Request
     from bench.plan.profiles import PROFILES
-    from bench.registry import attacks, choose, schemes, tags
+    from bench.registry import choose, schemes, tags
 
     profile = PROFILES[choose(options["profile"], dict.fromkeys(PROFILES, ()), "a profile")[0]]
     situations = dict.fromkeys(("train", "fine-tune", "distill"), ())
     chosen_schemes = choose(options["scheme"], {n: tags(c) for n, c in schemes().items()}, "a scheme")
-    chosen_attacks = choose(options["attack"], {n: tags(c) for n, c in attacks().items()}, "an attack")
+    chosen_attacks = _attacks(options["attack"])
     return Request(
         schemes=tuple(chosen_schemes),
         attacks=tuple(chosen_attacks),
@@ -143,8 +143,27 @@ def request_of(options: dict[str, Any]) -> Request:
         owners=options["owners"],
         fpr=options["fpr"],
         null_keys=options["null_keys"],
-        overrides=overrides(options["settings"], [*chosen_schemes, *chosen_attacks]),
+        overrides=overrides(options["settings"], [*chosen_schemes, *_in_chains(chosen_attacks)]),
     )
+
+
+def _in_chains(chains: list[str]) -> list[str]:
+    from bench.registry import attack_chain
+
+    return list(dict.fromkeys(name for chain in chains for name, _ in attack_chain(chain)))
+
+
+def _attacks(expression: str) -> list[str]:
+    """Names, globs and tags; chains (`a=strength+b`) as they are."""
+    from bench.registry import attack_chain, attacks, choose, tags
+
+    known = {name: tags(cls) for name, cls in attacks().items()}
+    items = [item.strip() for item in expression.split(",") if item.strip()]
+    chains = [item for item in items if "+" in item or "=" in item]
+    for chain in chains:
+        attack_chain(chain)
+    plain = [item for item in items if item not in chains]
+    return [*(choose(",".join(plain), known, "an attack") if plain or not chains else []), *chains]
 
 
 def _archs(expression: str) -> tuple[str, ...]:

@@ -196,7 +196,6 @@ def device_of(asked: str) -> str:
 
 
 def _profile(asked: str) -> str:
-    from bench.plan.profiles import PROFILES
     from bench.registry import choose
 
     return choose(asked, dict.fromkeys(PROFILES, ()), "a profile")[0]
@@ -205,12 +204,11 @@ def _profile(asked: str) -> str:
 def _scheme(options: Mapping[str, Any]) -> Any:
     """The scheme that was asked for, with its parameters; it can stamp."""
     from bench.cli.common import overrides
-    from bench.plan.profiles import PROFILES
     from bench.registry import choose, make, schemes
 
     able = {name: cls for name, cls in schemes().items() if hasattr(cls, "stamp")}
     name = choose(options["name"], dict.fromkeys(able, ()), "a scheme that stamps pictures")[0]
-    params = PROFILES[options["profile"]].scheme_params(name) | overrides(options["settings"], [name]).get(name, {})
+    params = dict(able[name].card.scales.get(options["profile"], {})) | overrides(options["settings"], [name]).get(name, {})
     given = {"blend": options["blend"], "watermark": options["watermark"]}
     return make(able[name], params | {param: str(value) for param, value in given.items() if value is not None})
 

@@ -1,29 +1,55 @@
-"""The contract of an attack: card, victim, what is lent, and what is yielded at each rung."""
+"""The contract of an attack: its card, the adversary as data, the victim, what is lent, what it yields at each rung."""
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
 
-from bench.contract.fields import JSON, Configured, ContractError, Key, Paper
+from bench.contract.fields import JSON, Configured, ContractError, Paper
 from bench.contract.images import ImageSet
-from bench.contract.networks import Arch, Recipe, clock_s
+from bench.contract.keys import Key
+from bench.contract.networks import Arch, Recipe, clock_s, predict
 from bench.contract.scheme import Carrier
+from bench.contract.suspect import AccessError
 from bench.contract.verdict import Point
 from bench.identity import Rng
 
-__all__ = ["Attack", "AttackCard", "Claim", "Context", "Stage", "Victim"]
-
+__all__ = ["Adversary", "Answer", "Attack", "AttackCard", "Attempt", "Context", "Serving", "Stage", "Victim"]
 
 Stage = Literal["data", "training", "model", "inference", "evidence", "none"]
+Images = Literal["own", "own unlabelled", "out of domain", "the owner's"]
+Answer = Callable[[Tensor], Tensor]
+Serving = Callable[[Answer, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """Who attacks, as data: what is not declared here is not handed out.
+
+    Attributes:
+        access: to the victim: its weights, scores, predicted labels, or none.
+        images: the adversary's own (with or without labels), those of another data set, the owner's published ones.
+        knows: public fields of the owner's key (`layer` ...), by name; `scheme` for its method.
+        queries: most images that may be sent to the victim; None for no limit.
+    """
+
+    access: Literal["white-box", "scores", "labels", "none"] = "none"
+    images: tuple[Images, ...] = ()
+    knows: tuple[str, ...] = ()
+    queries: int | None = None
+
+    def __str__(self) -> str:
+        """For people: `white-box access; own images; knows scheme, layer`."""
+        parts = [f"{self.access} access", f"{' and '.join(self.images)} images" if self.images else "no images"]
+        parts += [f"knows {', '.join(self.knows)}"] if self.knows else []
+        return "; ".join([*parts, *([f"{self.queries:,} queries"] if self.queries is not None else [])])
 
 
 @dataclass(frozen=True)
@@ -31,11 +57,12 @@ class AttackCard:
     """What an attack declares.
 
     Attributes:
-        knowledge: what the adversary has and knows: which data, labels or not, the scheme or not.
+        adversary: what the attacker has and knows; the harness hands out nothing else.
         unit: of the strengths, for instance `% of weights`.
         carriers: the carriers that it can act on.
         schemes: names or globs of the only schemes that it is made for; empty for all.
-        owner_data: the adversary has the owner's training images too, as some papers assume.
+        auxiliary: parameter that names another data set, for `context.auxiliary`.
+        scales: profile -> the parameters that differ from the paper's at that scale.
         extensions, tiny: as in `SchemeCard`.
     """
 
@@ -43,63 +70,143 @@ class AttackCard:
     title: str
     paper: Paper
     stage: Stage
-    knowledge: str
+    adversary: Adversary
     unit: str
     carriers: tuple[Carrier, ...] = ("weights", "behaviour", "data", "none")
     schemes: tuple[str, ...] = ()
-    owner_data: bool = False
+    auxiliary: str | None = None
     extensions: tuple[str, ...] = ()
+    scales: Mapping[str, Mapping[str, JSON]] = field(default_factory=dict)
     tiny: Mapping[str, JSON] = field(default_factory=dict)
 
 
-class Victim:
-    """What an attack is given.
+class _Known:
+    """The fields of the owner's key that the adversary was told."""
 
-    Attributes:
-        key: of the first owner. Only attacks whose card says that the adversary knows the scheme may read from
-            it, and then only what the card names (for instance the embedded layer, never the payload).
+    def __init__(self, key: Key, names: tuple[str, ...]) -> None:
+        self._key, self._names = key, names
+
+    def __getattr__(self, name: str) -> Any:
+        key, names = self.__dict__["_key"], self.__dict__["_names"]
+        if name not in names or name not in key.public:
+            raise AccessError(
+                f"Expected an adversary who knows the key's {name!r}, but the attack's card declares "
+                f"{', '.join(names) or 'nothing'} and the scheme makes {', '.join(key.public) or 'nothing'} public: "
+                "declare it in `knows`, or ask for less."
+            )
+        return getattr(key, name)
+
+
+class Victim:
+    """What an attack acts on, as far as its adversary may.
+
+    Args:
+        adversary: of the attack's card.
+        model: makes a fresh copy of the marked network.
+        answer: images to probabilities, as the victim serves them; None to ask the network itself.
+        key: of the first owner.
+        images: the published, marked images.
     """
 
-    def __init__(self, model: nn.Module, key: Key, images: ImageSet | None = None) -> None:
-        self._model = model
-        self._images = images
-        self.key = key
+    def __init__(
+        self,
+        adversary: Adversary,
+        model: Callable[[], nn.Module],
+        key: Key,
+        images: ImageSet | None = None,
+        answer: Answer | None = None,
+    ) -> None:
+        self.adversary = adversary
+        self.queries = 0
+        self._model, self._key, self._images, self._answer = model, key, images, answer
 
     @property
     def images(self) -> ImageSet:
-        """The published, marked images: for the stages `data` and `training`, or by the card's `owner_data`.
+        """The published, marked images.
 
         Raises:
-            ContractError: this attack's card gives it no right to them.
+            AccessError: the adversary does not have them.
         """
-        if self._images is None:
-            raise ContractError(
-                "Expected an attack that uses the owner's images to be of stage data or training, or to declare "
-                "owner_data on its card; the adversary's own images are context.data."
+        if "the owner's" not in self.adversary.images or self._images is None:
+            raise AccessError(
+                "Expected an adversary with the owner's images, but its card declares "
+                f'{" and ".join(self.adversary.images) or "none"}: add "the owner\'s", or use context.data.'
             )
         return self._images
 
     def model(self) -> nn.Module:
-        """A fresh copy of the marked model, which the attack may change."""
-        return copy.deepcopy(self._model)
+        """A fresh copy of the marked network, which the attack may change.
+
+        Raises:
+            AccessError: the adversary is not white-box.
+        """
+        if self.adversary.access != "white-box":
+            raise AccessError(
+                f"Expected a white-box adversary, but its card says {self.adversary.access!r}: use victim.query."
+            )
+        return self._model()
+
+    def query(self, images: Tensor) -> Tensor:
+        """Probabilities, N x K, that the victim answers with; one-hot where it shows labels alone.
+
+        Args:
+            images: N x C x H x W, uint8, or float in [0, 1].
+
+        Raises:
+            AccessError: the adversary has no access, or more queries are asked than its budget allows.
+        """
+        access, budget = self.adversary.access, self.adversary.queries
+        if access == "none":
+            raise AccessError("Expected an adversary with access to the victim, but its card says 'none'.")
+        self.queries += len(images)
+        if budget is not None and self.queries > budget:
+            raise AccessError(f"Expected at most {budget} queries, as the card says, but got {self.queries}.")
+        if self._answer is None:
+            model = self._model()
+            self._answer = lambda batch: predict(model, batch).softmax(1)
+        answers = self._answer(images)
+        return answers if access != "labels" else nn.functional.one_hot(answers.argmax(1), answers.shape[1]).float()
+
+    @property
+    def key(self) -> Any:
+        """What the adversary was told of the owner's key: `victim.key.layer`; other fields raise `AccessError`."""
+        return _Known(self._key, self.adversary.knows)
+
+    def forge(self, **changes: Any) -> Key:
+        """A key of the same scheme with other fields; those left as they are must be known to the adversary.
+
+        Raises:
+            AccessError: a field that is not given is a secret.
+        """
+        for part in fields(self._key):
+            if part.name not in changes:
+                getattr(self.key, part.name)
+        return replace(self._key, **changes)
 
 
 @dataclass(frozen=True)
-class Claim:
+class Attempt:
     """What an attack yields at one rung: what the attacker ends with. The harness judges it.
 
-    Give a `model` (model stage), or `images` alone (data stage: the harness trains a model on them), or a `model`
-    and a `transform` before it (inference stage), or the `key` of a forger (evidence stage).
+    Give one of the first five; what is not given stays the victim's. Images or a recipe alone are what the learner of
+    this cell trains a network on, or by.
 
     Attributes:
         strength: in the card's unit, increasing, above 0; 0 is the victim before the attack.
+        model: a network (stage `model`).
+        images: a training set (stage `data`).
+        recipe: how the learner trains (stage `training`).
+        serving: wraps the whole answer, `(answer, images) -> scores`, where `answer` maps N x C x H x W floats in
+            [0, 1] to logits N x K (stage `inference`).
+        key: of a forger (stage `evidence`).
         measures: what the attack can say of its cost, for instance `{"psnr_db": 31.2}`; never its success.
     """
 
     strength: float
     model: nn.Module | None = None
     images: ImageSet | None = None
-    transform: Callable[[Tensor], Tensor] | None = None
+    recipe: Recipe | None = None
+    serving: Serving | None = None
     key: Key | None = None
     measures: Mapping[str, float] = field(default_factory=dict)
 
@@ -108,20 +215,37 @@ class Context(ABC):
     """What the harness lends to an attack.
 
     Attributes:
-        data: the adversary's images, disjoint from the owner's training set.
         rng: the attack's random stream.
         recipe: the learner's ordinary recipe; change it with `replace`.
+        arch: the victim's architecture.
+        device: where to compute.
     """
 
-    data: ImageSet
     rng: Rng
     recipe: Recipe
     arch: Arch
     device: torch.device
 
+    @property
     @abstractmethod
-    def fresh(self, name: str = "surrogate") -> nn.Module:
-        """An untrained network of the victim's architecture, with the attacker's own initial weights."""
+    def data(self) -> ImageSet:
+        """The adversary's own images, disjoint from the owner's training set; labels are -1 where it has none.
+
+        Raises:
+            AccessError: the adversary has no images of its own.
+        """
+
+    @abstractmethod
+    def auxiliary(self, name: str) -> ImageSet:
+        """The training part of another data set, which the card's parameter `auxiliary` names, at the host's size.
+
+        Raises:
+            AccessError: the adversary has no images out of domain, or the card does not name this set.
+        """
+
+    @abstractmethod
+    def fresh(self, name: str = "surrogate", arch: str | None = None) -> nn.Module:
+        """An untrained network with the attacker's own initial weights, of the victim's architecture by default."""
 
     @abstractmethod
     def epochs(
@@ -131,8 +255,29 @@ class Context(ABC):
 
         None trains as the learner of this cell does: a fresh network, or the clean host in situation `fine-tune`.
         `name` names the random stream: two trainings in one attack want two names. It is one network that goes on
-        learning: a claim on it must be judged before the next epoch begins.
+        learning: an attempt on it must be judged before the next epoch begins.
         """
+
+    @abstractmethod
+    def embed(self, model: nn.Module, recipe: Recipe, name: str = "embedding") -> tuple[nn.Module, Key]:
+        """`model` with a fresh key of the same scheme embedded by the scheme's own hooks, on `data`; and that key."""
+
+    @abstractmethod
+    def innocent(self) -> nn.Module:
+        """A network that the adversary trained from scratch on `data`, in eval mode: it never saw the owner's key."""
+
+    @abstractmethod
+    def layer(self, group: str) -> str:
+        """The path, within a network of the victim's architecture, of the layer group `conv2`, `conv3` or `conv4`."""
+
+    @property
+    @abstractmethod
+    def head(self) -> str:
+        """The path of the last linear layer."""
+
+    def predict(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Logits, N x K float32, in eval mode, of N x C x H x W images (uint8, or float in [0, 1])."""
+        return predict(model, images)
 
     def train(
         self, images: ImageSet, recipe: Recipe, *, model: nn.Module | None = None, name: str = "training"
@@ -145,7 +290,7 @@ class Context(ABC):
 
 
 class Attack(Configured, ABC):
-    """Base of all attacks. Override `apply`; `run` is final, validates the ladder and has every claim judged."""
+    """Base of all attacks. Override `apply`; `run` is final, validates the ladder and has every attempt judged."""
 
     card: ClassVar[AttackCard]
 
@@ -166,12 +311,12 @@ class Attack(Configured, ABC):
         return tuple(ladder[round((i + 1) * len(ladder) / steps) - 1] for i in range(steps))
 
     @abstractmethod
-    def apply(self, victim: Victim, context: Context) -> Iterator[Claim]:
-        """Yield one claim per rung of the ladder, in order, so that one run visits all strengths."""
+    def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
+        """Yield one attempt per rung of the ladder, in order, so that one run visits all strengths."""
 
     @final
-    def run(self, victim: Victim, context: Context, judge: Callable[[Claim], Point]) -> list[Point]:
-        """Walk the ladder and have each claim judged.
+    def run(self, victim: Victim, context: Context, judge: Callable[[Attempt], Point]) -> list[Point]:
+        """Walk the ladder and have each attempt judged.
 
         Raises:
             ContractError: the ladder is not increasing, or `apply` does not yield exactly its strengths.
@@ -181,16 +326,20 @@ class Attack(Configured, ABC):
             raise ContractError(f"Expected the ladder of {self.card.name} to increase from above 0, but got {ladder}.")
         points: list[Point] = []
         spent_s = 0.0
-        claims = self.apply(victim, context)
+        attempts = self.apply(victim, context)
         for strength in (*ladder, None):
             start_s = clock_s(context.device)
-            claim = next(claims, None)
+            attempt = next(attempts, None)
             spent_s += clock_s(context.device) - start_s
-            got = None if claim is None else claim.strength
+            got = None if attempt is None else attempt.strength
             if got != strength:
                 raise ContractError(
                     f"Expected {self.card.name} to yield strength {strength} after {len(points)} rungs, but got {got}."
                 )
-            if claim is not None:
-                points.append(judge(claim).model_copy(update={"attack_time_s": spent_s}))
+            if attempt is not None:
+                point = judge(attempt)
+                spent_s += point.attack_time_s  # the harness trained for the attacker
+                asked = {"victim_queries": float(victim.queries)} if victim.queries else {}
+                update = {"attack_time_s": spent_s, "measures": {**point.measures, **asked}}
+                points.append(point.model_copy(update=update))
         return points

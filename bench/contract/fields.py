@@ -1,35 +1,18 @@
-"""Parameters, keys, papers, and the bounded types that stored numbers have."""
+"""Parameters, papers, variants, and the bounded types of stored numbers; needs no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
 
-import torch
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 __all__ = [
-    "JSON",
-    "Capacity",
-    "Configured",
-    "ContractError",
-    "Detail",
-    "Field",
-    "Finite",
-    "Fraction",
-    "Hex",
-    "Key",
-    "Name",
-    "Paper",
-    "Params",
-    "Scalar",
-    "Seconds",
-    "Strict",
-    "Text",
-]
-
+    "JSON", "Configured", "ContractError", "Detail", "Field", "Finite", "Fraction", "Hex", "Name", "Paper", "Params",
+    "Scalar", "Seconds", "Share", "Strict", "Text", "Variant",
+]  # fmt: skip
 
 JSON = bool | int | float | str | None | list[Any]
 
@@ -38,7 +21,7 @@ class ContractError(TypeError):
     """A scheme or an attack does not keep the contract; the message says what was expected."""
 
 
-Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+@-]*$")]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+@=-]*$")]
 Text = Annotated[str, Field(max_length=20_000)]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -65,6 +48,56 @@ class Params(BaseModel):
 
 
 @dataclass(frozen=True)
+class Share:
+    """A part of the training set: `all` of it, a fraction (a float between 0 and 1), or a number of images (an int).
+
+    1.0 is refused: it would be all images as a fraction and a single one as a number. As JSON it is the value itself.
+    """
+
+    value: float | int | Literal["all"]
+
+    @classmethod
+    def parse(cls, value: object) -> Share:
+        """A share as it is typed or stored.
+
+        Raises:
+            ValueError: it is none of the three.
+        """
+        if isinstance(value, Share):
+            return value
+        text = value.strip() if isinstance(value, str) else None
+        if text == "all":
+            return cls("all")
+        if text is not None:
+            value = int(text) if text.isdecimal() else float(text)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+            return cls(value)
+        if isinstance(value, float) and 0 < value < 1:
+            return cls(value)
+        raise ValueError("Expected `all`, a fraction between 0 and 1, or a whole number of images from 1 on")
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is all of the training set."""
+        return self.value == "all"
+
+    def count(self, total: int) -> int:
+        """How many of `total` images it is; 0 where a fraction of them is less than half an image."""
+        if self.value == "all":
+            return total
+        return self.value if isinstance(self.value, int) else round(self.value * total)
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Parsed by `parse`, written as its value."""
+        write = core_schema.plain_serializer_function_ser_schema(lambda share: share.value)
+        return core_schema.no_info_plain_validator_function(cls.parse, serialization=write)
+
+
+@dataclass(frozen=True)
 class Paper:
     """Where a method comes from."""
 
@@ -75,43 +108,27 @@ class Paper:
     code: str | None = None
 
 
+@dataclass(frozen=True)
+class Variant:
+    """Another name for a class with other defaults; listed, chosen and recorded like a class of its own.
+
+    Attributes:
+        presets: parameter -> its default under this name; `--set` overrides it.
+        card: fields of the card that differ, by name (`paper`, `extensions`, `tiny`, `scales` ...).
+    """
+
+    name: str
+    title: str
+    presets: Mapping[str, JSON] = field(default_factory=dict)
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Configured:
-    """What schemes and attacks share: a card, and validated parameters."""
+    """What schemes and attacks share: a card, validated parameters, and variants of these."""
 
     card: ClassVar[Any]
     Params: ClassVar[type[Params]] = Params
+    variants: ClassVar[tuple[Variant, ...]] = ()
 
     def __init__(self, **params: Any) -> None:
         self.params: Any = self.Params(**params)
-
-
-@dataclass(frozen=True)
-class Key:
-    """All secrets of one owner; stored as safetensors and JSON, never as a pickle.
-
-    Attributes:
-        tensors: for instance the projection matrix, the payload bits or the trigger images.
-        values: JSON values, for instance the embedded layer's name or a target class.
-        history: no secret: what key generation that trains has to show, by name a number per epoch (`loss of W`).
-    """
-
-    tensors: Mapping[str, Tensor] = field(default_factory=dict)
-    values: Mapping[str, JSON] = field(default_factory=dict)
-    history: Mapping[str, Sequence[float]] = field(default_factory=dict)
-
-    def to(self, device: torch.device | str) -> Key:
-        """The same key with its tensors on `device`."""
-        return replace(self, tensors={name: tensor.to(device) for name, tensor in self.tensors.items()})
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """What a mark can say.
-
-    Attributes:
-        bits: payload bits carried; for a signature space log2 of its distinguishable keys.
-        limit: an upper bound known for this host, or None.
-    """
-
-    bits: float
-    limit: float | None = None

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from bench.contract.images import pixels
 
-__all__ = ["Arch", "Recipe", "clock_s", "predict"]
+__all__ = ["Arch", "Batch", "Descending", "Descent", "Recipe", "clock_s", "predict"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Recipe:
         augment: batch augmentations by name; None takes the data set's.
         transforms: further transforms of a batch, `(float N x C x H x W in [0, 1], generator) -> the same`.
         perturb: adversarial training, `(model, images, labels) -> images`, before the ordinary step.
-        privacy: DP-SGD's `noise_multiplier` and `max_grad_norm`, or None.
+        descent: draws the batches and takes the steps in the loop's place (DP-SGD), or None.
     """
 
     epochs: int
@@ -44,7 +45,57 @@ class Recipe:
     label_smoothing: float = 0.0
     transforms: tuple[Callable[[Tensor, torch.Generator], Tensor], ...] = ()
     perturb: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None
-    privacy: Mapping[str, float] | None = None
+    descent: Descent | None = None
+
+
+class Descent(Protocol):
+    """How a network descends where it is not by the mean gradient of a shuffled batch; carried by a recipe."""
+
+    def start(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, images: int, steps: int, seed: int
+    ) -> Descending:
+        """Prepare one training.
+
+        Args:
+            model: on its device, in contiguous memory.
+            optimizer: of all its trainable parameters.
+            images: how many there are to train on.
+            steps: an epoch.
+            seed: of whatever is random.
+
+        Raises:
+            ValueError: this network cannot be trained so.
+        """
+
+
+class Descending(Protocol):
+    """One training by a `Descent`."""
+
+    def rows(self, generator: torch.Generator) -> Iterator[Tensor]:
+        """Row numbers (int64, on the CPU) of each batch of an epoch."""
+
+    def scope(self) -> AbstractContextManager[None]:
+        """Entered for each epoch."""
+
+    def step(self, count: int, loss: Callable[[slice], Tensor]) -> None:
+        """One step on a batch of `count` images; `loss` gives the SUM of the losses of a slice of them."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What an embedding loss sees of one training step.
+
+    Attributes:
+        images: N x C x H x W, float32 in [0, 1], augmented.
+        labels: N, int64.
+        logits: N x K, with their graph.
+        activations: outputs of the layers that the scheme's card watches, by the name used there.
+    """
+
+    images: Tensor
+    labels: Tensor
+    logits: Tensor
+    activations: Mapping[str, Tensor]
 
 
 class Arch(ABC):

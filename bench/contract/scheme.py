@@ -1,27 +1,28 @@
-"""The contract of a scheme: card, host, and the hooks that a scheme overrides."""
+"""The contract of a scheme: its card, the host that keys are made against, and the hooks that a scheme overrides."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from bench.contract.fields import JSON, Capacity, Configured, Key, Paper
+from bench.contract.fields import JSON, Configured, Paper, Share
 from bench.contract.images import DatasetCard, ImageSet
-from bench.contract.networks import Arch
+from bench.contract.keys import Capacity, Key
+from bench.contract.networks import Arch, Batch
 from bench.contract.suspect import Access, Suspect
 from bench.contract.verdict import Verdict
 from bench.identity import Rng
 
 __all__ = ["Carrier", "Host", "Scheme", "SchemeCard", "Situation"]
 
-
 Carrier = Literal["weights", "behaviour", "data", "none"]
 Situation = Literal["train", "fine-tune", "distill", "post-hoc"]
+K = TypeVar("K", bound=Key)
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,13 @@ class SchemeCard:
         situations: how it can be embedded; `("post-hoc",)` for a scheme that writes into a trained model.
         stand_alone: a host can carry only one owner at a time (weight marks overwrite each other).
         keygen_trains: key generation trains networks, so fresh keys for the null test are few.
+        refreshes: the key changes after each epoch of embedding (`refresh`).
         key_arch: parameter that names the architecture against whose clean host keys are made; without one, or where
             it is None, that of the cell.
+        watches: layers whose activations `embedding_loss` asks for: groups (`conv2` ...) or `head`.
         also: a further access that `verify` uses for details if `suspect.offers(it)`; its p-value must not need it.
         extensions: the parts that are ours and not the authors', one line each. Never blur that.
+        scales: profile -> the parameters that differ from the paper's at that scale.
         tiny: parameters of a test configuration that runs in about a second on a CPU.
     """
 
@@ -52,9 +56,12 @@ class SchemeCard:
     situations: tuple[Situation, ...] = ("train", "fine-tune", "distill")
     stand_alone: bool = False
     keygen_trains: bool = False
+    refreshes: bool = False
     key_arch: str | None = None
+    watches: tuple[str, ...] = ()
     also: Access | None = None
     extensions: tuple[str, ...] = ()
+    scales: Mapping[str, Mapping[str, JSON]] = field(default_factory=dict)
     tiny: Mapping[str, JSON] = field(default_factory=dict)
 
 
@@ -69,6 +76,7 @@ class Host(ABC):
         heldout: images that no host is trained on.
         number: which of the host's owners this is: 0, 1, ...
         device: where tensors live.
+        notes: what key generation that trains has to show, by name a number per epoch; see `note`.
     """
 
     arch: Arch
@@ -78,6 +86,15 @@ class Host(ABC):
     heldout: ImageSet
     number: int
     device: torch.device
+
+    @property
+    def notes(self) -> dict[str, list[float]]:
+        """The histories noted so far."""
+        return self.__dict__.setdefault("_notes", {})
+
+    def note(self, name: str, values: Sequence[float]) -> None:
+        """Keep a training's history (`loss of W`, a number per epoch): part of the record, never of the key."""
+        self.notes[name] = [float(value) for value in values]
 
     @abstractmethod
     def model(self) -> nn.Module:
@@ -102,48 +119,58 @@ class Host(ABC):
         """
 
 
-class Scheme(Configured, ABC):
-    """Base of all schemes. Override `keygen` and `verify`, and the marking hooks that the scheme needs."""
+class Scheme(Configured, ABC, Generic[K]):
+    """Base of all schemes. Override `keygen` and `verify`, and the marking hooks that the scheme needs.
+
+    Attributes:
+        card: what the scheme declares.
+        key_type: the dataclass of its keys.
+    """
 
     card: ClassVar[SchemeCard]
+    key_type: ClassVar[type[Key]]
 
     @property
-    def share(self) -> float | int:
-        """The owner's part of the training set: a fraction (float) or a number of images (int)."""
-        return 1.0
+    def share(self) -> Share:
+        """The owner's part of the training set: the parameter `share` where the scheme has one."""
+        found: Any = getattr(self.params, "share", None)
+        return found if isinstance(found, Share) else Share("all")
 
     @property
-    def heldout_share(self) -> float | int:
+    def heldout_share(self) -> Share:
         """What a held-out user has, whose images nobody was trained on: as many images as an owner."""
         return self.share
 
-    @property
-    def owns_all(self) -> bool:
-        """Whether the owner's part is the whole training set (a share of 1 is a single image)."""
-        return isinstance(self.share, float) and self.share == 1.0
-
     @abstractmethod
-    def keygen(self, host: Host, rng: Rng) -> Key:
+    def keygen(self, host: Host, rng: Rng) -> K:
         """Draw one owner's secrets. Called once per owner; two calls with different `rng` are independent."""
 
-    def mark_data(self, images: ImageSet, key: Key) -> ImageSet:
+    def mark_data(self, images: ImageSet, key: K) -> ImageSet:
         """Mark the owner's share before training: transform its images, or extend it by triggers."""
         return images
 
-    def embedding_loss(self, model: nn.Module, key: Key) -> Tensor | None:
+    def embedding_loss(self, model: nn.Module, key: K, batch: Batch) -> Tensor | None:
         """Added to the task loss in every training step (already weighted), a scalar; None for nothing."""
         return None
 
-    def undecayed(self, key: Key) -> tuple[str, ...]:
+    def refresh(self, key: K, model: nn.Module, epoch: int) -> K:
+        """The key after an epoch of embedding (1, 2, ...), where the card says that it `refreshes`."""
+        return key
+
+    def undecayed(self, key: K) -> tuple[str, ...]:
         """Names of parameters that weight decay shall leave alone while embedding."""
         return ()
 
-    def mark_model(self, model: nn.Module, key: Key, host: Host) -> nn.Module:
+    def mark_model(self, model: nn.Module, key: K, host: Host) -> nn.Module:
         """Mark a trained model; return it."""
         return model
 
+    def serve(self, answers: Tensor, images: Tensor, key: K) -> Tensor:
+        """What an owner who answers queries says instead of the model's scores (N x K); by default the same."""
+        return answers
+
     @abstractmethod
-    def verify(self, suspect: Suspect, key: Key) -> Verdict:
+    def verify(self, suspect: Suspect, key: K) -> Verdict:
         """Is the suspect this owner's? Under the null (the suspect never saw the key) the p-value must be valid."""
 
     def capacity(self, host: Host) -> Capacity | None:

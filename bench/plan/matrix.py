@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -15,7 +15,7 @@ from bench.identity import digest
 from bench.plan import fingerprint as sources
 from bench.plan.profiles import Profile
 from bench.records.record import Cell
-from bench.registry import RegistryError, make, params_of
+from bench.registry import RegistryError, attack_chain, make, params_of
 from bench.registry import attacks as all_attacks
 from bench.registry import schemes as all_schemes
 
@@ -94,7 +94,7 @@ class Planned:
 
     cell: Cell
     scheme: SchemeCard
-    attack: AttackCard
+    attacks: tuple[AttackCard, ...]
     steps: Mapping[str, Step]
     fpr: float
     data: str
@@ -112,8 +112,12 @@ class Planned:
         return digest({name: step.sources for name, step in self.steps.items()})
 
 
-def not_applicable(scheme: SchemeCard, attack: AttackCard) -> str | None:
-    """Why a scheme and an attack make no cell together; None if they do."""
+def not_applicable(scheme: SchemeCard, *attacks: AttackCard) -> str | None:
+    """Why a scheme and a chain of attacks make no cell together; None if they do."""
+    return next((reason for attack in attacks if (reason := _no_cell(scheme, attack))), None)
+
+
+def _no_cell(scheme: SchemeCard, attack: AttackCard) -> str | None:
     on_data = scheme.access == "data set"
     if attack.stage in ("data", "training") and scheme.carrier not in ("data", "none"):
         who = "the published images" if attack.stage == "data" else "somebody else's training"
@@ -173,18 +177,18 @@ def _situations(card: SchemeCard, asked: tuple[str, ...]) -> tuple[str, ...]:
 def recipe_spec(recipe: Recipe) -> dict[str, Any]:
     """A recipe as JSON: what a profile may say of it (the hooks are for attacks)."""
     spec = asdict(recipe)
-    for hook in ("transforms", "perturb", "privacy"):
+    for hook in ("transforms", "perturb", "descent"):
         del spec[hook]
     return spec
 
 
 class _Place(NamedTuple):
-    """Where in the matrix a step stands: its cell, the networks' width, the modules of scheme and attack."""
+    """Where in the matrix a step stands: its cell, the networks' width, scheme and attacks."""
 
     cell: Cell
     width: float
-    scheme: str
-    attack: str
+    scheme: Scheme[Any]
+    attacks: tuple[Attack, ...]
 
     @property
     def of_scheme(self) -> dict[str, Any]:
@@ -193,16 +197,21 @@ class _Place(NamedTuple):
 
     @property
     def of_attack(self) -> dict[str, Any]:
-        """What a spec says of the attack."""
-        return {"attack": self.cell.attack, "attack_params": self.cell.attack_params}
+        """What a spec says of the attacks."""
+        return {"attacks": [[attack.card.name, params_of(attack)] for attack in self.attacks]}
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules of the attacks."""
+        return tuple(type(attack).__module__ for attack in self.attacks)
 
 
-def _learns(scheme: Scheme) -> bool:
+def _learns(scheme: Scheme[Any]) -> bool:
     """Whether somebody else trains, on what the scheme's owner published or has."""
     return scheme.card.carrier in ("data", "none")
 
 
-def _key_cell(cell: Cell, scheme: Scheme) -> Cell:
+def _key_cell(cell: Cell, scheme: Scheme[Any]) -> Cell:
     """The cell whose keys these are: that of another architecture, where a parameter of the scheme names one."""
     name = scheme.card.key_arch
     arch = cell.scheme_params.get(name) if name else None
@@ -225,94 +234,129 @@ class _Builder:
 
     def cell(self, scheme_name: str, attack_name: str, arch: str, dataset: str, situation: str, seed: int) -> Planned:
         scheme = self._scheme(scheme_name)
-        attack = self._attack(attack_name)
+        attacks = self._attacks(attack_name)
         owners = 1 if scheme.card.stand_alone else self.request.owners
         cell = Cell(
-            scheme=scheme_name, attack=attack_name, arch=arch, dataset=dataset, situation=situation,
+            scheme=scheme_name, attack=chain_name(attacks), arch=arch, dataset=dataset, situation=situation,
             profile=self.request.profile.name, seed=seed, owners=owners,
-            scheme_params=params_of(scheme), attack_params=params_of(attack),
+            scheme_params=params_of(scheme), attack_params=_chain_params(attacks),
         )  # fmt: skip
-        reason = not_applicable(scheme.card, attack.card)
+        cards = tuple(attack.card for attack in attacks)
+        reason = not_applicable(scheme.card, *cards)
         if situation not in scheme.card.situations:
             reason = f"{scheme_name} cannot be embedded by {situation}, only by {', '.join(scheme.card.situations)}."
-        steps = {} if reason else self._steps(cell, scheme, attack)
-        return Planned(cell, scheme.card, attack.card, steps, self.request.fpr, self.checksums[dataset], reason)
+        steps = {} if reason else self._steps(cell, scheme, attacks)
+        return Planned(cell, scheme.card, cards, steps, self.request.fpr, self.checksums[dataset], reason)
 
-    def _scheme(self, name: str) -> Scheme:
-        overrides = {**self.request.profile.scheme_params(name), **self.request.overrides.get(name, {})}
-        return make(all_schemes()[name], overrides)
+    def _scheme(self, name: str) -> Scheme[Any]:
+        return self._made(all_schemes()[name], {})
 
-    def _attack(self, name: str) -> Attack:
-        return make(all_attacks()[name], self.request.overrides.get(name, {}))
+    def _attacks(self, text: str) -> tuple[Attack, ...]:
+        """The attacks of a chain such as `pruning=50+output-noise`: all but the last have one rung."""
+        *before, last = [(self._made(all_attacks()[name], {}), strength) for name, strength in attack_chain(text)]
+        single = [
+            self._made(type(attack), {"ladder": [attack.ladder[len(attack.ladder) // 2] if at is None else at]})
+            for attack, at in before
+        ]
+        attack, at = last
+        return (*single, attack if at is None else self._made(type(attack), {"ladder": [at]}))
 
-    def _steps(self, cell: Cell, scheme: Scheme, attack: Attack) -> dict[str, Step]:
-        at, maker = self._place(cell, scheme, attack), self._place(_key_cell(cell, scheme), scheme, attack)
-        host, key_host = self._host(at, scheme), self._host(maker, scheme)
-        keys = self._step("keys", maker, {**maker.of_scheme, "owners": cell.owners}, {"host": key_host}, at.scheme)
-        learning, marking = self._learning(at, scheme), {"host": host, "keys": keys}
+    def _made(self, cls: Any, params: dict[str, Any]) -> Any:
+        """With what the profile, the command line and the chain say, the later ones counting."""
+        name, profile = cls.card.name, self.request.profile.name
+        return make(cls, {**cls.card.scales.get(profile, {}), **self.request.overrides.get(name, {}), **params})
+
+    def _steps(self, cell: Cell, scheme: Scheme[Any], attacks: tuple[Attack, ...]) -> dict[str, Step]:
+        at, maker = self._place(cell, scheme, attacks), self._place(_key_cell(cell, scheme), scheme, attacks)
+        host, key_host = self._host(at), self._host(maker)
+        keys = self._step("keys", maker, {**maker.of_scheme, "owners": cell.owners}, {"host": key_host})
+        learning, marking = self._learning(at), {"host": host, "keys": keys}
         embedding = {**at.of_scheme, **learning, "owners": cell.owners}
         embedding |= {"heldout_users": self._heldout_users(scheme, cell)}
-        mark = self._step("mark", at, embedding, marking, at.scheme)
-        both = {**at.of_scheme, **at.of_attack, **learning, "owners": cell.owners}
-        attacked = self._step("attack", at, both, {**marking, "mark": mark}, at.scheme, at.attack)
+        mark = self._step("mark", at, embedding, marking)
+        both = {**at.of_scheme, **at.of_attack, **learning, "owners": cell.owners, **self._auxiliary(attacks)}
+        attacked = self._step("attack", at, both, {**marking, "mark": mark})
         steps = {"host": host, "keys": keys, "mark": mark, "attack": attacked}
-        return steps | self._false_claims(maker, key_host, scheme, attack)
+        if cell.situation in ("fine-tune", "distill"):
+            steps["control"] = self._step("control", at, learning, {"host": host})
+        return steps | self._false_claims(maker, key_host)
 
-    def _false_claims(self, at: _Place, host: Step, scheme: Scheme, attack: Attack) -> dict[str, Step]:
+    def _auxiliary(self, attacks: tuple[Attack, ...]) -> dict[str, Any]:
+        """The checksums of other data sets that the adversaries have."""
+        named = [getattr(a.params, a.card.auxiliary) for a in attacks if a.card.auxiliary]
+        return {"auxiliary": {name: self.checksums[name] for name in named}} if named else {}
+
+    def _false_claims(self, at: _Place, host: Step) -> dict[str, Step]:
         """Fresh keys' claims on the clean host that keys are made against, before and after the attack."""
         steps: dict[str, Step] = {}
+        scheme, last = at.scheme, at.attacks[-1]
         fresh, attacked_fresh = self._null_keys(scheme)
         if fresh:
-            steps["nulls"] = self._step("nulls", at, {**at.of_scheme, "keys": fresh}, {"host": host}, at.scheme)
-        if attacked_fresh and attack.ladder:
+            steps["nulls"] = self._step("nulls", at, {**at.of_scheme, "keys": fresh}, {"host": host})
+        if attacked_fresh and last.ladder:
             # Each rung of an attack on images or on the learner is a training of its own: one must do.
-            rungs = 1 if attack.card.stage in ("data", "training") else self.request.profile.null_rungs
-            few = {**at.cell.attack_params, "ladder": list(attack.examined(rungs))}
-            params = few if "ladder" in at.cell.attack_params else at.cell.attack_params
-            spec = {**at.of_scheme, **self._learning(at, scheme), "attack": at.cell.attack, "attack_params": params}
-            spec |= {"keys": attacked_fresh, "rungs": rungs}
+            rungs = 1 if last.card.stage in ("data", "training") else self.request.profile.null_rungs
+            few = self._made(type(last), {**params_of(last), "ladder": list(last.examined(rungs))})
+            fewer = at._replace(attacks=(*at.attacks[:-1], few))
+            spec = {**at.of_scheme, **self._learning(at), **fewer.of_attack, "keys": attacked_fresh, "rungs": rungs}
             # Keys that took a training are not made twice: as many claim after the attack as before it.
             made = {"nulls": steps["nulls"]} if scheme.card.keygen_trains and fresh else {}
-            inputs = {"host": host, **made}
-            steps["attacked_nulls"] = self._step("attacked_nulls", at, spec, inputs, at.scheme, at.attack)
+            spec |= self._auxiliary(at.attacks)
+            steps["attacked_nulls"] = self._step("attacked_nulls", at, spec, {"host": host, **made})
         return steps
 
-    def _place(self, cell: Cell, scheme: Scheme, attack: Attack) -> _Place:
+    def _place(self, cell: Cell, scheme: Scheme[Any], attacks: tuple[Attack, ...]) -> _Place:
         width = self.request.profile.width(cell.arch, learner=_learns(scheme))
-        return _Place(cell, width, type(scheme).__module__, type(attack).__module__)
+        return _Place(cell, width, scheme, attacks)
 
-    def _host(self, at: _Place, scheme: Scheme) -> Step:
-        phase = "learner" if _learns(scheme) else "host"
+    def _host(self, at: _Place) -> Step:
+        phase = "learner" if _learns(at.scheme) else "host"
         return self._step("host", at, {"recipe": recipe_spec(self.request.profile.recipe(phase, at.cell.arch))}, {})
 
-    def _learning(self, at: _Place, scheme: Scheme) -> dict[str, Any]:
+    def _learning(self, at: _Place) -> dict[str, Any]:
         """How the network that is to bear the mark is trained."""
-        phase = "embed" if at.cell.situation != "train" else "learner" if _learns(scheme) else "host"
+        phase = "embed" if at.cell.situation != "train" else "learner" if _learns(at.scheme) else "host"
         recipe = self.request.profile.recipe(phase, at.cell.arch)
         return {"situation": at.cell.situation, "recipe": recipe_spec(recipe)}
 
-    def _null_keys(self, scheme: Scheme) -> tuple[int, int]:
+    def _null_keys(self, scheme: Scheme[Any]) -> tuple[int, int]:
         profile, asked = self.request.profile, self.request.null_keys
         caps = [profile.trained_null_keys] if scheme.card.keygen_trains else []
         caps += [] if asked is None else [asked]
         return min([profile.null_keys, *caps]), min([profile.attacked_null_keys, *caps])
 
-    def _heldout_users(self, scheme: Scheme, cell: Cell) -> int:
+    def _heldout_users(self, scheme: Scheme[Any], cell: Cell) -> int:
         """How many users whom the learner does not know are examined: where owners have images of their own."""
-        if not _learns(scheme) or scheme.owns_all:
+        if not _learns(scheme) or scheme.share.whole:
             return 0
         profile = self.request.profile
         wanted = max(cell.owners, profile.heldout_users)
         return min(wanted, profile.trained_null_keys) if scheme.card.keygen_trains else wanted
 
-    def _step(self, kind: str, at: _Place, spec: dict[str, Any], inputs: dict[str, Step], *modules: str) -> Step:
+    def _step(self, kind: str, at: _Place, spec: dict[str, Any], inputs: dict[str, Step]) -> Step:
         profile, cell = self.request.profile, at.cell
         common = {
             "arch": cell.arch, "width": at.width, "dataset": cell.dataset, "seed": cell.seed,
             "owner": profile.owner, "adversary": profile.adversary, "heldout": profile.heldout,
         }  # fmt: skip
-        roots = ("bench.steps.kinds", archs.module_of(cell.arch), *modules)
-        names = [str(spec[name]) for name in ("scheme", "attack", "situation") if name in spec]
+        modules = ["bench.steps.kinds", archs.module_of(cell.arch)]
+        modules += [type(at.scheme).__module__] if "scheme" in spec else []
+        modules += at.modules if "attacks" in spec else []
+        names = [str(spec[name]) for name in ("scheme", "situation") if name in spec]
+        names += ["+".join(name for name, _ in spec["attacks"])] if "attacks" in spec else []
         label = " ".join([kind.replace("_", " "), *names, cell.arch, cell.dataset, f"seed {cell.seed}"])
-        step = Step(kind, {**common, **spec}, inputs, roots, self.checksums[cell.dataset], label)
+        step = Step(kind, {**common, **spec}, inputs, tuple(modules), self.checksums[cell.dataset], label)
         return self.steps.setdefault(step.key, step)
+
+
+def chain_name(attacks: Sequence[Attack]) -> str:
+    """A chain as it is typed in full: `pruning=50+output-noise`; the last one's ladder is whole."""
+    *before, last = attacks
+    return "+".join([*(f"{attack.card.name}={attack.ladder[0]:g}" for attack in before), last.card.name])
+
+
+def _chain_params(attacks: Sequence[Attack]) -> dict[str, Any]:
+    """The parameters of one attack, or of several by `NAME.param`."""
+    if len(attacks) == 1:
+        return params_of(attacks[0])
+    return {f"{a.card.name}.{name}": value for a in attacks for name, value in params_of(a).items()}

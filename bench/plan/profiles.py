@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from typing import Any
 
 from bench.api import Recipe
 
@@ -26,7 +24,6 @@ class Profile:
         learner: recipe of somebody who trains on what others published (marks carried by data, and membership),
             long enough to memorise a share of it; `host` where it is empty.
         learner_widths: width multipliers of that learner's networks; those of `widths` where they are missing.
-        params: scheme parameters that differ from the paper at this scale, per scheme name or glob.
         null_keys: fresh keys that claim each clean host.
         attacked_null_keys: fresh keys that claim the clean host after an attack, at `null_rungs` of its rungs.
         trained_null_keys: fresh keys of schemes whose key generation trains networks.
@@ -48,7 +45,6 @@ class Profile:
     widths: Mapping[str, float] = field(default_factory=dict)
     learner: Mapping[str, Recipe] = field(default_factory=dict)
     learner_widths: Mapping[str, float] = field(default_factory=dict)
-    params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     null_keys: int = 100
     attacked_null_keys: int = 20
     trained_null_keys: int = 2
@@ -64,14 +60,6 @@ class Profile:
         """The width multiplier of an architecture."""
         widths = {**self.widths, **self.learner_widths} if learner else self.widths
         return widths.get(arch, 1.0)
-
-    def scheme_params(self, scheme: str) -> dict[str, Any]:
-        """Parameters of a scheme that this profile sets; a later matching entry wins."""
-        merged: dict[str, Any] = {}
-        for pattern, params in self.params.items():
-            if fnmatchcase(scheme, pattern):
-                merged.update(params)
-        return merged
 
 
 def _steps(lr: float, batch_size: int, epochs: int, every: int, gamma: float) -> Recipe:
@@ -95,18 +83,6 @@ SMOKE = Profile(
     embed={"*": Recipe(1, 0.1, 32), "alexnet": Recipe(1, 0.001, 32, "adam")},
     heldout_users=2,
     widths={"wrn": 0.125, "resnet18": 0.125, "densenet": 0.34, "vgg16": 0.125, "resnet50": 0.0625, "alexnet": 0.25},
-    # So few steps embed nothing at the papers' weight of the loss, least of all the keys with one or two entries a bit.
-    params={
-        "uchida-*": {"bits": 32},
-        "uchida-random": {"strength": 0.1},
-        "uchida-direct": {"strength": 1.0},
-        "uchida-diff": {"strength": 1.0},
-        "deepstamp": {"epochs": 2, "images": 200},
-        "radioactive": {"steps": 10},
-        "memorization*": {"models": 1, "epochs": 1},
-        "anw-*": {"pool": 100, "decoys": 199, "starts": 2, "steps": 10, "probe": 20},
-        "mia-*": {"pool": 100, "decoys": 199},
-    },
     null_keys=20,
     attacked_null_keys=5,
 )
@@ -143,19 +119,6 @@ QUICK = Profile(
     trained_null_keys=1,
     null_rungs=3,
     heldout_users=3,
-    # A key of `diff` needs two entries of the mean filter a bit, and the narrowest mean filter has 144.
-    # Two epochs are too short for the papers' weight of the loss where a key has only one or two entries a bit.
-    params={
-        "uchida-*": {"bits": 64},
-        "uchida-direct": {"strength": 0.1},
-        "uchida-diff": {"strength": 0.1},
-        "zhang-*": {"probe": 16},
-        "deepstamp": {"epochs": 4, "images": 1000},
-        "radioactive": {"steps": 20},
-        "memorization*": {"models": 1, "epochs": 1},
-        "anw-*": {"pool": 150, "decoys": 199, "starts": 2, "steps": 15, "probe": 40},
-        "mia-*": {"pool": 300, "decoys": 199},
-    },
 )
 
 SMALL = Profile(
@@ -184,17 +147,6 @@ SMALL = Profile(
         "resnet18": 0.25,
         "densenet": 0.5,
         "alexnet": 0.5,
-    },
-    params={
-        # A user of 1 % owns 60 images, and among so few unseen ones the least loss wanders; the paper's own 500.
-        "anw-*": {"heldout": 500, "starts": 2, "steps": 25, "probe": 40},
-        # Where each user has a colour space or pixels of their own, each key asks about the unseen images anew.
-        "anw-user-lct": {"pool": 150},
-        "anw-blue": {"pool": 150},
-        "deepstamp": {"epochs": 15},
-        "zhang-*": {"probe": 16, "decoys": 99},
-        # Networks that are judged on images which they never saw need not memorise: fewer epochs do.
-        "memorization*": {"models": 1, "epochs": 8},
     },
     null_keys=50,
     attacked_null_keys=10,

@@ -86,8 +86,8 @@ def _head(planned: Planned) -> dict[str, Any]:
         "cell": planned.cell,
         "carrier": planned.scheme.carrier,
         "access": planned.scheme.access,
-        "stage": planned.attack.stage,
-        "unit": planned.attack.unit,
+        "stage": "+".join(card.stage for card in planned.attacks),
+        "unit": planned.attacks[-1].unit,
         "fpr": planned.fpr,
     }
 

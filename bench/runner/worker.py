@@ -16,7 +16,8 @@ from bench.registry import attacks, schemes
 from bench.runner.assembly import whereabouts
 from bench.runner.store import Store
 from bench.steps.kinds import COMPUTE
-from bench.steps.workspace import Job, Place
+from bench.steps.scheme_workspace import SchemeWorkspace
+from bench.steps.workspace import Place
 
 __all__ = ["Outcome", "Task", "compute"]
 
@@ -49,7 +50,9 @@ def compute(task: Task, store_root: Path, place: Place) -> Outcome:
         with store.lock(task.key):
             if not store.has(task.key):
                 inputs = {name: store.load(key) for name, key in task.identity["inputs"].items()}
-                output = COMPUTE[task.kind](Job(task.identity["spec"], inputs, place, task.identity["data"]))
+                output = COMPUTE[task.kind](
+                    SchemeWorkspace(task.identity["spec"], inputs, place, task.identity["data"])
+                )
                 meta = {
                     "identity": dict(task.identity),
                     "label": task.label,

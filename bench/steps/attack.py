@@ -1,19 +1,28 @@
-"""Walks an attack's ladder against the marked model, each rung judged."""
+"""Attacks the marked model, and has every rung judged."""
 
 from __future__ import annotations
 
-from bench.api import Victim
-from bench.steps.judge import Judge
-from bench.steps.ownership import attackers_view, published_images
-from bench.steps.workspace import AttackContext, Job, Output
+from bench.contract.verdict import Point
+from bench.steps.chain import unattacked, walk
+from bench.steps.judge import Judge, State
+from bench.steps.ownership import published_images
+from bench.steps.scheme_workspace import SchemeWorkspace
+from bench.steps.workspace import Output
 
 __all__ = ["run_attack"]
 
 
-def run_attack(job: Job) -> Output:
-    """The attack's ladder against the marked model, each rung judged."""
-    scheme, keys = job.scheme, job.keys()
-    published = published_images(job, scheme, keys)
-    victim = Victim(job.model("mark"), keys[0], attackers_view(job, published.images))
-    points = job.attack.run(victim, AttackContext(job), Judge(job, scheme, keys, published))
+def run_attack(workspace: SchemeWorkspace) -> Output:
+    """The curve of the last attack, after all others at one strength."""
+    scheme, keys = workspace.scheme, workspace.keys()
+    published = published_images(workspace, scheme, keys)
+    judge = Judge(workspace, scheme, keys, published)
+    # Details may cost many times the verdict: worth it once for each training, not at each rung of a ladder.
+    trains = workspace.attacks[-1].card.stage in ("data", "training")
+
+    def judged(state: State, strength: float, trained_s: float) -> Point:
+        return judge(state, strength, details=trains).model_copy(update={"attack_time_s": trained_s})
+
+    victim = workspace.model("mark")
+    points = walk(workspace, unattacked(workspace, published, lambda: victim), keys, judged)
     return Output({"points": [point.model_dump(mode="json") for point in points]})

@@ -2,89 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
+from operator import is_
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bench.api import Claim, ContractError, Key, Point, Scheme, Verdict
+from bench.contract.fields import ContractError
+from bench.contract.images import ImageSet
+from bench.contract.keys import Key
 from bench.contract.networks import clock_s
+from bench.contract.scheme import Scheme
+from bench.contract.verdict import Point, Verdict
 from bench.steps import training
-from bench.steps.judge import Judge
+from bench.steps.embedding import embedded
+from bench.steps.judge import Judge, State, examine
 from bench.steps.ownership import heldout_users, owner_shares, published_images
-from bench.steps.workspace import Job, Output, host_for, start, stored_keys
+from bench.steps.scheme_workspace import SchemeWorkspace, host_for, stored_keys
+from bench.steps.workspace import Output
 
-__all__ = ["embed", "make_keys"]
+__all__ = ["embed", "make_keys", "train_control"]
 
 
-def make_keys(job: Job) -> Output:
+def make_keys(workspace: SchemeWorkspace) -> Output:
     """One key per owner."""
-    scheme, start_s = job.scheme, clock_s(job.device)
-    hosts = [host_for(job, share, number) for number, share in enumerate(owner_shares(job, scheme))]
-    keys = [scheme.keygen(host, job.rng("key", job.spec["scheme"], i)) for i, host in enumerate(hosts)]
+    scheme, start_s = workspace.scheme, clock_s(workspace.device)
+    hosts = [host_for(workspace, share, number) for number, share in enumerate(owner_shares(workspace, scheme))]
+    keys = [scheme.keygen(host, workspace.rng("key", workspace.spec["scheme"], i)) for i, host in enumerate(hosts)]
     for key in keys:
-        if not isinstance(key, Key):
-            raise ContractError(f"Expected keygen to return a Key, but got {type(key).__name__}.")
+        if not isinstance(key, scheme.key_type):
+            raise ContractError(f"Expected keygen to return a {scheme.key_type.__name__}, but got {key!r:.60}.")
     capacity = scheme.capacity(hosts[0])
     stored = stored_keys(keys)
     return Output(
         {
             **stored.result,
-            "histories": {name: list(series) for name, series in keys[0].history.items()},
+            "histories": hosts[0].notes,
             "capacity_bits": capacity and capacity.bits,
             "capacity_limit": capacity and capacity.limit,
-            "time_s": clock_s(job.device) - start_s,
+            "time_s": clock_s(workspace.device) - start_s,
         },
         stored.tensors,
     )
 
 
-def embed(job: Job) -> Output:
+def train_control(workspace: SchemeWorkspace) -> Output:
+    """The clean host after the same further training without a mark: what fidelity is measured against."""
+    rng, published = workspace.rng("embedding", "control"), _unmarked(workspace)
+    trained = workspace.train(workspace.start(), published, workspace.recipe, rng)
+    return Output({"test_accuracy": training.accuracy(trained.model, workspace.data.heldout), "time_s": trained.time_s})
+
+
+def _unmarked(workspace: SchemeWorkspace) -> ImageSet:
+    images = workspace.data.owner
+    if workspace.spec["situation"] != "distill":
+        return images
+    return ImageSet(images.images, images.labels, training.soft_targets(workspace.model("host"), images))
+
+
+def embed(workspace: SchemeWorkspace) -> Output:
     """The marked model: marked data, the embedding loss, and what the scheme writes afterwards."""
-    scheme, keys = job.scheme, job.keys()
-    strangers = heldout_users(job, scheme, job.spec["heldout_users"])  # refused, if so, before the training
-    start_s = clock_s(job.device)
-    published = published_images(job, scheme, keys)
-    model, history = start(job), []
-    if job.spec["situation"] != "post-hoc":
-        extra = {"extra_loss": _embedding_loss(scheme, keys), "undecayed": _undecayed(scheme, keys)}
-        rng = job.rng("embedding", job.spec["scheme"])
-        trained = job.train(model, published.images, job.recipe, rng, **extra)
-        model, history = trained.model, trained.history
-    for number, (key, share) in enumerate(zip(keys, owner_shares(job, scheme), strict=True)):
-        model = scheme.mark_model(model, key, host_for(job, share, number)).to(job.device)
-    seconds = clock_s(job.device) - start_s
-    judge = Judge(job, scheme, keys, published)
+    scheme, keys = workspace.scheme, workspace.keys()
+    heldout = heldout_users(workspace, scheme, workspace.spec["heldout_users"])  # refused, if so, before the training
+    start_s = clock_s(workspace.device)
+    published = published_images(workspace, scheme, keys)
+    hosts = [host_for(workspace, share, number) for number, share in enumerate(owner_shares(workspace, scheme))]
+
+    def publish(current: Sequence[Key]) -> ImageSet:
+        same = all(map(is_, current, keys))
+        return published.images if same else published_images(workspace, scheme, current).images
+
+    recipe = None if workspace.spec["situation"] == "post-hoc" else workspace.recipe
+    rng = workspace.rng("embedding", workspace.spec["scheme"])
+    marked = embedded(workspace, workspace.start(), keys, hosts, publish, recipe, rng)
+    seconds = clock_s(workspace.device) - start_s
+    judge = Judge(workspace, scheme, marked.keys, published)
+    clean = examine(scheme, marked.keys, model=workspace.model("host"), images=workspace.data.owner)
     result = {
-        "point": _dump(judge(Claim(0.0, model=model))),
-        "clean_verdicts": _dump_all(judge.verdicts(job.model("host"), job.data.owner, keys, details=False)),
-        "heldout_verdicts": _dump_all(judge.verdicts(model, published.images, strangers)),
-        "history": [asdict(epoch) for epoch in history],
-        "measures": {**published.quality, **_on_marked_images(job, scheme, keys, model)},
+        "point": _dump(judge(State(published.images, workspace.recipe, lambda: marked.model), 0.0, details=True)),
+        "clean_verdicts": _dump_all(clean),
+        "heldout_verdicts": _dump_all(
+            examine(scheme, heldout, model=marked.model, images=published.images, details=True)
+        ),
+        "history": [asdict(epoch) for epoch in marked.history],
+        "measures": {**published.quality, **_on_marked_images(workspace, scheme, marked.keys, marked.model)},
         "time_s": seconds,
     }
-    return Output(result, {"model": dict(model.state_dict())})
+    tensors = {"model": dict(marked.model.state_dict())}
+    if scheme.card.refreshes:
+        refreshed = stored_keys(marked.keys)
+        result, tensors = {**result, **refreshed.result}, {**tensors, **refreshed.tensors}
+    return Output(result, tensors)
 
 
-def _embedding_loss(scheme: Scheme, keys: Sequence[Key]) -> Callable[[nn.Module], Tensor | None]:
-    def total(model: nn.Module) -> Tensor | None:
-        losses = [loss for loss in (scheme.embedding_loss(model, key) for key in keys) if loss is not None]
-        return torch.stack(losses).sum() if losses else None
-
-    return total
-
-
-def _undecayed(scheme: Scheme, keys: Sequence[Key]) -> set[str]:
-    return {name for key in keys for name in scheme.undecayed(key)}
-
-
-def _on_marked_images(job: Job, scheme: Scheme, keys: Sequence[Key], model: nn.Module) -> dict[str, float]:
+def _on_marked_images(
+    workspace: SchemeWorkspace, scheme: Scheme[Any], keys: Sequence[Key], model: nn.Module
+) -> dict[str, float]:
     """Accuracy on held-out images that bear the mark, where all of a data set does."""
-    if scheme.card.carrier != "data" or not scheme.owns_all:
+    if scheme.card.carrier != "data" or not scheme.share.whole:
         return {}
-    marked = scheme.mark_data(job.data.heldout, keys[0]).to(job.device)
+    marked = scheme.mark_data(workspace.data.heldout, keys[0]).to(workspace.device)
     return {"marked_test_accuracy": training.accuracy(model, marked)}
 
 

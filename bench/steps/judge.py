@@ -1,113 +1,171 @@
-"""Who decides? Claims are judged here: utility on the held-out images, one verdict per owner. Attacks never see it."""
+"""Judges attempts: test accuracy on the held-out images, and one verdict per owner. Attacks never see it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bench.api import Claim, ContractError, ImageSet, Key, Point, Scheme, Suspect, Verdict
-from bench.contract.networks import clock_s
+from bench.contract.attack import Attempt, Serving
+from bench.contract.fields import ContractError
+from bench.contract.images import ImageSet
+from bench.contract.keys import Key
+from bench.contract.networks import Recipe, clock_s
+from bench.contract.scheme import Scheme
+from bench.contract.suspect import Suspect
+from bench.contract.verdict import Point, Verdict
 from bench.data.image_quality import quality, residual_energy
 from bench.steps import training
 from bench.steps.ownership import Published
-from bench.steps.workspace import Job, start
+from bench.steps.scheme_workspace import SchemeWorkspace
 
-__all__ = ["Judge"]
+__all__ = ["Judge", "Served", "State", "examine"]
 
 
-class _Filtered(nn.Module):
-    """A network behind a transform of its inputs."""
+class Served(nn.Module):
+    """A network behind what is done to its questions and answers."""
 
-    def __init__(self, transform: Callable[[Tensor], Tensor], model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, serving: Serving) -> None:
         super().__init__()
-        self.transform, self.model = transform, model
+        self.model, self.serving = model, serving
 
     def forward(self, x: Tensor) -> Tensor:
-        answer: Tensor = self.model(self.transform(x))
-        return answer
+        """Scores, N x K, of N x C x H x W floats in [0, 1]."""
+        return self.serving(self.model, x)
+
+
+@dataclass
+class State:
+    """What the attacker has, in the middle of an attack or at its end; the victim's where nothing has changed.
+
+    Attributes:
+        images: the training set.
+        recipe: of the learner.
+        network: gives the network, trained by `recipe` on `images` where that is to be done; called once at most.
+        servings: what stands around it, the innermost first.
+        key: of a forger; None for the owners' own.
+        measures: costs told so far.
+    """
+
+    images: ImageSet
+    recipe: Recipe
+    network: Callable[[], nn.Module]
+    servings: tuple[Serving, ...] = ()
+    key: Key | None = None
+    measures: dict[str, float] = field(default_factory=dict)
+    _made: nn.Module | None = None
+
+    def after(self, attempt: Attempt, learn: Callable[[ImageSet, Recipe], nn.Module]) -> State:
+        """The state that an attempt makes of this one.
+
+        Args:
+            attempt: of the next attack.
+            learn: trains the learner's network.
+        """
+        state = replace(self, measures={**self.measures, **attempt.measures}, key=attempt.key or self.key, _made=None)
+        state.network = self.model
+        if attempt.images is not None or attempt.recipe is not None:
+            images, recipe = attempt.images or self.images, attempt.recipe or self.recipe
+            state = replace(state, images=images, recipe=recipe, network=lambda: learn(images, recipe))
+        if attempt.model is not None:
+            state.network = lambda: attempt.model  # type: ignore[return-value,assignment]  # not None
+        if attempt.serving is not None:
+            state.servings = (*self.servings, attempt.serving)
+        return state
+
+    def model(self) -> nn.Module:
+        """The network itself, in eval mode; the same object each time."""
+        if self._made is None:
+            self._made = self.network().eval()
+        return self._made
+
+    def suspect(self) -> nn.Module:
+        """The network as it is served."""
+        served = self.model()
+        for serving in self.servings:
+            served = Served(served, serving)
+        return served.eval()
+
+
+def examine(
+    scheme: Scheme[Any],
+    keys: Iterable[Key],
+    *,
+    model: nn.Module | None = None,
+    images: ImageSet | None = None,
+    details: bool = False,
+) -> list[Verdict]:
+    """One verdict per key on the same suspect, with the queries that each needed.
+
+    Args:
+        scheme: whose claims they are.
+        keys: of the claimants.
+        model: the suspect network; None where a data set alone is examined.
+        images: the suspect data set.
+        details: grant what the card asks for beyond its access, which a p-value never needs.
+
+    Raises:
+        ContractError: `verify` returns something else than a verdict.
+    """
+    card = scheme.card
+    suspect = Suspect(card.access, model=model, images=images, also=card.also if details else None)
+    found = []
+    for key in keys:
+        before = suspect.queries
+        verdict = scheme.verify(suspect, key)
+        if not isinstance(verdict, Verdict):
+            raise ContractError(f"Expected verify to return a Verdict, but got {verdict!r}.")
+        found.append(verdict.model_copy(update={"queries": suspect.queries - before}))
+    return found
 
 
 class Judge:
-    """Judges claims about one scheme's marks on one published training set."""
+    """Judges what an attacker ends with against one scheme's marks on one published training set."""
 
-    def __init__(self, job: Job, scheme: Scheme, keys: Sequence[Key], published: Published) -> None:
-        self.job, self.scheme, self.keys, self.published = job, scheme, keys, published
+    def __init__(
+        self, workspace: SchemeWorkspace, scheme: Scheme[Any], keys: Sequence[Key], published: Published
+    ) -> None:
+        self.workspace, self.scheme, self.keys, self.published = workspace, scheme, keys, published
 
-    def __call__(self, claim: Claim) -> Point:
-        """The rung that a claim makes: utility, verdicts, and what the images and the verdicts cost."""
-        model, images = self.suspect(claim)
-        keys = self.keys if claim.key is None else [claim.key.to(self.job.device)]
-        start_s = clock_s(self.job.device)
-        # Details may cost many times the verdict: worth it once for each training, not at each rung of a ladder.
-        trained = claim.strength == 0 or self.job.attack.card.stage in ("data", "training")
-        verdicts = self.verdicts(model, images, keys, details=trained)
-        verify_time_s = clock_s(self.job.device) - start_s
+    def __call__(self, state: State, strength: float, *, details: bool) -> Point:
+        """The rung that a state makes: utility, verdicts, and what the images and the verdicts cost."""
+        model = state.suspect().to(self.workspace.device)
+        start_s = clock_s(self.workspace.device)
+        verdicts = self.verdicts(state, model, details=details)
+        verify_time_s = clock_s(self.workspace.device) - start_s
         return Point(
-            strength=claim.strength,
-            test_accuracy=training.accuracy(model, self.job.data.heldout),
+            strength=strength,
+            test_accuracy=training.accuracy(model, self.workspace.data.heldout),
             verdicts=verdicts,
-            measures={**self._image_quality(claim), **claim.measures},
+            measures={**self._image_quality(state.images), **state.measures},
             verify_time_s=verify_time_s,
         )
 
-    def suspect(self, claim: Claim) -> tuple[nn.Module, ImageSet]:
-        """The network and the data set that a claim puts before the judge; what it leaves alone is the victim's.
+    def verdicts(self, state: State, model: nn.Module, *, details: bool) -> list[Verdict]:
+        """Of every owner, or of the forger whose key the state holds."""
+        keys = self.keys if state.key is None else [state.key.to(self.workspace.device)]
+        images = state.images.to(self.workspace.device)
+        return examine(self.scheme, keys, model=model, images=images, details=details)
 
-        Images alone are what a learner of this cell trains a network on.
-        """
-        model = claim.model
-        if model is None and claim.images is not None:
-            job = self.job
-            rng = job.rng("learner", job.spec["attack"])
-            model = job.train(start(job), claim.images.to(job.device), job.recipe, rng).model
-        if model is None:
-            model = self.job.model("mark" if "mark" in self.job.inputs else "host")
-        if claim.transform is not None:
-            model = _Filtered(claim.transform, model)
-        images = self.published.images if claim.images is None else claim.images.to(self.job.device)
-        return model.to(self.job.device).eval(), images
+    def p_values(self, state: State, keys: Iterable[Key]) -> list[float]:
+        """The p-value of each key, or of the one that the state holds."""
+        keys = keys if state.key is None else [state.key.to(self.workspace.device)]
+        model = None if self.scheme.card.access == "data set" else state.suspect().to(self.workspace.device)
+        images = state.images.to(self.workspace.device)
+        return [verdict.p_value for verdict in examine(self.scheme, keys, model=model, images=images)]
 
-    def verdicts(
-        self, model: nn.Module | None, images: ImageSet, keys: Iterable[Key], *, details: bool = True
-    ) -> list[Verdict]:
-        """One verdict per key on the same suspect, with the queries that each needed.
-
-        Args:
-            model: the suspect network; None where the data set alone is examined.
-            images: the suspect data set.
-            keys: of the claimants.
-            details: grant what the card asks for beyond its access, which a p-value never needs.
-        """
-        card = self.scheme.card
-        suspect = Suspect(card.access, model=model, images=images, also=card.also if details else None)
-        found = []
-        for key in keys:
-            before = suspect.queries
-            verdict = self.scheme.verify(suspect, key)
-            if not isinstance(verdict, Verdict) or verdict.detected is not None:
-                raise ContractError(f"Expected verify to return a Verdict without `detected`, but got {verdict!r}.")
-            found.append(verdict.model_copy(update={"queries": suspect.queries - before}))
-        return found
-
-    def p_values(self, claim: Claim, keys: Iterable[Key]) -> list[float]:
-        """The p-value of each key, or of the one that the claim is made with."""
-        if claim.key is not None:
-            keys = [claim.key.to(self.job.device)]
-        if self.scheme.card.access == "data set" and claim.images is not None:
-            model, images = None, claim.images.to(self.job.device)
-        else:
-            model, images = self.suspect(claim)
-        return [verdict.p_value for verdict in self.verdicts(model, images, keys, details=False)]
-
-    def _image_quality(self, claim: Claim) -> dict[str, float]:
-        """How near claimed images come to the owner's before the mark, and how much of the mark is left in them."""
+    def _image_quality(self, images: ImageSet) -> dict[str, float]:
+        """How near attacked images come to the owner's before the mark, and how much of the mark is left in them."""
         published, originals = self.published.images.images, self.published.originals
-        if claim.images is None or claim.images.images.shape != published.shape or published.shape != originals.shape:
+        attacked = images.images.to(self.workspace.device)
+        if attacked is published or attacked.shape != published.shape or published.shape != originals.shape:
             return {}
-        claimed = claim.images.images.to(self.job.device)
-        found = quality(claimed, originals)
+        if torch.equal(attacked, published):
+            return {}
+        found = quality(attacked, originals)
         if not torch.equal(published, originals):
-            found["residual_energy"] = residual_energy(originals, published, claimed)
+            found["residual_energy"] = residual_energy(originals, published, attacked)
         return found

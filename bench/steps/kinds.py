@@ -1,20 +1,21 @@
-"""The kinds of steps and the function that computes each."""
+"""The kinds of steps, and the function that computes each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from bench.steps.attack import run_attack
-from bench.steps.embed import embed, make_keys
+from bench.steps.embed import embed, make_keys, train_control
 from bench.steps.host import train_host
 from bench.steps.nulls import attacked_false_claims, false_claims
-from bench.steps.workspace import Job, Output
+from bench.steps.scheme_workspace import SchemeWorkspace
+from bench.steps.workspace import Output
 
 __all__ = ["COMPUTE"]
 
-
-COMPUTE: dict[str, Callable[[Job], Output]] = {
+COMPUTE: dict[str, Callable[[SchemeWorkspace], Output]] = {
     "host": train_host,
+    "control": train_control,
     "keys": make_keys,
     "mark": embed,
     "attack": run_attack,

@@ -1,45 +1,48 @@
-"""False claims: fresh keys on clean hosts, before and after an attack."""
+"""False claims: p-values of fresh keys on clean hosts, before and after an attack."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bench.api import Claim, Key, Point, Victim
-from bench.steps.judge import Judge
-from bench.steps.ownership import Published, attackers_view, fresh_keys, published_images
-from bench.steps.workspace import AttackContext, Job, Output, stored_keys
+from bench.contract.keys import Key
+from bench.contract.verdict import Point
+from bench.steps.chain import unattacked, walk
+from bench.steps.judge import Judge, State, examine
+from bench.steps.ownership import fresh_keys, published_images
+from bench.steps.scheme_workspace import SchemeWorkspace, stored_keys
+from bench.steps.workspace import Output
 
 __all__ = ["attacked_false_claims", "false_claims"]
 
 
-def false_claims(job: Job) -> Output:
-    """Fresh keys, which no model has seen, claim the clean host: their p-values."""
-    scheme, images = job.scheme, job.data.owner
-    judge = Judge(job, scheme, [], Published(images, images.images))
-    clean = Claim(0.0, model=job.model("host"))
-    keys: Iterable[Key] = fresh_keys(job, scheme, job.spec["keys"])
-    if not scheme.card.keygen_trains:
-        return Output({"p_values": judge.p_values(clean, keys)})
-    stored = stored_keys(keys := list(keys))
-    return Output({"p_values": judge.p_values(clean, keys), **stored.result}, stored.tensors)
+def false_claims(workspace: SchemeWorkspace) -> Output:
+    """Fresh keys, which no network has seen, claim the clean host: their p-values."""
+    scheme = workspace.scheme
+    keys: Iterable[Key] = fresh_keys(workspace, scheme, workspace.spec["keys"])
+    keys = list(keys) if scheme.card.keygen_trains else keys
+    verdicts = examine(scheme, keys, model=workspace.model("host"), images=workspace.data.owner)
+    p_values = [verdict.p_value for verdict in verdicts]
+    if not isinstance(keys, list):
+        return Output({"p_values": p_values})
+    stored = stored_keys(keys)
+    return Output({"p_values": p_values, **stored.result}, stored.tensors)
 
 
-def attacked_false_claims(job: Job) -> Output:
+def attacked_false_claims(workspace: SchemeWorkspace) -> Output:
     """Fresh keys claim the clean host after the attack: strengths, and p-values at each."""
-    scheme = job.scheme
-    count = job.spec["keys"]
-    keys = job.keys("nulls")[:count] if "nulls" in job.inputs else list(fresh_keys(job, scheme, count))
-    published = published_images(job, scheme, [])
-    judge = Judge(job, scheme, keys, published)
-    attack = job.attack
-    examined = attack.examined(job.spec["rungs"])
+    scheme, count = workspace.scheme, workspace.spec["keys"]
+    made = "nulls" in workspace.inputs
+    keys = workspace.keys("nulls")[:count] if made else list(fresh_keys(workspace, scheme, count))
+    published = published_images(workspace, scheme, [])
+    judge = Judge(workspace, scheme, keys, published)
+    examined = workspace.attacks[-1].examined(workspace.spec["rungs"])
     rungs: list[tuple[float, list[float]]] = []
 
-    def claim_all(claim: Claim) -> Point:
-        if claim.strength in examined:
-            rungs.append((claim.strength, judge.p_values(claim, keys)))
-        return Point(strength=claim.strength)
+    def claim_all(state: State, strength: float, trained_s: float) -> Point:
+        if strength in examined:
+            rungs.append((strength, judge.p_values(state, keys)))
+        return Point(strength=strength)
 
-    victim = Victim(job.model("host"), keys[0], attackers_view(job, published.images))
-    attack.run(victim, AttackContext(job), claim_all)
+    host = workspace.model("host")
+    walk(workspace, unattacked(workspace, published, lambda: host), keys, claim_all)
     return Output({"p_values": rungs})

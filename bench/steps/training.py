@@ -1,24 +1,25 @@
-"""How is a network trained? One loop, for every recipe, situation and device."""
+"""The one training loop, for every recipe, situation and device."""
 
 from __future__ import annotations
 
 import difflib
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.api import ImageSet, Recipe, pixels
-from bench.contract.networks import predict
-from bench.data import augment as augmented
+from bench.contract.images import ImageSet, pixels
+from bench.contract.networks import Batch, Recipe, predict
+from bench.data.augmentation import augment as augmented
 from bench.identity import Rng
-from bench.steps import cpu as cpu
-from bench.steps import privacy
+from bench.steps import cpu as cpu  # its settings, for all that trains
 
 __all__ = [
     "Diverged",
@@ -32,7 +33,7 @@ __all__ = [
     "train_epochs",
 ]
 
-ExtraLoss = Callable[[nn.Module], Tensor | None]
+ExtraLoss = Callable[[nn.Module, Batch], Tensor | None]
 
 
 class Diverged(RuntimeError):  # noqa: N818 - the state of a training, as reports call it
@@ -69,42 +70,22 @@ class Trained:
     time_s: float
 
 
-def train(
-    model: nn.Module,
-    images: ImageSet,
-    recipe: Recipe,
-    *,
-    rng: Rng,
-    augment: Sequence[str],
-    extra_loss: ExtraLoss | None = None,
-    undecayed: Collection[str] = (),
-    mixed_precision: bool = False,
-) -> Trained:
+def train(model: nn.Module, images: ImageSet, recipe: Recipe, *, rng: Rng, **options: Any) -> Trained:
     """Train `model` in place for all epochs of the recipe; see `train_epochs`."""
     start = time.perf_counter()
-    history = list(
-        train_epochs(
-            model,
-            images,
-            recipe,
-            rng=rng,
-            augment=augment,
-            extra_loss=extra_loss,
-            undecayed=undecayed,
-            mixed_precision=mixed_precision,
-        )
-    )
+    history = list(train_epochs(model, images, recipe, rng=rng, **options))
     return Trained(model.eval(), history, time.perf_counter() - start)
 
 
 def train_epochs(
     model: nn.Module,
-    images: ImageSet,
+    images: ImageSet | Callable[[], ImageSet],
     recipe: Recipe,
     *,
     rng: Rng,
     augment: Sequence[str],
     extra_loss: ExtraLoss | None = None,
+    watches: Mapping[str, str] | None = None,
     undecayed: Collection[str] = (),
     mixed_precision: bool = False,
 ) -> Iterator[Epoch]:
@@ -116,33 +97,41 @@ def train_epochs(
 
     Args:
         model: float images in [0, 1] in, logits out.
-        images: labels, or soft targets where it has them, are what the network shall answer.
-        recipe: with `privacy`, batches are drawn and steps are taken as `bench.privacy` says.
+        images: labels, or soft targets where it has them, are what the network shall answer; a function gives the set
+            of each epoch anew, always of one size.
+        recipe: with a `descent`, batches are drawn and steps are taken as that says.
         rng: the stream of the order, the augmentation and dropout.
         augment: the data set's batch augmentations; `recipe.augment` takes precedence.
-        extra_loss: called with the model in every ordinary step; what it returns is added to the task loss.
+        extra_loss: called with the model and the batch in every ordinary step; what it returns is added to the task
+            loss.
+        watches: name -> path of the submodule whose output the batch shall carry.
         undecayed: names of parameters that weight decay leaves alone.
-        mixed_precision: autocast, on a CUDA device only, and never with privacy.
+        mixed_precision: autocast, on a CUDA device only, and never with a `descent`.
 
     Raises:
         Diverged: the loss or a weight is not finite at the end of an epoch.
-        ValueError: there are fewer than two images, `undecayed` names no parameter, or privacy cannot be had.
+        ValueError: there are fewer than two images, `undecayed` names no parameter, or the network or the recipe
+            cannot be trained by the recipe's `descent`.
     """
-    device = images.images.device
-    batches = _Batches(images, recipe, augment if recipe.augment is None else recipe.augment)
+    current = images() if callable(images) else images
+    if len(current) < 2:
+        raise ValueError(f"Expected at least 2 images to train on, but got {len(current)}.")
+    device = current.images.device
+    ordinary = recipe.descent is None
+    model.to(device).to(memory_format=torch.channels_last if ordinary else torch.contiguous_format)
+    rows = _usable_rows(len(current), recipe)
     steps: _Steps
-    if recipe.privacy is None:
-        model.to(device).to(memory_format=torch.channels_last)
-        steps = _Steps(model, recipe, len(batches), extra_loss, undecayed, mixed_precision)
+    if ordinary:
+        steps = _Steps(model, recipe, rows, extra_loss, watches or {}, undecayed, mixed_precision)
     else:
-        privacy.refuse(recipe, model, extra_loss=extra_loss is not None)
-        model.to(device).to(memory_format=torch.contiguous_format)
-        steps = _PrivateSteps(model, recipe, len(batches), undecayed, len(images), rng.child("privacy"))
+        steps = _DescentSteps(model, recipe, rows, extra_loss, {}, undecayed, rng.child("privacy").seed)
+    names = augment if recipe.augment is None else recipe.augment
     for epoch in range(1, recipe.epochs + 1):
         start = time.perf_counter()
+        current = images() if callable(images) and epoch > 1 else current
         with _seeded(rng.child("dropout", epoch), device), steps.scope():
             _train_mode(model)
-            for batch in batches.shuffled(rng, epoch):
+            for batch in _batches(current, recipe, names, rng.torch("augment", epoch), steps.rows(rng, epoch)):
                 steps.take(*batch)
         model.eval()
         loss, extra, correct, seen = steps.read_out(epoch)
@@ -189,38 +178,23 @@ def _between(start: float, end: float, progress: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
-class _Batches:
-    """The training set as shuffled, augmented batches on its device."""
+def _usable_rows(images: int, recipe: Recipe) -> int:
+    """How many images an epoch passes: batch normalisation has no variance of a last batch of one."""
+    full, rest = divmod(images, recipe.batch_size)
+    return images - (rest if rest == 1 and full and recipe.descent is None else 0)
 
-    def __init__(self, images: ImageSet, recipe: Recipe, augment: Sequence[str]) -> None:
-        if len(images) < 2:
-            raise ValueError(f"Expected at least 2 images to train on, but got {len(images)}.")
-        self.images = images
-        self.recipe = recipe
-        self.augment = augment
-        full, rest = divmod(len(images), recipe.batch_size)
-        # Batch normalisation has no variance of a single row; private training has none of it and draws from all.
-        self.rows = len(images) - (rest if rest == 1 and full and recipe.privacy is None else 0)
 
-    def __len__(self) -> int:
-        return math.ceil(self.rows / self.recipe.batch_size)
-
-    def shuffled(self, rng: Rng, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """One epoch: images as floats, labels, and what the network shall answer (labels or probabilities)."""
-        generator = rng.torch("augment", epoch)
-        for rows in self._rows(rng.torch("order", epoch)):
-            batch = self.images[rows.to(self.images.labels.device)]
-            x = augmented(pixels(batch.images), self.augment, generator, batch.exact)
-            for transform in self.recipe.transforms:
-                x = transform(x, generator)
-            x = x.contiguous(memory_format=torch.channels_last)
-            yield x, batch.labels, batch.labels if batch.targets is None else batch.targets
-
-    def _rows(self, generator: torch.Generator) -> Iterable[Tensor]:
-        if self.recipe.privacy is not None:
-            return privacy.poisson(len(self.images), len(self), generator)
-        order = torch.randperm(len(self.images), generator=generator)[: self.rows]
-        return order.to(self.images.labels.device).split(self.recipe.batch_size)
+def _batches(
+    images: ImageSet, recipe: Recipe, augment: Sequence[str], generator: torch.Generator, rows: Iterable[Tensor]
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Images as floats, labels, and what the network shall answer (labels or probabilities), of each batch."""
+    for chosen in rows:
+        batch = images[chosen.to(images.labels.device)]
+        x = augmented(pixels(batch.images), augment, generator, batch.exact)
+        for transform in recipe.transforms:
+            x = transform(x, generator)
+        x = x.contiguous(memory_format=torch.channels_last)
+        yield x, batch.labels, batch.labels if batch.targets is None else batch.targets
 
 
 class _Steps:
@@ -230,18 +204,20 @@ class _Steps:
         self,
         model: nn.Module,
         recipe: Recipe,
-        per_epoch: int,
+        images: int,
         extra_loss: ExtraLoss | None,
+        watches: Mapping[str, str],
         undecayed: Collection[str],
         mixed_precision: bool,
     ) -> None:
-        self.model, self.recipe, self.extra_loss = model, recipe, extra_loss
-        self.steps = per_epoch * recipe.epochs
+        self.model, self.recipe, self.extra_loss, self.images = model, recipe, extra_loss, images
+        self.per_epoch = math.ceil(images / recipe.batch_size)
         self.optimizer = _optimizer(model, recipe, undecayed)
         self.device = next(model.parameters()).device
         self.mixed = mixed_precision and self.device.type == "cuda"
         self.half = torch.bfloat16 if self.mixed and torch.cuda.is_bf16_supported() else torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.mixed and self.half == torch.float16)
+        self.watches, self.activations = watches, dict[str, Tensor]()
         self.done = 0
         self._reset()
 
@@ -250,26 +226,48 @@ class _Steps:
         self.loss, self.extra, self.correct = torch.zeros(3, device=self.device)
         self.has_extra = False
 
+    def rows(self, rng: Rng, epoch: int) -> Iterable[Tensor]:
+        """Row numbers of each batch of an epoch: every image once, in random order."""
+        order = torch.randperm(self.images, generator=rng.torch("order", epoch))
+        return order.to(self.device).split(self.recipe.batch_size)
+
+    def scope(self) -> AbstractContextManager[None]:
+        """Entered for each epoch: the watched layers keep their output."""
+        return self._watching()
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        handles = [
+            self.model.get_submodule(path).register_forward_hook(partial(self._watch, name))
+            for name, path in self.watches.items()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _watch(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self.activations[name] = output
+
     def take(self, x: Tensor, labels: Tensor, targets: Tensor) -> None:
         """One batch: an adversarial step where the recipe asks for it, then the ordinary step."""
         self._begin()
         if self.recipe.perturb is not None:
             self._descend(self._task_loss(self.recipe.perturb(self.model, x, labels), targets)[0])
         loss, logits = self._task_loss(x, targets)
-        extra = None if self.extra_loss is None else self.extra_loss(self.model)
+        extra = None
+        if self.extra_loss is not None:
+            extra = self.extra_loss(self.model, Batch(x, labels, logits, self.activations))
         self._descend(loss if extra is None else loss + extra)
         self._count(loss * len(x), logits, labels)
         if extra is not None:
             self.extra += extra.detach() * len(x)
             self.has_extra = True
 
-    def scope(self) -> AbstractContextManager[None]:
-        """Entered for each epoch."""
-        return nullcontext()
-
     def _begin(self) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, self.done, self.steps)
+            group["lr"] = learning_rate(self.recipe, self.done, self.per_epoch * self.recipe.epochs)
         self.done += 1
 
     def _count(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
@@ -277,10 +275,11 @@ class _Steps:
         self.loss += losses.detach()
         self.correct += (logits.detach().argmax(1) == labels).sum()
 
-    def _task_loss(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _task_loss(self, x: Tensor, targets: Tensor, reduction: str = "mean") -> tuple[Tensor, Tensor]:
         with torch.autocast(self.device.type, dtype=self.half, enabled=self.mixed):
             logits = self.model(x)
-        return F.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing), logits
+        smoothing = self.recipe.label_smoothing
+        return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing, reduction=reduction), logits
 
     def _descend(self, loss: Tensor) -> None:
         # A perturbation may have left gradients behind.
@@ -303,32 +302,44 @@ class _Steps:
         return loss / seen, extra / seen if has_extra else None, int(correct), seen
 
 
-class _PrivateSteps(_Steps):
-    """Steps of DP-SGD: clipped gradients of a random batch, and noise."""
+class _DescentSteps(_Steps):
+    """Steps that a recipe's `descent` takes, on batches that it draws."""
 
     def __init__(
-        self, model: nn.Module, recipe: Recipe, per_epoch: int, undecayed: Collection[str], images: int, rng: Rng
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        images: int,
+        extra_loss: ExtraLoss | None,
+        watches: Mapping[str, str],
+        undecayed: Collection[str],
+        seed: int,
     ) -> None:
-        super().__init__(model, recipe, per_epoch, None, undecayed, mixed_precision=False)
-        batch = images / per_epoch
-        self.private = privacy.PrivateDescent(model, self.optimizer, recipe.privacy or {}, batch, rng.seed)
+        if recipe.perturb is not None or extra_loss is not None:
+            raise ValueError(
+                "Expected a recipe with a descent of its own to train without adversarial steps and without an added "
+                "loss, but got one of them: leave out `perturb`, or embed by data."
+            )
+        super().__init__(model, recipe, images, None, watches, undecayed, mixed_precision=False)
+        assert recipe.descent is not None, "the caller looked"
+        self.descending = recipe.descent.start(model, self.optimizer, images=images, steps=self.per_epoch, seed=seed)
+
+    def rows(self, rng: Rng, epoch: int) -> Iterable[Tensor]:
+        return self.descending.rows(rng.torch("order", epoch))
 
     def scope(self) -> AbstractContextManager[None]:
-        return self.private.hooked()
+        return self.descending.scope()
 
     def take(self, x: Tensor, labels: Tensor, targets: Tensor) -> None:
         """One batch, of any number of images."""
 
         def loss(rows: slice) -> Tensor:
-            logits = self.model(x[rows].contiguous())
-            losses = F.cross_entropy(
-                logits, targets[rows], label_smoothing=self.recipe.label_smoothing, reduction="sum"
-            )
+            losses, logits = self._task_loss(x[rows].contiguous(), targets[rows], "sum")
             self._count(losses, logits, labels[rows])
             return losses
 
         self._begin()
-        self.private.step(len(x), loss)
+        self.descending.step(len(x), loss)
 
 
 def _optimizer(model: nn.Module, recipe: Recipe, undecayed: Collection[str]) -> torch.optim.Optimizer:

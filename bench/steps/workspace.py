@@ -1,31 +1,36 @@
-"""What does a step see? Its spec, its inputs and where to compute, as the objects that authors know."""
+"""What a step that trains sees: its spec, the results of other steps, the data set, networks and the training loop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from bench import archs, data
-from bench.api import Attack, Context, Host, ImageSet, Key, Recipe, Rng, Scheme
-from bench.registry import attacks, make, schemes
+from bench import archs
+from bench.contract.images import ImageSet
+from bench.contract.networks import Recipe
+from bench.data.catalog import DataError
+from bench.data.loading import Data, load
+from bench.identity import Rng
 from bench.steps import training
 
-__all__ = ["AttackContext", "Job", "Output", "Place", "Stored", "host_for", "start", "stored_keys"]
+__all__ = ["Output", "Place", "Stored", "Workspace", "recipe_of"]
 
 
 class Stored(Protocol):
     """What another step left: its identity and times (`meta`), JSON (`result`), and tensors by group."""
 
     @property
-    def meta(self) -> dict[str, Any]: ...  # noqa: D102
+    def meta(self) -> dict[str, Any]:
+        """Identity, label, times."""
 
     @property
-    def result(self) -> dict[str, Any]: ...  # noqa: D102
+    def result(self) -> dict[str, Any]:
+        """What the step found."""
 
     def tensors(self, group: str) -> dict[str, Tensor]:
         """The tensors saved under this group name, on the CPU."""
@@ -53,13 +58,7 @@ class Output:
     tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
 
-def stored_keys(keys: Sequence[Key]) -> Output:
-    """Keys as a step leaves them; `Job.keys` reads them."""
-    values = [[dict(key.values), bool(key.tensors)] for key in keys]
-    return Output({"keys": values}, {f"key{i}": dict(key.tensors) for i, key in enumerate(keys) if key.tensors})
-
-
-class Job:
+class Workspace:
     """A step about to be computed: typed access to its spec and inputs."""
 
     def __init__(
@@ -72,22 +71,29 @@ class Job:
         self.device = torch.device(place.device)
 
     @property
-    def data(self) -> data.Data:
+    def data(self) -> Data:
         """The data set, split.
 
         Raises:
             DataError: its checksum is not the one that the plan was made with.
         """
         sizes = {part: self.spec[part] for part in ("owner", "adversary", "heldout")}
+        return self.load(self.spec["dataset"], self.checksum, **sizes)
+
+    def load(self, name: str, checksum: str | None, **sizes: int | None) -> Data:
+        """A data set, on the device.
+
+        Raises:
+            DataError: its checksum is another.
+        """
         place = self.place
-        loaded = data.load(
-            self.spec["dataset"],
-            data_root=place.data_root, download=place.download, cache=place.cache, device=self.device, **sizes,
-        )  # fmt: skip
-        if self.checksum not in (None, loaded.checksum):
-            raise data.DataError(
-                f"Expected {self.spec['dataset']} with checksum {self.checksum}, but found {loaded.checksum}: the data "
-                "changed since the run was planned; give the same command again."
+        loaded = load(
+            name, data_root=place.data_root, download=place.download, cache=place.cache, device=self.device, **sizes
+        )
+        if checksum not in (None, loaded.checksum):
+            raise DataError(
+                f"Expected {name} with checksum {checksum}, but found {loaded.checksum}: the data changed since the "
+                "run was planned; give the same command again."
             )
         return loaded
 
@@ -96,24 +102,15 @@ class Job:
         return Rng(self.spec["dataset"], self.spec["arch"], self.spec["seed"], *names)
 
     @property
-    def scheme(self) -> Scheme:
-        """The scheme with its parameters."""
-        return make(schemes()[self.spec["scheme"]], self.spec["scheme_params"])
-
-    @property
-    def attack(self) -> Attack:
-        """The attack with its parameters."""
-        return make(attacks()[self.spec["attack"]], self.spec["attack_params"])
-
-    @property
     def recipe(self) -> Recipe:
         """The recipe in the spec."""
-        return _recipe(self.spec)
+        return recipe_of(self.spec)
 
-    def build(self, rng: Rng) -> nn.Module:
-        """An untrained network of the step's architecture, with weights from this stream."""
+    def build(self, rng: Rng, arch: str | None = None) -> nn.Module:
+        """An untrained network with weights from this stream, of the step's architecture or another."""
         classes = len(self.data.card.classes)
-        return archs.build(self.spec["arch"], classes, width=self.spec["width"], rng=rng, device=self.device)
+        name = arch or self.spec["arch"]
+        return archs.build(name, classes, width=self.spec["width"], rng=rng, device=self.device)
 
     def fresh(self) -> nn.Module:
         """The untrained host; the same initial weights for clean host and marked model (paired seeds)."""
@@ -125,83 +122,21 @@ class Job:
         model.load_state_dict({name: t.to(self.device) for name, t in self.inputs[step].tensors("model").items()})
         return model.eval()
 
-    def keys(self, step: str = "keys") -> list[Key]:
-        """The keys that an input step left, by default the owners', on the device."""
-        stored = self.inputs[step]
-        return [
-            Key(stored.tensors(f"key{i}") if named else {}, values).to(self.device)
-            for i, (values, named) in enumerate(stored.result["keys"])
-        ]
+    def start(self) -> nn.Module:
+        """The network that a learner of this cell starts from."""
+        return self.fresh() if self.spec.get("situation", "train") == "train" else self.model("host")
 
     def train(self, model: nn.Module, images: ImageSet, recipe: Recipe, rng: Rng, **extra: Any) -> training.Trained:
         """Train by the one loop, with what the data set and the device ask for."""
-        mixed = self.device.type == "cuda"
-        augment = self.data.card.augment
-        return training.train(model, images, recipe, rng=rng, augment=augment, mixed_precision=mixed, **extra)
+        return training.train(model, images, recipe, rng=rng, **self.training_options, **extra)
+
+    @property
+    def training_options(self) -> dict[str, Any]:
+        """What the data set and the device ask of every training."""
+        return {"augment": self.data.card.augment, "mixed_precision": self.device.type == "cuda"}
 
 
-class _HostView(Host):
-    """The clean host as keygen sees it."""
-
-    def __init__(self, job: Job, share: ImageSet, number: int, model: Callable[[], nn.Module], recipe: Recipe) -> None:
-        self.arch = archs.arch(job.spec["arch"])
-        self.dataset = job.data.card
-        self.images = job.data.owner
-        self.heldout = job.data.heldout
-        self.share = share
-        self.number = number
-        self.device = job.device
-        self._job, self._model, self._recipe = job, model, recipe
-
-    def model(self) -> nn.Module:
-        return self._model()
-
-    def layer(self, group: str) -> str:
-        return archs.layer_path(self._job.spec["arch"], group)
-
-    def train(self, images: ImageSet, rng: Rng, *, epochs: int | None = None) -> nn.Module:
-        recipe = self._recipe if epochs is None else replace(self._recipe, epochs=epochs)
-        model = self._job.build(rng.child("init"))
-        return self._job.train(model, images.to(self.device), recipe, rng.child("training")).model
-
-
-class AttackContext(Context):
-    """What an attack may use."""
-
-    def __init__(self, job: Job) -> None:
-        self.data = job.data.adversary
-        self.rng = job.rng("attack", job.spec["attack"])
-        self.recipe = job.recipe
-        self.arch = archs.arch(job.spec["arch"])
-        self.device = job.device
-        self._job = job
-
-    def fresh(self, name: str = "surrogate") -> nn.Module:
-        """An untrained network; see `Context.fresh`."""
-        return self._job.build(self.rng.child("init", name))
-
-    def epochs(
-        self, images: ImageSet, recipe: Recipe, *, model: nn.Module | None = None, name: str = "training"
-    ) -> Iterator[nn.Module]:
-        """One training, an epoch at a time; see `Context.epochs`."""
-        model = start(self._job) if model is None else model.to(self.device)
-        images, rng = images.to(self.device), self.rng.child(name)
-        mixed, augment = self.device.type == "cuda", self._job.data.card.augment
-        for _ in training.train_epochs(model, images, recipe, rng=rng, augment=augment, mixed_precision=mixed):
-            yield model
-
-
-def _recipe(spec: Mapping[str, Any]) -> Recipe:
+def recipe_of(spec: Mapping[str, Any]) -> Recipe:
+    """The recipe in a spec, whose lists are tuples again."""
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in spec["recipe"].items()}
     return Recipe(**values)
-
-
-def host_for(job: Job, share: ImageSet, number: int = 0) -> Host:
-    """What an owner of this share sees of the clean host."""
-    host_spec = job.inputs["host"].meta["identity"]["spec"]
-    return _HostView(job, share, number, lambda: job.model("host"), _recipe(host_spec))
-
-
-def start(job: Job) -> nn.Module:
-    """The network that a learner of this cell starts from."""
-    return job.fresh() if job.spec.get("situation", "train") == "train" else job.model("host")

@@ -1,4 +1,4 @@
-"""How does a network learn without remembering any one image? DP-SGD, by Opacus.
+"""Differentially private descent (DP-SGD), by Opacus.
 
 Deep Learning with Differential Privacy, Abadi, Chu, Goodfellow, McMahan, Mironov, Talwar, Zhang 2016, algorithm 1,
 https://arxiv.org/abs/1607.00133; Opacus: https://opacus.ai.
@@ -17,45 +17,21 @@ What is done, so that a reader can say what it is worth:
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bench.api import Recipe
-
-__all__ = ["PrivateDescent", "poisson", "refuse"]
+__all__ = ["Private", "PrivateDescent", "poisson"]
 
 # Images whose gradients are in memory at a time: each takes as much as the network itself.
 PART = 32
-
-
-def refuse(recipe: Recipe, model: nn.Module, *, extra_loss: bool) -> None:
-    """Check that this network can be trained privately by this recipe, which asks for it.
-
-    Raises:
-        ValueError: something in the network or the recipe would see the images without noise; or a number is missing.
-    """
-    privacy = recipe.privacy or {}
-    if not privacy.get("noise_multiplier", -1) >= 0 or not privacy.get("max_grad_norm", 0) > 0:
-        raise ValueError(
-            "Expected privacy to give a noise_multiplier from 0 on and a max_grad_norm above 0, "
-            f"but got {dict(privacy)}."
-        )
-    if recipe.perturb is not None:
-        raise ValueError("Expected privacy or adversarial steps, but got both: leave out `perturb` or `privacy`.")
-    if extra_loss:
-        raise ValueError("Expected privacy or an added loss, but got both: embed by data, or train without `privacy`.")
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise ValueError(
-                f"Expected a network without batch normalisation, which mixes the images of a batch, but got {name}: "
-                "replace it, for instance by group normalisation with opacus.validators.ModuleValidator.fix."
-            )
 
 
 def poisson(count: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -64,35 +40,65 @@ def poisson(count: int, steps: int, generator: torch.Generator) -> Iterator[Tens
         yield (torch.rand(count, generator=generator) * steps < 1).nonzero().squeeze(1)
 
 
+@dataclass(frozen=True)
 class PrivateDescent:
-    """Clipped, noisy steps of an optimiser.
+    """A recipe's `descent`: clipped, noisy steps on batches drawn at random.
 
-    Args:
-        model: without batch normalisation; see `refuse`.
-        optimizer: of all its trainable parameters.
-        privacy: `noise_multiplier` and `max_grad_norm`.
-        batch: expected number of images in a step.
-        seed: of the noise.
-
-    Raises:
-        ValueError: Opacus is not installed.
+    Attributes:
+        noise_multiplier: standard deviation of the noise over the clipping norm, from 0 on.
+        max_grad_norm: each image's gradient is clipped to it, above 0.
     """
 
+    noise_multiplier: float
+    max_grad_norm: float
+
+    def start(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, images: int, steps: int, seed: int
+    ) -> Private:
+        """One private training; see `bench.api.Recipe`.
+
+        Raises:
+            ValueError: the network mixes the images of a batch, a number is out of bounds, or Opacus is missing.
+        """
+        if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier >= 0 and self.max_grad_norm > 0):
+            raise ValueError(f"Expected a noise multiplier from 0 on and a clipping norm above 0, but got {self}.")
+        for name, module in model.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                raise ValueError(
+                    f"Expected a network without batch normalisation, which mixes the images of a batch, but got "
+                    f"{name}: replace it, for instance by opacus.validators.ModuleValidator.fix."
+                )
+        return Private(self, model, optimizer, images, steps, seed)
+
+
+class Private:
+    """One training by `PrivateDescent`."""
+
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, privacy: Mapping[str, float], batch: float, seed: int
+        self,
+        descent: PrivateDescent,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        images: int,
+        steps: int,
+        seed: int,
     ) -> None:
-        self.model, self.opacus = model, _opacus()
+        self.model, self.images, self.steps, self.opacus = model, images, steps, _opacus()
         device = next(model.parameters()).device
         self.optimizer: Any = self.opacus.optimizers.DPOptimizer(
             optimizer,
-            noise_multiplier=privacy["noise_multiplier"],
-            max_grad_norm=privacy["max_grad_norm"],
-            expected_batch_size=batch,
+            noise_multiplier=descent.noise_multiplier,
+            max_grad_norm=descent.max_grad_norm,
+            expected_batch_size=images / steps,
             generator=torch.Generator(device).manual_seed(seed),
         )
 
+    def rows(self, generator: torch.Generator) -> Iterator[Tensor]:
+        """Random batches of random sizes; see `poisson`."""
+        return poisson(self.images, self.steps, generator)
+
     @contextmanager
-    def hooked(self) -> Iterator[None]:
+    def scope(self) -> Iterator[None]:
         """Scope in which `step` may be called: hooks on the layers keep each image's gradient."""
         watched = self.opacus.GradSampleModule(self.model, loss_reduction="sum")
         try:
