@@ -86,8 +86,8 @@ class Judge:
         for key in keys:
             before = suspect.queries
             verdict = self.scheme.verify(suspect, key)
-            if not isinstance(verdict, Verdict) or verdict.detected is not None:
-                raise ContractError(f"Expected verify to return a Verdict without `detected`, but got {verdict!r}.")
+            if not isinstance(verdict, Verdict):
+                raise ContractError(f"Expected verify to return a Verdict, but got {verdict!r}.")
             found.append(verdict.model_copy(update={"queries": suspect.queries - before}))
         return found
 

@@ -150,7 +150,7 @@ def test_several_owners_share_one_host(tmp_path: Path, bench: Bench) -> None:
 def test_results_in_every_format(finished: tuple[Path, str], bench: Bench, tmp_path: Path) -> None:
     import pandas as pd
 
-    from bench.records.flat import COLUMNS
+    from bench.metrics.flat import COLUMNS
 
     run_dir, _ = finished
     csv = bench("results", "--run-dir", run_dir, "--format", "csv").stdout

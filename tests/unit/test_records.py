@@ -14,8 +14,8 @@ from rich.console import Console
 
 from bench.cli.tables import results_table
 from bench.contract.verdict import Search
+from bench.metrics.flat import COLUMNS, as_csv, as_json, as_parquet, rows
 from bench.records.files import load_record, load_records, save_record
-from bench.records.flat import COLUMNS, as_csv, as_json, as_parquet, rows
 from bench.records.record import Protection, Record, RecordError
 from tests.fakes import cell, identified, member, point, record, search, verdict
 
