@@ -89,7 +89,7 @@ function schemeCell(row) {
       );
   }
   if (row.warnings.length) badges.push(make("span", { class: "badge warn", title: row.warnings.join("\n") }, "mixed"));
-  if (row.fpr !== 0.01) badges.push(make("span", { class: "badge warn" }, `FPR ${percent(row.fpr, 2)} %`));
+  if (XX
   const tags = [row.carrier, row.access, row.arch, row.dataset, row.situation, plural(row.seeds.length, "seed")].map(
     (t) => t ?? MISSING,
   );

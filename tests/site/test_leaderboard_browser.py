@@ -9,8 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from leaderboard import build
-from tests.fakes import identified, search
-from tests.site.test_leaderboard import HOSTILE, benchmark_records, idle, point, record, searched, verdict
+from tests.fakes import HOSTILE, benchmark_records, identified, idle, of_scheme, rung, said, search, searched
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -141,8 +140,8 @@ def test_one_profile_is_shown_at_a_time(open_tab, site):
 
 
 def test_the_attack_filter_replaces_the_worst_case(open_tab, tmp_path):
-    holds, breaks = [point(10, 0.9, verdict(1e-9))], [point(10, 0.9, verdict(0.5))]
-    tab = open_tab(build([record(attack="mild", curve=holds), record(attack="harsh", curve=breaks)], tmp_path))
+    holds, breaks = [rung(10, 0.9, said(1e-9))], [rung(10, 0.9, said(0.5))]
+    tab = open_tab(build([of_scheme(attack="mild", curve=holds), of_scheme(attack="harsh", curve=breaks)], tmp_path))
     assert "0 of 1" in tab.column("Robustness")[0]
     tab.page.select_option("#attack", "mild")
     assert "1 of 1" in tab.column("Robustness")[0]
@@ -163,7 +162,7 @@ def test_cells_without_numbers_are_seen_with_their_reasons(open_tab, site):
 
 
 def test_a_missing_interval_is_a_dash(open_tab, tmp_path):
-    tab = open_tab(build([record()], tmp_path))
+    tab = open_tab(build([of_scheme()], tmp_path))
     assert tab.column("Fidelity") == [f"{MINUS}1.00\n± {DASH}"]
     assert tab.column("Robustness") == [DASH]
     assert tab.column("False claims") == [DASH]
@@ -181,15 +180,15 @@ def test_a_row_shows_every_seed_of_every_attack(open_tab, site):
 
 
 def test_a_dot_is_hollow_exactly_where_the_claim_broke(open_tab, tmp_path):
-    curve = [point(10, 0.9, verdict(0.01)), point(20, 0.8, verdict(0.0101))]
-    tab = open_tab(build([record(curve=curve)], tmp_path))
+    curve = [rung(10, 0.9, said(0.01)), rung(20, 0.8, said(0.0101))]
+    tab = open_tab(build([of_scheme(curve=curve)], tmp_path))
     kinds = [dot.get_attribute("class") for dot in tab.page.locator("#panels circle").all()]
     assert kinds == ["on", "on", "off"]
 
 
 def test_protection_is_a_column_that_sorts_and_says_what_was_counted(open_tab, tmp_path):
     made = [searched(3, missed=missed, scheme=f"anw-{missed}") for missed in (1, 0, 2)]
-    tab = open_tab(build([*made, record(), idle("failed", scheme="broken")], tmp_path))
+    tab = open_tab(build([*made, of_scheme(), idle("failed", scheme="broken")], tmp_path))
     tab.page.locator('[data-sort="protection"]').click()
     assert tab.schemes == ["uchida-random", "anw-0", "anw-1", "anw-2", "broken"]
     cells = tab.page.locator("td[data-label='Protection, advantage']")
@@ -229,7 +228,7 @@ def test_a_row_draws_its_searches_with_the_own_and_the_inferred_signature(open_t
 
 def test_a_row_draws_the_histories_of_its_keys(open_tab, tmp_path):
     histories = {"loss of W": [2.0, 1.0, 0.5], "once": [1.0], **{f"more {i}": [1.0, 2.0] for i in range(11)}}
-    tab = open_tab(build([record(seed=s, histories=histories) for s in (0, 1)], tmp_path))
+    tab = open_tab(build([of_scheme(seed=s, histories=histories) for s in (0, 1)], tmp_path))
     tab.page.locator("tr.row .name").click()
     charts = tab.page.locator("tr.detail figure")
     assert charts.count() == 12
@@ -245,8 +244,8 @@ def test_hostile_searches_and_histories_are_text(open_tab, tmp_path):
     odd = {"candidates": [-1e30, 5.0, 1e30], "losses": [1e30, -1e30, 0.0], "true": 1e-30, "unit": HOSTILE[:40]}
     alone = {"candidates": [7.0], "losses": [3.0], "true": 7.0, "unit": "constructor"}
     told = [identified(search=each) for each in (odd, alone, search(unit=HOSTILE[9:48]))]
-    made = record(
-        stage="training", marked=point(0, 0.9, *told), curve=[point(1, 0.9, *told)], heldout_verdicts=told,
+    made = of_scheme(
+        stage="training", marked=rung(0, 0.9, *told), curve=[rung(1, 0.9, *told)], heldout_verdicts=told,
         histories={HOSTILE: [1e30, -1e30], "__proto__": [0.0] * 3}, owners=3,
     )  # fmt: skip
     tab = open_tab(build([made], tmp_path))
@@ -261,8 +260,8 @@ def test_hostile_searches_and_histories_are_text(open_tab, tmp_path):
 
 def test_hostile_strings_are_shown_as_text_and_never_run(open_tab, tmp_path):
     params = {"note": HOSTILE, "__proto__": HOSTILE, "constructor": 1}
-    curve = [point(10, 0.9, verdict(0.5)), point(20, 0.8, verdict(0.5))]
-    made = [record(scheme_params=params, unit=HOSTILE, provenance={"platform": HOSTILE}, curve=curve)]
+    curve = [rung(10, 0.9, said(0.5)), rung(20, 0.8, said(0.5))]
+    made = [of_scheme(scheme_params=params, unit=HOSTILE, provenance={"platform": HOSTILE}, curve=curve)]
     made += [idle("failed", attack="b", why=HOSTILE, scheme_params=params)]
     made += [idle("not applicable", scheme="uchida-diff", why=HOSTILE, scheme_params=params)]
     tab = open_tab(build(made, tmp_path, generated=HOSTILE))
@@ -306,7 +305,7 @@ def test_the_csv_holds_the_shown_rows_in_their_order(open_tab, site):
 
 
 def test_a_formula_in_a_record_is_not_one_in_the_csv(open_tab, tmp_path):
-    made = [record(scheme_params={"=1+1": value}) for value in ("a", "b")]
+    made = [of_scheme(scheme_params={"=1+1": value}) for value in ("a", "b")]
     tab = open_tab(build(made, tmp_path))
     assert sorted(row.split(",")[2] for row in tab.page.evaluate("csv()").splitlines()[1:]) == ["'=1+1=a", "'=1+1=b"]
 
