@@ -1,4 +1,4 @@
-"""Does the page work where it is read: in a browser, from a file, with nothing else?"""
+"""The page works where it is read: in a browser, from a file, with nothing else."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from leaderboard import build
-from tests.fakes import HOSTILE, benchmark_records, identified, idle, of_scheme, rung, said, search, searched
+from tests.fakes import HOSTILE, benchmark_records, identified, idle, member, of_scheme, rung, said, search, searched
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -97,7 +97,7 @@ def test_a_click_on_a_header_sorts_and_missing_values_stay_last(open_tab, site):
         assert set(tab.schemes[7:]) == {"baseline-none", "deepstamp"}
         assert tab.page.locator("th[aria-sort]").get_attribute("aria-sort") == expected
     tab.page.locator('[data-sort="scheme"]').click()
-    assert tab.schemes == sorted(tab.schemes)
+    assert tab.schemes == [*sorted(name for name in tab.schemes if name != "baseline-none"), "baseline-none"]
 
 
 def test_filters_and_sorting_survive_the_address(open_tab, site):
@@ -194,8 +194,45 @@ def test_protection_is_a_column_that_sorts_and_says_what_was_counted(open_tab, t
     cells = tab.page.locator("td[data-label='Protection, advantage']")
     assert cells.all_inner_texts() == ["0.99\n1 of 1", "0.92\n3 of 3", "0.58\n2 of 3", "0.25\n1 of 3"]
     tip = cells.nth(1).get_attribute("title")
-    assert tip.startswith("0.917 = 3 of 3 right, less the chance 0.083 of guessing (Wilson 0.355 to 0.917)")
+    assert tip.startswith("0.917 = 3 of 3 right, less the chance 0.083 of guessing (no interval)")
     assert tip.endswith("normalised 1.000")
+
+
+def test_yes_and_no_about_membership_say_what_was_counted(open_tab, tmp_path):
+    marked, others = rung(0, 0.9, *[member(True)] * 4), [member(True), member(False)]
+    tab = open_tab(build([of_scheme("mia", carrier="none", marked=marked, heldout_verdicts=others)], tmp_path))
+    (cell,) = tab.page.locator("td[data-label='Protection, advantage']").all()
+    assert cell.inner_text() == "0.25\n4 of 4"
+    tip = cell.get_attribute("title")
+    assert tip.startswith("0.250 = mean of 4 of 4 owners told yes and 1 of 2 held-out users told no, less one half")
+
+
+def test_a_worst_case_over_more_attacks_stands_first(open_tab, tmp_path):
+    holds, breaks = [rung(10, 0.9, said(1e-9))], [rung(10, 0.9, said(0.5))]
+    made = [of_scheme(s, a, curve=holds, profile="small") for s in ("all", "none") for a in ("a", "b")]
+    made[2:] = [of_scheme("none", a, curve=breaks, profile="small") for a in ("a", "b")]
+    made += [of_scheme("untried", "a", curve=holds, profile="small")]
+    made += [of_scheme("mia", a, curve=holds, profile="small", carrier="none") for a in ("a", "b")]
+    tab = open_tab(build(made, tmp_path), "#profile=small")
+    assert tab.schemes == ["all", "none", "untried", "mia"], "coverage, survival, and baselines apart"
+    cells = tab.page.locator("td[data-label='Robustness, survives']").all_inner_texts()
+    assert [text.split("\n")[1] for text in cells] == [f"over {n} of 2 attacks" for n in (2, 2, 1, 2)]
+    assert tab.page.locator("tr.group").count() == 1
+    with tab.page.expect_download() as download:
+        tab.page.click("#csv")
+    found = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
+    assert [(row["attacks_covered"], row["attacks_faced"]) for row in found] == [(n, "2") for n in "2212"]
+
+
+def test_a_demonstration_is_listed_by_name_and_says_so(open_tab, tmp_path):
+    holds, breaks = [rung(10, 0.9, said(1e-9))], [rung(10, 0.9, said(0.5))]
+    made = [of_scheme(s, curve=c, profile=p) for p in ("quick", "small") for s, c in (("a", breaks), ("b", holds))]
+    tab = open_tab(build(made, tmp_path), "#profile=quick")
+    assert "never ranked" in tab.page.locator("#worth").inner_text()
+    assert tab.schemes == ["a", "b"]
+    tab.page.select_option("#profile", "small")
+    assert "never ranked" not in tab.page.locator("#worth").inner_text()
+    assert tab.schemes == ["b", "a"]
 
 
 def test_a_row_draws_its_searches_with_the_own_and_the_inferred_signature(open_tab, tmp_path):
