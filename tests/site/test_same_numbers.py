@@ -16,7 +16,7 @@ from leaderboard import rows
 from tests.fakes import cell, identified, member, nulls, point, record, verdict
 
 FPR = 0.02
-TIED = NullSet(kind=FRESH_KEY, p_values=[0.015, 0.5])  # what holds at this rate and not at the usual one
+TIED = [0.015, 0.5]  # what holds at this rate and not at the usual one
 HELD, WEAK, BROKEN = verdict(1e-9, ber=0.0), verdict(0.015, ber=0.25), verdict(0.5, ber=0.5)
 
 
@@ -28,7 +28,12 @@ def weights(seed: int, accuracy: float) -> CellRecord:
     ]
     return record(
         cell=cell(scheme="weights", seed=seed), marked=point(0.0, accuracy, verdicts=[HELD, HELD, WEAK]), curve=curve,
-        clean_accuracy=0.93, nulls=[TIED, nulls(2, 50), TIED.model_copy(update={"kind": AFTER_ATTACK, "strength": 90.0})],
+        clean_accuracy=0.93,
+        nulls=[
+            nulls(2, 50),
+            NullSet(kind=FRESH_KEY, p_values=TIED),
+            NullSet(kind=AFTER_ATTACK, strength=90.0, p_values=TIED),
+        ],
         timings_s={"host": 10.0, "embed": 12.0},
     )  # fmt: skip
 
