@@ -1,4 +1,4 @@
-"""How does the reader compare? Records in, one self-contained static page out."""
+"""Records in, one self-contained static page out."""
 
 from __future__ import annotations
 

@@ -1,7 +1,16 @@
 "use strict";
 // Records come from strangers: every text reaches the page through textContent or setAttribute, never as markup.
 const data = JSON.parse(document.getElementById("data").textContent);
-const PROFILES = ["standard", "paper", "small", "quick", "smoke"];
+// What a profile's numbers are worth; those of the demonstrations are listed by name, never ranked.
+const WORTH = {
+  standard: "Full data on one GPU, with a modern schedule: compare schemes here.",
+  paper: "Each paper's own hyper-parameters: for reproducing claims, not for comparing schemes.",
+  small: "A subset of real images on a CPU: differences of a few points mean little.",
+  quick: "A demonstration on tiny networks and digits: rows are listed by name, never ranked.",
+  smoke: "A check that everything runs: the numbers mean nothing, and rows are never ranked.",
+};
+const DEMONSTRATIONS = ["quick", "smoke"];
+const PROFILES = Object.keys(WORTH);
 const FILTERS = ["dataset", "carrier", "access", "arch", "attack"];
 const MISSING = "–";
 const byId = (id) => document.getElementById(id);
@@ -32,8 +41,9 @@ const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 const pValue = (p) =>
   !known(p) ? MISSING : p === 0 ? "0" : p >= 0.001 ? p.toFixed(3) : p.toExponential(0).replace("-", "−");
 const of = (count) => `${count.hits} of ${count.trials}`;
+const interval = (found, said) => (known(found.low) ? ` (Wilson ${said(found.low)} to ${said(found.high)}` : " (no interval");
 const wilson = (count) =>
-  `${of(count)} = ${percent(count.hits / count.trials)} % (Wilson ${percent(count.low)} to ${percent(count.high)} %)`;
+  `${of(count)} = ${percent(count.hits / count.trials)} %${interval(count, percent)}${known(count.low) ? " %" : ": they share a network"})`;
 const mean = (found, digits, unit) =>
   [
     `${fixed(found.mean, digits)}${unit} (Student-t `,
@@ -42,8 +52,11 @@ const mean = (found, digits, unit) =>
   ].join("");
 const bounds = (found) => found.values.map(([pp, more]) => (more ? "> " : "") + fixed(pp, 1)).join(", ");
 const protection = (found) =>
-  `${fixed(found.advantage, 3)} = ${of(found)} right, less the chance ${fixed(found.chance, 3)} of guessing ` +
-  `(Wilson ${fixed(found.low, 3)} to ${fixed(found.high, 3)}); ` +
+  (found.others
+    ? `${fixed(found.advantage, 3)} = mean of ${of(found)} owners told yes and ${found.refused} of ${found.others} ` +
+      "held-out users told no, less one half; "
+    : `${fixed(found.advantage, 3)} = ${of(found)} right, less the chance ${fixed(found.chance, 3)} of guessing` +
+      `${interval(found, (value) => fixed(value, 3))}); `) +
   (known(found.normalised) ? `normalised ${fixed(found.normalised, 3)}` : "guessing is always right");
 const units = (row) => (row.owners > 1 ? "claims" : "seeds");
 
@@ -89,7 +102,6 @@ function schemeCell(row) {
       );
   }
   if (row.warnings.length) badges.push(make("span", { class: "badge warn", title: row.warnings.join("\n") }, "mixed"));
-  if (row.fpr !== 0.01) badges.push(make("span", { class: "badge warn" }, `FPR ${percent(row.fpr, 2)} %`));
   const tags = [row.carrier, row.access, row.arch, row.dataset, row.situation, plural(row.seeds.length, "seed")].map(
     (t) => t ?? MISSING,
   );
@@ -109,6 +121,8 @@ function schemeCell(row) {
   };
 }
 
+const coverage = (found) => `over ${found.covered} of ${plural(found.of, "attack")}`;
+
 function robustnessCell(row) {
   const found = hardness(row);
   const one = state.attack && row.attacks[state.attack];
@@ -116,9 +130,7 @@ function robustnessCell(row) {
     const word = one.status === "failed" ? "✕ failed" : "n/a";
     return { parts: [word], kind: "num missing", tip: reasons(row, one.name) };
   }
-  const lines = found && !state.attack ? [`mean ${percent(found.mean, 0)} %`] : [];
-  if (lines.length && found.attacks.length < judged().length)
-    lines.push(`${found.attacks.length} of ${judged().length} attacks`);
+  const lines = found && !state.attack ? [coverage(found), `mean ${percent(found.mean, 0)} %`] : [];
   const failed = state.attack ? 0 : Object.values(row.attacks).filter((attack) => attack.status === "failed").length;
   if (failed) lines.push(`${plural(failed, "attack")} failed`);
   if (found && found.undecided) lines.push(`${found.undecided} undecided`);
@@ -126,7 +138,7 @@ function robustnessCell(row) {
     found,
     lines,
     found
-      ? `survives ${wilson(found)}${state.attack ? "" : `, under ${found.attacks.join(", ")}`}`
+      ? `survives ${wilson(found)}${state.attack ? "" : `, ${coverage(found)}: ${found.attacks.join(", ")}`}`
       : "no attack of this row has been judged",
   );
 }
@@ -144,7 +156,7 @@ function removalCell(row) {
 function securityCell(row) {
   const count = row.security && row.security.clean;
   if (!count) return { parts: [MISSING], kind: "num missing" };
-  const over = count.low > row.fpr;
+  const over = count.beyond;
   const parts = [
     make("span", { class: over ? "over" : "" }, `${over ? "▲ " : ""}${count.hits}/${count.trials}`),
     sub(`${percent(count.low)}–${percent(count.high)} %`),
@@ -223,7 +235,10 @@ const COLUMNS = [
     label: "Robustness",
     unit: "survives",
     number: true,
+    // A worst case over few attacks is an easy one: coverage first, then survival, then the cost of removal.
     value: (row) => rate(hardness(row)),
+    before: (row) => (hardness(row) && !state.attack ? hardness(row).covered : 0),
+    after: (row) => (removal(row) ? removal(row).pp : -1),
     cell: robustnessCell,
   },
   {
@@ -271,8 +286,8 @@ const defaults = {
   arch: "",
   attack: "",
   q: "",
-  sort: "robustness",
-  order: "down",
+  sort: "",
+  order: "",
   row: "",
   curves: "",
 };
@@ -298,10 +313,14 @@ function options(name) {
   ].sort();
 }
 
+const sorting = () => state.sort || (DEMONSTRATIONS.includes(state.profile) ? "scheme" : "robustness");
+const ordering = () => state.order || natural(COLUMNS.find((column) => column.id === sorting()));
+
 function settle() {
   if (!profiles.includes(state.profile)) state.profile = profiles[0] || "";
   for (const name of FILTERS) if (!options(name).includes(state[name])) state[name] = "";
-  if (!COLUMNS.some((column) => column.id === state.sort)) state.sort = defaults.sort;
+  if (!COLUMNS.some((column) => column.id === state.sort)) state.sort = state.order = "";
+  if (!["up", "down"].includes(state.order)) state.order = "";
   if (!inProfile().some((row) => row.id === state.row)) state.row = "";
   if (!drawn(inProfile()).includes(state.curves))
     state.curves =
@@ -352,33 +371,43 @@ function visible() {
         (name) => !state[name] || (name === "attack" ? row.attacks[state.attack] : row[name] === state[name]),
       ) && words.every((word) => haystack(row).includes(word)),
   );
-  const sign = state.order === "down" ? -1 : 1;
-  const column = COLUMNS.find((each) => each.id === state.sort);
-  const cost = COLUMNS.find((each) => each.id === "removal");
-  const compare = (a, b, by, direction) => {
-    const [x, y] = [by.value(a), by.value(b)];
+  const sign = ordering() === "down" ? -1 : 1;
+  const column = COLUMNS.find((each) => each.id === sorting());
+  const compare = (a, b, value) => {
+    const [x, y] = [value(a), value(b)];
     if (!known(x) || !known(y)) return known(y) - known(x);
-    return direction * (by.number ? x - y : x.localeCompare(y));
+    return sign * (typeof x === "number" ? x - y : x.localeCompare(y));
   };
   return found.sort(
     (a, b) =>
-      compare(a, b, column, sign) ||
-      (state.sort === "robustness" && compare(a, b, cost, sign)) ||
+      baseline(a) - baseline(b) ||
+      (column.before && known(column.value(a)) && known(column.value(b)) && compare(a, b, column.before)) ||
+      compare(a, b, column.value) ||
+      (column.after && compare(a, b, column.after)) ||
       a.scheme.localeCompare(b.scheme) ||
       a.id.localeCompare(b.id),
   );
 }
 
+// Baselines mark nothing: what they detect is what a network gives away anyway.
+const baseline = (row) => row.carrier === "none";
+
+function baselineRow() {
+  const words = "Baselines, which mark nothing: what networks give away of their training data without a watermark";
+  const cell = make("td", { role: "cell", class: "group", colspan: shown().length }, words);
+  return make("tr", { role: "row", class: "group" }, cell);
+}
+
 function header() {
   const cells = shown().map((column) => {
-    const active = state.sort === column.id;
-    const order = active ? (state.order === "up" ? "down" : "up") : natural(column);
+    const active = sorting() === column.id;
+    const order = active ? (ordering() === "up" ? "down" : "up") : natural(column);
     const button = make("button", { type: "button", "data-sort": column.id }, column.label);
     button.addEventListener("click", () => {
       change({ sort: column.id, order });
       document.querySelector(`[data-sort="${column.id}"]`).focus();
     });
-    const sorted = active ? (state.order === "up" ? "ascending" : "descending") : null;
+    const sorted = active ? (ordering() === "up" ? "ascending" : "descending") : null;
     return make(
       "th",
       { scope: "col", role: "columnheader", class: column.number ? "num" : "", "aria-sort": sorted },
@@ -473,10 +502,11 @@ function numbers(row) {
       ["Effectiveness", row.effectiveness && wilson(row.effectiveness)],
       ["Protection", row.protection && protection(row.protection)],
       ["Held-out users", row.heldout && heldoutText(row.heldout)],
-      ["Worst case", row.robustness && `survives ${wilson(row.robustness)}; ${row.robustness.undecided} undecided`],
+      ["Worst case", row.robustness && `survives ${wilson(row.robustness)}, ${coverage(row.robustness)}; ${row.robustness.undecided} undecided`],
       ...survived.map(([label, attack]) => [`Under ${label}`, `survives ${wilson(attack.survival)}`]),
       ["Removal cost", row.removal && `${bounds(row.removal)} pp, one for each of the decided ${units(row)}`],
       ["False claims", securityText(row).join("; ")],
+      ["Capacity", row.capacity && mean(row.capacity, 0, " bits without an error, for one point at most")],
       ["Embedding", row.embed_ratio && mean(row.embed_ratio, 2, "×")],
       [
         "Parameters",
@@ -685,7 +715,7 @@ function attackCharts(row, attack) {
       title: "p-value",
       note: `(log) ${forged}`,
       axis,
-      limits: [{ at: -Math.log10(row.fpr), label: `detected above: p ≤ ${row.fpr}`, shift: -3 }],
+      limits: [{ at: -Math.log10(data.fpr), label: `detected above: p ≤ ${data.fpr}`, shift: -3 }],
       values: (curve) =>
         curve.p_value.map((p) => (known(p) ? Math.min(axis.high, -Math.log10(Math.max(p, 1e-300))) : null)),
     }),
@@ -912,14 +942,18 @@ function draw() {
   fill(
     byId("sorter"),
     COLUMNS.map((column) => column.id),
-    state.sort,
+    sorting(),
   );
   if (byId("q").value !== state.q) byId("q").value = state.q;
   const found = visible();
   const board = byId("board");
   board.tHead.replaceChildren(header());
   board.tBodies[0].replaceChildren(
-    ...found.flatMap((row) => (row.id === state.row ? [tableRow(row), detail(row)] : [tableRow(row)])),
+    ...found.flatMap((row, i) => [
+      ...(baseline(row) && !(i && baseline(found[i - 1])) ? [baselineRow()] : []),
+      tableRow(row),
+      ...(row.id === state.row ? [detail(row)] : []),
+    ]),
   );
   if (!found.length)
     board.tBodies[0].append(
@@ -934,6 +968,7 @@ function draw() {
       ),
     );
   const faced = state.attack ? `under ${state.attack} alone` : `worst case over ${judged().join(", ") || "no attack"}`;
+  byId("worth").textContent = WORTH[state.profile] || "";
   byId("count").textContent =
     `${found.length} of ${plural(inProfile().length, "row")} of profile ${state.profile || MISSING}; ` +
     `robustness: ${faced}. Click a row for its curves, command and provenance.`;
@@ -953,9 +988,10 @@ function csv() {
     [`${name}_high`, found && found.high],
   ];
   const lines = visible().map((row) => [
-    ...["profile", "scheme", "variant", "carrier", "access", "arch", "dataset", "situation", "status", "fpr"].map(
+    ...["profile", "scheme", "variant", "carrier", "access", "arch", "dataset", "situation", "status"].map(
       (name) => [name, row[name]],
     ),
+    ["fpr", data.fpr],
     ["seeds", row.seeds.length],
     ...ends("fidelity_pp", row.fidelity),
     ...counts("effectiveness", row.effectiveness),
@@ -963,6 +999,8 @@ function csv() {
     ["ber", row.evidence.ber],
     ["attack", state.attack || "worst case"],
     ...counts("robustness", hardness(row)),
+    ["attacks_covered", state.attack ? null : row.robustness && row.robustness.covered],
+    ["attacks_faced", state.attack ? null : row.robustness && row.robustness.of],
     ["removal_cost_pp", removal(row) && removal(row).pp],
     ["removal_cost_is_lower_bound", removal(row) && removal(row).more],
     ...counts("false_claims", row.security && row.security.clean),
@@ -970,6 +1008,8 @@ function csv() {
     ["problems", reasons(row)],
     ["protection_matches", row.protection && row.protection.hits],
     ["protection_trials", row.protection && row.protection.trials],
+    ["protection_heldout_refused", row.protection && row.protection.refused],
+    ["protection_heldout_users", row.protection && row.protection.others],
     ["protection_chance", row.protection && row.protection.chance],
     ["protection_advantage", row.protection && row.protection.advantage],
   ]);

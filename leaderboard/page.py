@@ -1,4 +1,4 @@
-"""How does the leaderboard look? One HTML file with everything in it, which asks the network for nothing."""
+"""The page: one HTML file with everything in it, which asks the network for nothing."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.records.record import Record
+from bench.metrics import BUDGET_PP, DEFAULT_FPR
+from bench.records.record import CellRecord
 from leaderboard.summary import Row, canonical
 from leaderboard.table import rows
-from leaderboard.worst import BUDGET_PP
 
 __all__ = ["build"]
 
@@ -23,12 +23,13 @@ HERE = Path(__file__).parent
 DIGITS = 5
 
 
-def build(records: Iterable[Record], out: Path, *, generated: str | None = None) -> Path:
+def build(records: Iterable[CellRecord], out: Path, *, fpr: float = DEFAULT_FPR, generated: str | None = None) -> Path:
     """Write the leaderboard of `records` as one self-contained page.
 
     Args:
         records: of any profiles and statuses; of several records of one cell the first counts.
         out: directory of the page, made if it is missing.
+        fpr: the false positive rate that every p-value on the page is held to.
         generated: what the page says of its own date; None leaves it out, so that equal records give equal bytes.
 
     Returns:
@@ -41,7 +42,8 @@ def build(records: Iterable[Record], out: Path, *, generated: str | None = None)
         .get_template("page.html.j2")
         .render(
             budget=f"{BUDGET_PP:g}",
-            data=_payload(rows(given)),
+            data=_payload(rows(given, fpr), fpr),
+            fpr=f"{100 * fpr:g}",
             generated=generated,
             newest=max((record.provenance.finished for record in given), default=""),
             records=len(given),
@@ -79,7 +81,7 @@ class _Shared:
         return found
 
 
-def _payload(made: list[Row]) -> dict[str, Any]:
+def _payload(made: list[Row], fpr: float) -> dict[str, Any]:
     """What the page embeds: rounded numbers, and each environment and each space of signatures once."""
     environments, spaces = _Shared(), _Shared()
     slim = [_slim(row, environments, spaces) for row in made]
@@ -88,6 +90,7 @@ def _payload(made: list[Row]) -> dict[str, Any]:
         "environments": environments.values,
         "spaces": _rounded(spaces.values),
         "budget_pp": BUDGET_PP,
+        "fpr": fpr,
     }
 
 

@@ -1,15 +1,15 @@
-"""What was found on the way? Loss over signatures, what held-out users are told, and histories of trainings."""
+"""Loss over signatures, what held-out users are told, and histories of trainings."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from statistics import fmean
 
 from bench.contract.verdict import Verdict
-from bench.records.record import Record
-from bench.stats import student_interval
-from leaderboard.summary import Row, brief, detected, ends, first_known, one_a_seed, proportion, short, thin, unattacked
+from bench.metrics.aggregate import mean, one_a_seed, proportion
+from bench.metrics.robustness import detected
+from bench.records.record import CellRecord
+from leaderboard.summary import Row, as_dict, brief, first_known, short, thin
 
 __all__ = ["heldout_users", "histories", "rung_searches", "searches"]
 
@@ -18,28 +18,31 @@ MAX_SEARCHED_RUNGS, MAX_RUNG_OWNERS = 8, 3
 MAX_SERIES, MAX_SAMPLES = 12, 120  # histories drawn, and points of one line
 
 
-def heldout_users(done: Sequence[Record]) -> Row | None:
+def heldout_users(done: Sequence[CellRecord], fpr: float) -> Row | None:
     """What is said of users whose images nobody was trained on; `unmarked` counts those inferred to bear no mark."""
-    verdicts = [(v, record.fpr) for record in one_a_seed(done, "heldout_verdicts") for v in record.heldout_verdicts]
+    asked = one_a_seed(done, "heldout_verdicts")
+    verdicts = [verdict for record in asked for verdict in record.heldout_verdicts]
     if not verdicts:
         return None
-    units = [(verdict, verdict.search.unit if verdict.search else "") for verdict, _ in verdicts]
+    apart = len(asked) == len(verdicts)
+    units = [(verdict, verdict.search.unit if verdict.search else "") for verdict in verdicts]
     inferred = [_magnitude(v.inferred, unit) for v, unit in units if v.inferred is not None]
-    answers = [answer for verdict, _ in verdicts if (answer := _unmarked(verdict)) is not None]
+    answers = [answer for verdict in verdicts if (answer := _unmarked(verdict)) is not None]
     return {
         "users": len(verdicts),
-        "inferred": _distance_from_none(inferred) if inferred else None,
+        "inferred": _distance_from_none(inferred),
         "unit": first_known(unit or None for _, unit in units) or "",
-        "unmarked": proportion(sum(answers), len(answers)),
-        "detected": proportion(sum(detected(*each) for each in verdicts), len(verdicts)),
+        "unmarked": as_dict(proportion(sum(answers), len(answers), independent=apart)),
+        "detected": as_dict(
+            proportion(sum(detected(verdict, fpr) for verdict in verdicts), len(verdicts), independent=apart)
+        ),
     }
 
 
-def _distance_from_none(magnitudes: Sequence[float]) -> dict[str, float | None]:
+def _distance_from_none(magnitudes: Sequence[float]) -> Row | None:
     """Mean |k| with its Student-t interval, which ends at 0, as |k| does."""
-    found = ends(student_interval(magnitudes))
-    low = found["low"]
-    return {"mean": fmean(magnitudes), **found, "low": None if low is None else max(0.0, low)}
+    found = mean(magnitudes)
+    return as_dict(found and found._replace(low=None if found.low is None else max(0.0, found.low)))
 
 
 def _magnitude(signature: float, unit: str) -> float:
@@ -55,12 +58,12 @@ def _unmarked(verdict: Verdict) -> bool | None:
     return verdict.search.unmarked
 
 
-def searches(done: Sequence[Record]) -> Row | None:
+def searches(done: Sequence[CellRecord]) -> Row | None:
     """The measured losses over the signature space: of the marked models' owners, and of held-out users."""
     owners = [
         _searched(verdict, record.cell.seed, number)
         for record in one_a_seed(done, "marked")
-        for number, verdict in enumerate(unattacked(record).verdicts)
+        for number, verdict in enumerate(record.points[0].verdicts)
         if verdict.search
     ]
     others = [
@@ -97,7 +100,7 @@ def _searched(verdict: Verdict, seed: int, owner: int) -> Row:
     }
 
 
-def rung_searches(done: Sequence[Record]) -> list[Row]:
+def rung_searches(done: Sequence[CellRecord]) -> list[Row]:
     """How a few owners' loss curves change along the ladder of an attack on training, in the first seed with any."""
     for record in done:
         if record.stage == "training" and any(verdict.search for point in record.curve for verdict in point.verdicts):
@@ -110,7 +113,7 @@ def rung_searches(done: Sequence[Record]) -> list[Row]:
     return []
 
 
-def histories(done: Sequence[Record]) -> Row | None:
+def histories(done: Sequence[CellRecord]) -> Row | None:
     """What was trained, by name; one line a seed, whose values are evenly spread over its epochs."""
     found: dict[str, list[Row]] = defaultdict(list)
     for record in one_a_seed(done, "histories"):

@@ -1,4 +1,4 @@
-"""What does one row of the leaderboard say? Records aggregated over seeds and owners, one row a question."""
+"""The rows of the leaderboard: records aggregated over seeds and owners, one row a question."""
 
 from __future__ import annotations
 
@@ -6,50 +6,47 @@ import hashlib
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
-from bench.records.record import Count, Protection, Record
+from bench.contract.verdict import Point
+from bench.metrics import DEFAULT_FPR
+from bench.metrics.aggregate import average, mean, one_a_seed
+from bench.metrics.capacity import carried_bits
+from bench.metrics.efficiency import embed_ratio
+from bench.metrics.fidelity import fidelity_pp
+from bench.metrics.protection import Protection, protection_over_seeds
+from bench.metrics.robustness import effectiveness, hits, removal_cost, survival, worst_case
+from bench.metrics.security import beyond_chance, false_claims, false_claims_after_attack, forged_claims
+from bench.records.record import CellRecord
 from leaderboard.searches import heldout_users, histories, rung_searches, searches
-from leaderboard.summary import (
-    Row,
-    canonical,
-    detected,
-    ends,
-    first_known,
-    if_any,
-    loss_pp,
-    mean,
-    one_a_seed,
-    proportion,
-    short,
-    thin,
-    unattacked,
-)
-from leaderboard.worst import removal, robustness, survival, trials_of
+from leaderboard.summary import Row, as_dict, canonical, first_known, if_any, short, thin
 
 __all__ = ["rows"]
 
 
-def rows(records: Iterable[Record]) -> list[Row]:
+def rows(records: Iterable[CellRecord], fpr: float = DEFAULT_FPR) -> list[Row]:
     """One dictionary per scheme x architecture x data set x situation x profile, aggregated over seeds.
 
-    Records that differ in scheme parameters, owners or FPR ask different questions and make rows of their
+    Records that differ in scheme parameters or owners ask different questions and make rows of their
     own. Of several records of one cell the first counts, so give the most trusted ones first.
 
     Args:
         records: of any profiles; no row mixes two.
+        fpr: the false positive rate that every p-value is held to.
 
     Returns:
         Rows in the order of profile, scheme, architecture, data set, situation; JSON values only. Counts hold
-        `hits`, `trials` and their Wilson interval `low`, `high`; means hold `mean` and their Student-t interval
-        (`low` and `high` are None below two seeds). What is not known is None, never 0.
+        `hits`, `trials` and their Wilson interval `low`, `high` (None where trials share a network); means hold `mean`
+        and their Student-t interval (None below two seeds). Worst cases hold how many attacks they are `covered` by,
+        `of` all that rows of the same profile, architecture and data set faced. What is not known is None, never 0.
     """
-    groups: dict[str, list[Record]] = defaultdict(list)
+    groups: dict[str, list[CellRecord]] = defaultdict(list)
     for record in {r.cell.identity: r for r in reversed(list(records))}.values():
         groups[_question(record)].append(record)
-    made = [_row(key, sorted(group, key=lambda r: (r.cell.attack, r.cell.seed))) for key, group in groups.items()]
+    made = [_row(key, sorted(group, key=lambda r: (r.cell.attack, r.cell.seed)), fpr) for key, group in groups.items()]
     _name_variants(made)
+    _say_coverage(made)
     return sorted(made, key=lambda row: (*_place(row), row["variant"], row["id"]))
 
 
@@ -57,10 +54,10 @@ def _tag(text: str, length: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
-def _question(record: Record) -> str:
+def _question(record: CellRecord) -> str:
     cell = record.cell
     place = [cell.profile, cell.scheme, cell.arch, cell.dataset, cell.situation]
-    return canonical([*place, cell.owners, record.fpr, cell.scheme_params])
+    return canonical([*place, cell.owners, cell.scheme_params])
 
 
 def _place(row: Row) -> tuple[str, ...]:
@@ -73,40 +70,55 @@ def _name_variants(made: list[Row]) -> None:
     for row in made:
         places[_place(row)].append(row)
     for siblings in places.values():
-        fields = [{**row["params"], "owners": str(row["owners"]), "fpr": f"{row['fpr']:g}"} for row in siblings]
+        fields = [{**row["params"], "owners": str(row["owners"])} for row in siblings]
         names = sorted({name for each in fields for name in each if len({f.get(name) for f in fields}) > 1})
         for row, each in zip(siblings, fields, strict=True):
             row["variant"] = ", ".join(f"{name}={each[name]}" for name in names if name in each)
 
 
-def _row(key: str, group: list[Record]) -> Row:
+def _say_coverage(made: list[Row]) -> None:
+    """A worst case over few attacks is an easy one: each says over how many of those that its rivals faced."""
+    faced: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for row in made:
+        faced[_rivals(row)] |= set((row["robustness"] or {}).get("attacks", ()))
+    for row in made:
+        if row["robustness"]:
+            row["robustness"] |= {"covered": len(row["robustness"]["attacks"]), "of": len(faced[_rivals(row)])}
+
+
+def _rivals(row: Row) -> tuple[str, ...]:
+    return row["profile"], row["arch"], row["dataset"]
+
+
+def _row(key: str, group: list[CellRecord], fpr: float) -> Row:
     first, done = group[0], [record for record in group if record.status == "ok"]
-    by_seed = dict(sorted({record.cell.seed: record for record in reversed(done)}.items()))
-    attacks = {label: _attack(found) for label, found in _by_attack(group).items()}
-    hostile = [r for r in group if r.stage != "evidence" and (r.status == "failed" or r.curve)]
     return {
         "id": _tag(key, 8),
         **{name: getattr(first.cell, name) for name in ("profile", "scheme", "arch", "dataset", "situation", "owners")},
         "carrier": first_known(record.carrier for record in group),
         "access": first_known(record.access for record in group),
-        "fpr": first.fpr,
         "params": {name: short(value) for name, value in first.cell.scheme_params.items()},
         "status": _status(group),
-        "seeds": sorted(by_seed),
+        "seeds": sorted({record.cell.seed for record in done}),
         "problems": _problems(group),
         "warnings": _warnings(done),
-        **_of_marked(list(by_seed.values())),
-        "heldout": heldout_users(done),
+        **_of_marked(one_a_seed(done, "marked"), fpr),
+        "heldout": heldout_users(done, fpr),
         "searches": searches(done),
         "histories": histories(done),
-        "robustness": robustness(hostile, attacks),
-        "removal": removal(trials_of(hostile)),
-        "security": _security(one_a_seed(done, "security"), done),
-        "attacks": attacks,
-        "commands": [_command(found) for found in _by_attack(group).values()],
+        "robustness": as_dict(worst_case(group, fpr)),
+        "removal": _as_lists(as_dict(removal_cost(group, fpr))),
+        "security": _security(done, fpr),
+        "attacks": {label: _attack(found, fpr) for label, found in _by_attack(group).items()},
+        "commands": [_command(found, fpr) for found in _by_attack(group).values()],
         "environments": _environments(done or group),
         "finished": _first_and_last(record.provenance.finished for record in group),
     }
+
+
+def _as_lists(found: Row | None) -> Row | None:
+    """JSON knows no tuples."""
+    return found and {**found, "values": [list(value) for value in found["values"]]}
 
 
 def _first_and_last(dates: Iterable[str]) -> list[str]:
@@ -114,24 +126,24 @@ def _first_and_last(dates: Iterable[str]) -> list[str]:
     return [found[0], found[-1]] if found else []
 
 
-def _status(group: Sequence[Record]) -> str:
+def _status(group: Sequence[CellRecord]) -> str:
     found = {record.status for record in group}
     return next(status for status in ("ok", "failed", "not applicable") if status in found)
 
 
-def _by_attack(group: Sequence[Record]) -> dict[str, list[Record]]:
+def _by_attack(group: Sequence[CellRecord]) -> dict[str, list[CellRecord]]:
     """Records per attack; an attack with other parameters is another attack, named apart by their digest."""
-    found: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[str, dict[str, list[CellRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in group:
         found[record.cell.attack][canonical(record.cell.attack_params)].append(record)
-    labelled: dict[str, list[Record]] = {}
+    labelled: dict[str, list[CellRecord]] = {}
     for name, variants in found.items():
         for params, members in variants.items():
             labelled[name if len(variants) == 1 else f"{name} ({_tag(params, 4)})"] = members
     return labelled
 
 
-def _problems(group: Sequence[Record]) -> list[dict[str, Any]]:
+def _problems(group: Sequence[CellRecord]) -> list[dict[str, Any]]:
     """Why cells have no numbers: seeds with the same attack, status and reason together."""
     seeds: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for record in group:
@@ -142,7 +154,7 @@ def _problems(group: Sequence[Record]) -> list[dict[str, Any]]:
     return [{"attack": a, "status": s, "reason": r, "seeds": which} for (a, s, r), which in seeds.items()]
 
 
-def _warnings(done: Sequence[Record]) -> list[str]:
+def _warnings(done: Sequence[CellRecord]) -> list[str]:
     """What a reader must know before trusting a mean: its seeds may not be of one kind."""
     found = []
     for name in ("data_checksum", "split", "bench_version"):
@@ -154,67 +166,69 @@ def _warnings(done: Sequence[Record]) -> list[str]:
     return found
 
 
-def _of_marked(by_seed: Sequence[Record]) -> dict[str, Any]:
+def _of_marked(by_seed: Sequence[CellRecord], fpr: float) -> dict[str, Any]:
     """What the marked models say before any attack; one record a seed."""
-    verdicts = [(verdict, record.fpr) for record in by_seed for verdict in unattacked(record).verdicts]
-    errors = [verdict.ber for verdict, _ in verdicts if verdict.ber is not None]
-    ratios = [
-        record.timings_s["embed"] / record.timings_s["host"]
-        for record in by_seed
-        if "embed" in record.timings_s and record.timings_s.get("host", 0) > 0
-    ]
-    losses = [loss for record in by_seed if (loss := loss_pp(record.clean_accuracy, unattacked(record))) is not None]
+    verdicts = [verdict for record in by_seed for verdict in record.points[0].verdicts]
+    protected = protection_over_seeds(by_seed, fpr)
     return {
-        "fidelity": mean([-loss for loss in losses]),
-        "effectiveness": proportion(sum(detected(*each) for each in verdicts), len(verdicts)),
+        "fidelity": as_dict(mean(_known(map(fidelity_pp, by_seed)))),
+        "effectiveness": as_dict(effectiveness(by_seed, fpr)),
         "evidence": {
-            "p_value": median(verdict.p_value for verdict, _ in verdicts) if verdicts else None,
-            "ber": fmean(errors) if errors else None,
+            "p_value": if_any(median, [verdict.p_value for verdict in verdicts]),
+            "ber": average(verdict.ber for verdict in verdicts),
         },
-        "protection": _protection(by_seed),
-        "embed_ratio": mean(ratios),
+        "capacity": as_dict(mean(_known(map(carried_bits, by_seed)))),
+        "protection": protected and _protection(protected),
+        "embed_ratio": as_dict(mean(_known(map(embed_ratio, by_seed)))),
     }
 
 
-def _security(by_seed: Sequence[Record], done: Sequence[Record]) -> dict[str, Any] | None:
-    """False claims. Every attack of a seed saw the same clean host and keys, so those count once a seed."""
-    clean = [record.security.clean for record in by_seed if record.security]
-    attacked = [count for record in done if record.security for count in record.security.attacked]
-    forged = [
-        any(detected(point.verdicts[owner], record.fpr) for point in record.curve if owner < len(point.verdicts))
-        for record in done
-        if record.stage == "evidence" and record.curve
-        for owner in range(max(len(point.verdicts) for point in record.curve))
-    ]
-    parts = {"clean": _sum(clean), "attacked": _sum(attacked), "forged": proportion(sum(forged), len(forged))}
-    if parts["attacked"]:
-        # Rungs and attacks share hosts and keys: these trials are not independent, so no interval is honest.
-        parts["attacked"] |= {"low": None, "high": None}
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _protection(found: Protection) -> Row:
+    low, high = found.interval or (None, None)
+    return {
+        "hits": found.matches,
+        "trials": found.trials,
+        "refused": found.refused,
+        "others": found.others,
+        "chance": found.chance,
+        "advantage": found.advantage,
+        "normalised": found.normalised,
+        "low": low,
+        "high": high,
+    }
+
+
+def _security(done: Sequence[CellRecord], fpr: float) -> Row | None:
+    """False claims, and whether the clean hosts' are more than the false positive rate explains."""
+    clean = false_claims(done, fpr)
+    parts = {
+        "clean": clean and {**clean._asdict(), "beyond": beyond_chance(clean, fpr)},
+        "attacked": as_dict(false_claims_after_attack(done, fpr)),
+        "forged": as_dict(forged_claims(done, fpr)),
+    }
     return parts if any(parts.values()) else None
 
 
-def _sum(counts: Sequence[Count]) -> dict[str, Any] | None:
-    return proportion(sum(count.hits for count in counts), sum(count.trials for count in counts))
-
-
-def _attack(members: list[Record]) -> Row:
+def _attack(members: list[CellRecord], fpr: float) -> Row:
     first, done = members[0], [record for record in members if record.status == "ok"]
-    judged = [r for r in members if r.stage != "evidence" and (r.status == "failed" or r.curve)]
-    trials = trials_of(judged)
     return {
         "name": first.cell.attack,
         "stage": first_known(record.stage for record in members),
         "unit": first_known(record.unit or None for record in members) or "",
         "status": _status(members),
         "params": {name: short(value) for name, value in first.cell.attack_params.items()},
-        "survival": survival(trials),
-        "removal": removal(trials),
-        "curves": [_curve(record) for record in done if record.curve],
+        "survival": as_dict(survival(members, fpr)),
+        "removal": _as_lists(as_dict(removal_cost(members, fpr))),
+        "curves": [_curve(record, fpr) for record in done if record.curve],
         "searches": rung_searches(done),
     }
 
 
-def _curve(record: Record) -> dict[str, Any]:
+def _curve(record: CellRecord, fpr: float) -> Row:
     """One seed's rungs as parallel lists; several owners are summed up by count, median and mean."""
     points = thin(record.points)
     return {
@@ -222,33 +236,21 @@ def _curve(record: Record) -> dict[str, Any]:
         "clean": record.clean_accuracy,
         "strength": [point.strength for point in points],
         "accuracy": [point.test_accuracy for point in points],
-        "hits": [sum(detected(verdict, record.fpr) for verdict in point.verdicts) for point in points],
+        "hits": [hits(point, fpr) for point in points],
         "trials": [len(point.verdicts) for point in points],
-        "p_value": [if_any(median, [verdict.p_value for verdict in point.verdicts]) for point in points],
-        "statistic": [if_any(median, [verdict.statistic for verdict in point.verdicts]) for point in points],
-        "ber": [if_any(fmean, [v.ber for v in point.verdicts if v.ber is not None]) for point in points],
+        "p_value": [_median(point, "p_value") for point in points],
+        "statistic": [_median(point, "statistic") for point in points],
+        "ber": [average(verdict.ber for verdict in point.verdicts) for point in points],
     }
 
 
-def _protection(by_seed: Sequence[Record]) -> dict[str, Any] | None:
-    """The mean over seeds: matches and trials are added up, because each trial counts alike."""
-    found = [protection for record in by_seed if (protection := record.protection())]
-    if not found:
-        return None
-    pooled = Protection(sum(p.matches for p in found), sum(p.trials for p in found), max(p.chance for p in found))
-    return {
-        "hits": pooled.matches,
-        "trials": pooled.trials,
-        "chance": pooled.chance,
-        "advantage": pooled.advantage,
-        "normalised": pooled.normalised,
-        **ends(pooled.interval),
-    }
+def _median(point: Point, name: str) -> float | None:
+    return if_any(median, [getattr(verdict, name) for verdict in point.verdicts])
 
 
-def _command(members: Sequence[Record]) -> str:
+def _command(members: Sequence[CellRecord], fpr: float) -> str:
     """What reproduces these records; quoted, because parameters of a stranger's record may hold anything."""
-    cell, fpr = members[0].cell, members[0].fpr
+    cell = members[0].cell
     words = ["bench", "run"]
     for name in ("scheme", "attack", "arch", "dataset", "situation", "profile"):
         # A post-hoc scheme has its one situation whatever is asked for, and the option does not know it.
@@ -256,7 +258,7 @@ def _command(members: Sequence[Record]) -> str:
             words += [f"--{name}", getattr(cell, name)]
     words += ["--seeds", str(max(record.cell.seed for record in members) + 1)]
     words += ["--owners", str(cell.owners)] if cell.owners > 1 else []
-    words += ["--fpr", f"{fpr:g}"] if fpr != Record.model_fields["fpr"].default else []
+    words += ["--fpr", f"{fpr:g}"] if fpr != DEFAULT_FPR else []
     for part, params in ((cell.scheme, cell.scheme_params), (cell.attack, cell.attack_params)):
         for name, value in params.items():
             words += ["--set", f"{part}.{name}={_typed(value)}"]
@@ -270,7 +272,7 @@ def _typed(value: Any) -> str:
     return ",".join(map(short, value)) if isinstance(value, list) else short(value)
 
 
-def _environments(group: Sequence[Record]) -> list[dict[str, Any]]:
+def _environments(group: Sequence[CellRecord]) -> list[dict[str, Any]]:
     """The distinct places and versions that computed these records."""
     found: dict[str, dict[str, Any]] = {}
     for record in group:

@@ -1,18 +1,22 @@
-"""Records made by hand, for tests of everything that reads records."""
+"""Records made by hand and by chance, for tests of everything that reads records."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+import random
 from collections.abc import Sequence
 from typing import Any
 
 from bench.contract.verdict import Point, Search, Verdict
-from bench.records.record import Cell, Count, Provenance, Record, Security
+from bench.records.record import AFTER_ATTACK, FRESH_KEY, Cell, CellRecord, NullSet, Provenance
 
 HASH = "0" * 64
 
 
 def verdict(p_value: float = 1e-9, **fields: Any) -> Verdict:
-    return Verdict(**{"statistic": 1.0, "p_value": p_value, "detected": p_value <= 0.01, "ber": 0.0, **fields})
+    return Verdict(**{"statistic": 1.0, "p_value": p_value, "ber": 0.0, **fields})
 
 
 def search(least: float = 60.0, true: float | None = 60.0, unit: str = "degrees", step: int = 30) -> Search:
@@ -53,17 +57,162 @@ def provenance(**fields: Any) -> Provenance:
     return Provenance(**{**base, **fields})
 
 
-def record(status: str = "ok", **fields: Any) -> Record:
-    base: dict[str, Any] = {"cell_key": HASH, "cell": cell(), "status": status, "provenance": provenance()}
+def nulls(hits: int, trials: int, kind: str = FRESH_KEY, strength: float | None = None) -> NullSet:
+    """False claims of which `hits` are accepted at 1 %, and the others at no rate in use."""
+    return NullSet(kind=kind, strength=strength, p_values=[0.005] * hits + [0.5] * (trials - hits))
+
+
+def record(status: str = "ok", **fields: Any) -> CellRecord:
+    """A record whose cell has as many owners as the marked model has verdicts."""
+    owners = len(fields["marked"].verdicts) if fields.get("marked") else 1
+    asked = fields.pop("cell", cell()).model_copy(update={"owners": owners})
+    base: dict[str, Any] = {"cell_key": HASH, "cell": asked, "status": status, "provenance": provenance()}
     if status == "ok":
-        curve = [point(50.0, 0.88), point(90.0, 0.5, 0.4)]
+        curve = [point(s, a, verdicts=[verdict(p)] * owners) for s, a, p in ((50.0, 0.88, 1e-9), (90.0, 0.5, 0.4))]
         base |= {
             "carrier": "weights", "access": "white-box", "stage": "model", "unit": "% of weights",
             "marked": point(0.0, 0.9), "curve": curve, "clean_accuracy": 0.91,
-            "security": Security(clean=Count(hits=1, trials=100)), "timings_s": {"host": 10.0, "embed": 2.0},
+            "nulls": [nulls(1, 100)], "timings_s": {"host": 10.0, "embed": 2.0},
         }  # fmt: skip
     elif status == "failed":
         base["traceback"] = "Traceback (most recent call last):\n  ...\nRuntimeError: boom"
     else:
         base["reason"] = "it has no meaning"
-    return Record(**{**base, **fields})
+    return CellRecord(**{**base, **fields})
+
+
+# ---- records as a benchmark leaves them ------------------------------------------------------------------------------
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+SCHEMES = {
+    "uchida-random": ("weights", "white-box", "train"),
+    "uchida-direct": ("weights", "white-box", "train"),
+    "uchida-diff": ("weights", "white-box", "train"),
+    "uchida-posthoc": ("weights", "white-box", "post-hoc"),
+    "zhang-content": ("behaviour", "labels", "train"),
+    "zhang-unrelated": ("behaviour", "labels", "train"),
+    "zhang-noise": ("behaviour", "labels", "train"),
+}
+LADDER = (10, 20, 30, 40, 50, 60, 70, 80, 90)
+
+
+def said(p_value: float, ber: float | None = None) -> Verdict:
+    """A verdict whose statistic follows its p-value."""
+    return verdict(p_value, ber=ber, statistic=-math.log10(max(p_value, 1e-30)), queries=100)
+
+
+def rung(strength: float, accuracy: float | None, *verdicts: Verdict) -> Point:
+    """One rung with these verdicts."""
+    return Point(strength=strength, test_accuracy=accuracy, verdicts=list(verdicts))
+
+
+def of_scheme(
+    scheme: str = "uchida-random", attack: str = "pruning", seed: int = 0, curve: Any = None, marked: Any = None,
+    **fields: Any,
+) -> CellRecord:  # fmt: skip
+    """A record by hand: `fields` replace those of the record, or of its cell."""
+    carrier, access, situation = SCHEMES.get(scheme, ("weights", "white-box", "train"))
+    cell: dict[str, Any] = {
+        "scheme": scheme,
+        "attack": attack,
+        "arch": "wrn-10-4",
+        "dataset": "digits-m",
+        "situation": situation,
+    }
+    cell |= {"profile": "quick", "seed": seed, "scheme_params": {"bits": 256}, "attack_params": {}}
+    cell |= {name: fields.pop(name) for name in list(fields) if name in cell or name == "owners"}
+    owners = cell.setdefault("owners", len(marked.verdicts) if marked else 1)
+    provenance = {
+        "bench_version": "0.1.0",
+        "git_revision": "19289c8a44b7b3f0",
+        "git_dirty": False,
+        "source_hash": hashlib.sha256(f"{scheme}{attack}".encode()).hexdigest(),
+        "data_checksum": "sha256-of-digits-m",
+        "packages": {"torch": "2.9.0", "numpy": "2.3.1", "scipy": "1.18.1", "mlflow": "3.17.2"},
+        "python": "3.12.3",
+        "platform": "Linux x86-64",
+        "finished": f"2026-11-20T10:{seed:02d}:00Z",
+        **fields.pop("provenance", {}),
+    }
+    data = {
+        "cell_key": hashlib.sha256(json.dumps(cell).encode()).hexdigest(),
+        "cell": cell,
+        "status": "ok",
+        "carrier": carrier,
+        "access": access,
+        "stage": "model",
+        "unit": "% of weights",
+        "marked": marked or rung(0, 0.9, *[said(1e-9, 0.0)] * owners),
+        "curve": curve or [],
+        "clean_accuracy": 0.91,
+        "provenance": provenance,
+        **fields,
+    }
+    return CellRecord.model_validate(data)
+
+
+def idle(
+    status: str, scheme: str = "uchida-random", attack: str = "pruning", seed: int = 0, why: str = "why", **fields: Any
+) -> CellRecord:
+    """A record without numbers."""
+    kept = of_scheme(scheme, attack, seed, **fields).model_dump()
+    told = {"traceback" if status == "failed" else "reason": why}
+    return CellRecord.model_validate({**kept, "status": status, "marked": None, "curve": [], "nulls": [], **told})
+
+
+def simulated(scheme: str, attack: str, seed: int, profile: str = "quick", **cell: Any) -> CellRecord:
+    """A plausible record: accuracy and evidence fall with strength, at a pace of the scheme's own."""
+    draw = random.Random(f"{scheme}{attack}{seed}{profile}{cell}")
+    bits = scheme.startswith("uchida")
+    start = 0.87 + draw.uniform(-0.008, 0.008)
+    limit = 70 + 8 * (sorted(SCHEMES).index(scheme) % 4) - (18 if attack == "pruning-global" else 0)
+
+    def at(strength: float) -> Point:
+        gone = 1 / (1 + math.exp(-(strength - limit + draw.uniform(-4, 4)) / 6)) if strength else 0.0
+        accuracy = max(0.1, start - 0.75 * max(0, (strength - 45) / 55) ** 2.2 + draw.uniform(-0.004, 0.004))
+        ber = round(0.5 * gone * 256) / 256
+        p_value = min(1.0, 10 ** (-(24 if bits else 15) * (1 - gone) + draw.uniform(0, 0.5)))
+        return rung(strength, accuracy if strength else start, said(p_value, ber if bits else None))
+
+    found = [nulls(int(draw.random() < 0.5), 100), *(nulls(0, 20, AFTER_ATTACK, strength) for strength in LADDER)]
+    return of_scheme(
+        scheme,
+        attack,
+        seed,
+        [at(strength) for strength in LADDER],
+        at(0),
+        profile=profile,
+        clean_accuracy=0.875 + draw.uniform(-0.006, 0.006),
+        nulls=found,
+        timings_s={"host": 60.0, "embed": 2.0 if scheme.endswith("posthoc") else 60 * draw.uniform(1.0, 1.5)},
+        **cell,
+    )
+
+
+def benchmark_records() -> list[CellRecord]:
+    """Seven schemes, two attacks, three seeds in profile quick; one failed, one not applicable; a little of small."""
+    made = [simulated(s, a, seed) for s in SCHEMES for a in ("pruning", "pruning-global") for seed in range(3)]
+    made = [r for r in made if not (r.cell.scheme == "uchida-diff" and r.cell.attack == "pruning-global")]
+    trace = 'Traceback (most recent call last):\n  File "x.py"\nRuntimeError: the loss is not finite after 12 steps'
+    made += [simulated("uchida-diff", "pruning-global", seed) for seed in (0, 1)]
+    made += [idle("failed", "uchida-diff", "pruning-global", 2, why=trace)]
+    made += [
+        idle("not applicable", "baseline-none", "pruning", s, carrier="none", why="Nothing to prune.") for s in (0, 1)
+    ]
+    made += [idle("failed", "deepstamp", "pruning", 0, why=trace, carrier="data", access="labels")]
+    made += [simulated("uchida-random", "pruning", seed, "small") for seed in range(2)]
+    return made
+
+
+SIGNATURES = tuple(30.0 * (1 + i % 11) for i in range(40))
+
+
+def searched(
+    owners: int = 2, seed: int = 0, missed: int = 0, rungs: Any = (), heldout: Any = (), **fields: Any
+) -> CellRecord:
+    """A record of a scheme that infers signatures; the first `missed` owners are taken for unmarked."""
+    verdicts = [identified(0.0 if i < missed else SIGNATURES[i], SIGNATURES[i]) for i in range(owners)]
+    fields = {"scheme": "anti-neuron", "carrier": "data", "stage": "training", "unit": "epochs", **fields}
+    others = [identified(signature, None, matched=False) for signature in heldout]
+    curve = [rung(strength, 0.8, *verdicts) for strength in rungs]
+    marked = rung(0, 0.9, *verdicts)
+    return of_scheme(owners=owners, seed=seed, marked=marked, curve=curve, heldout_verdicts=others, **fields)

@@ -20,7 +20,7 @@ from bench.api import AccessError, ImageSet, Key, Point, Verdict, pixels
 from bench.data import checksum
 from bench.plan.matrix import Request, Step, expand, not_applicable
 from bench.plan.profiles import PROFILES
-from bench.records.record import Record
+from bench.records.record import CellRecord
 from bench.registry import attacks, make, schemes
 from bench.runner.coordinator import execute
 from bench.runner.executors import Settings
@@ -88,7 +88,7 @@ class _Trial:
         )
 
     @cached_property
-    def record(self) -> Record:
+    def record(self) -> CellRecord:
         """The record of the tiny cell."""
         (planned,) = expand(self.request, {"digits-m": checksum("digits-m")})
         (record,) = execute([planned], self.run_dir, Settings(Place(), threads=1), _Silent()).records

@@ -3,23 +3,52 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from bench.metrics import DEFAULT_FPR
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.plan.matrix import Planned, Request
 
-__all__ = ["console", "data_options", "own_store", "plan_of", "run_dir_option", "selectors", "sentences"]
+__all__ = [
+    "FiniteRange",
+    "console",
+    "data_options",
+    "fpr_option",
+    "own_store",
+    "plan_of",
+    "run_dir_option",
+    "selectors",
+    "sentences",
+]
 
 Command = Callable[..., Any]
 
 SELECT = "names, globs, comma lists, `all`, or @tags"
 
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds; NaN and infinity, which no comparison refuses, are refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"Expected a finite number, but got {value}.", param, ctx)
+        return number
+
+
+fpr_option = click.option(
+    "--fpr", type=FiniteRange(0, 1, True, True), default=DEFAULT_FPR,
+    help="False positive rate that p-values are held to when results are shown; records keep every p-value.",
+)  # fmt: skip
 run_dir_option = click.option(
     "--run-dir", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), envvar="BENCH_RUN_DIR",
     help="Where records, results of steps, the MLflow store and the page are kept.",
@@ -37,9 +66,6 @@ SELECTORS = (
     ),
     click.option("--seeds", type=click.IntRange(1, 10_000), default=None, help=f"Number of seeds.  {PROFILES_SAY}"),
     click.option("--owners", type=click.IntRange(1, 10_000), default=1, help="Owners a host carries at once."),
-    click.option(
-        "--fpr", type=click.FloatRange(0, 1, True, True), default=0.01, help="False positive rate of verdicts."
-    ),
     click.option(
         "--null-keys",
         type=click.IntRange(0, 10_000),
@@ -141,7 +167,6 @@ def request_of(options: dict[str, Any]) -> Request:
         profile=profile,
         seeds=tuple(range(options["seeds"] or profile.seeds)),
         owners=options["owners"],
-        fpr=options["fpr"],
         null_keys=options["null_keys"],
         overrides=overrides(options["settings"], [*chosen_schemes, *_in_chains(chosen_attacks)]),
     )

@@ -12,7 +12,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from bench.plan.matrix import Step
-    from bench.records.record import Record
+    from bench.records.record import CellRecord
     from bench.runner.estimate import Durations
     from bench.runner.worker import Outcome
 
@@ -68,7 +68,7 @@ class Progress:
             )
         )
 
-    def settled(self, record: Record) -> None:
+    def settled(self, record: CellRecord) -> None:
         """A cell has its record: the table at the end says it."""
 
     def _about_left(self) -> str:

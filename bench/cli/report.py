@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from bench.cli.common import console, own_store, run_dir_option, sentences
+from bench.cli.common import console, fpr_option, own_store, run_dir_option, sentences
+from bench.metrics import DEFAULT_FPR
 
 if TYPE_CHECKING:
-    from bench.records.record import Record
+    from bench.records.record import CellRecord
     from bench.runner.rundir import RunDir
 
 __all__ = ["COMMANDS", "write_page"]
@@ -20,14 +21,15 @@ __all__ = ["COMMANDS", "write_page"]
 
 @click.command()
 @run_dir_option
+@fpr_option
 @click.option("--format", "style", type=click.Choice(["table", "csv", "json", "parquet"]), default="table")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write to this file.")
 @sentences
-def results(run_dir: Path, style: str, out: Path | None) -> None:
+def results(run_dir: Path, fpr: float, style: str, out: Path | None) -> None:
     """Print every result, one row per rung of an attack's ladder; strength 0 is the marked model."""
-    from bench.records.flat import as_csv, as_json, as_parquet, rows
+    from bench.metrics.flat import as_csv, as_json, as_parquet, rows
 
-    table = rows(_records(run_dir))
+    table = rows(_records(run_dir), fpr)
     if style == "table":
         _print_table(table)
     elif style == "parquet":
@@ -42,16 +44,17 @@ def results(run_dir: Path, style: str, out: Path | None) -> None:
 
 @click.command()
 @run_dir_option
+@fpr_option
 @click.option("--tracking-uri", default=None, help="MLflow store or server.  [default: mlflow.db in the run directory]")
 @sentences
-def sync(run_dir: Path, tracking_uri: str | None) -> None:
+def sync(run_dir: Path, fpr: float, tracking_uri: str | None) -> None:
     """Copy all records into an MLflow store. Idempotent: a second call changes nothing."""
     from bench import tracking
     from bench.runner.rundir import RunDir
 
     uri = tracking_uri or own_store(run_dir)
     try:
-        synced = tracking.sync(_records(run_dir), uri, ledger=RunDir(run_dir).ledger)
+        synced = tracking.sync(_records(run_dir), uri, ledger=RunDir(run_dir).ledger, fpr=fpr)
     except tracking.TrackingError as error:
         raise click.UsageError(str(error)) from error
     out = console()
@@ -61,15 +64,16 @@ def sync(run_dir: Path, tracking_uri: str | None) -> None:
 
 @click.command()
 @run_dir_option
+@fpr_option
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=None, help="[default: RUN_DIR/site]")
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @sentences
-def leaderboard(run_dir: Path, out: Path | None, show: bool) -> None:
+def leaderboard(run_dir: Path, fpr: float, out: Path | None, show: bool) -> None:
     """Render all records and submissions into one self-contained index.html."""
     from bench.runner.rundir import RunDir
 
     place = RunDir(_existing(run_dir))
-    page = write_page(place, out or place.site)
+    page = write_page(place, out or place.site, fpr)
     console().print(str(page.resolve()), soft_wrap=True)
     if show:
         click.launch(page.resolve().as_uri())
@@ -78,14 +82,14 @@ def leaderboard(run_dir: Path, out: Path | None, show: bool) -> None:
 COMMANDS = (results, sync, leaderboard)
 
 
-def write_page(run_dir: RunDir, out: Path) -> Path:
+def write_page(run_dir: RunDir, out: Path, fpr: float = DEFAULT_FPR) -> Path:
     """The leaderboard of a run directory and of the repository's submissions."""
     import leaderboard as site
     from bench.records.files import load_records
 
     submissions = Path(site.__file__).parent / "submissions"
-    found = [*load_records(run_dir.records, _complain), *load_records(submissions, _complain)]
-    return site.build(found, out)
+    found = [*load_records(run_dir.records, _complain), *load_records(submissions, _complain, named=False)]
+    return site.build(found, out, fpr=fpr)
 
 
 def _complain(error: Exception) -> None:
@@ -101,7 +105,7 @@ def _existing(run_dir: Path) -> Path:
     return run_dir
 
 
-def _records(run_dir: Path) -> list[Record]:
+def _records(run_dir: Path) -> list[CellRecord]:
     from bench.records.files import load_records
     from bench.runner.rundir import RunDir
 

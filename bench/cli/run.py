@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from bench.cli.common import console, own_store, plan_of, selectors, sentences
+from bench.cli.common import FiniteRange, console, fpr_option, own_store, plan_of, selectors, sentences
 
 if TYPE_CHECKING:
     from bench.plan.matrix import Planned, Step
@@ -78,10 +78,9 @@ def plan(jobs: int, keys: bool, style: str, **options: Any) -> None:
     help="Threads of one worker; 0 shares the cores. Part of the record: another number may round differently.",
 )
 @click.option("--executor", type=click.Choice(["local", "ray"]), default="local", help="ray needs the extra `ray`.")
-@click.option(
-    "--max-time", type=click.FloatRange(0), default=None, metavar="MINUTES", help="Start no step after this time."
-)
+@click.option("--max-time", type=FiniteRange(0), default=None, metavar="MINUTES", help="Start no step after this time.")
 @click.option("--tracking-uri", default=None, help="MLflow store.  [default: mlflow.db in the run directory]")
+@fpr_option
 @click.option("--no-mlflow", is_flag=True, help="Leave MLflow alone; `bench sync` can fill it later.")
 @sentences
 def run(
@@ -92,6 +91,7 @@ def run(
     max_time: float | None,
     tracking_uri: str | None,
     no_mlflow: bool,
+    fpr: float,
     **options: Any,
 ) -> None:
     """Compute every selected cell. The same command again resumes, and computes nothing twice.
@@ -120,7 +120,7 @@ def run(
         except KeyboardInterrupt:
             console(stderr=True).print("Interrupted. What is finished is kept: the same command goes on from there.")
             sys.exit(130)
-    _publish(run_dir, summary, uri)
+    _publish(run_dir, summary, uri, fpr)
     failed = sum(record.status == "failed" for record in summary.records)
     sys.exit(1 if failed or summary.stopped else 0)
 
@@ -163,14 +163,14 @@ def _progress(cells: list[Planned], run_dir: RunDir, settings: Settings) -> Any:
     return progress
 
 
-def _publish(run_dir: RunDir, summary: Summary, uri: str | None) -> None:
+def _publish(run_dir: RunDir, summary: Summary, uri: str | None, fpr: float) -> None:
     """The table, the page, MLflow, and the commands to open them."""
     from bench import tracking
     from bench.cli.report import write_page
     from bench.cli.tables import results_table
 
     out = console()
-    out.print(results_table(summary.records, out))
+    out.print(results_table(summary.records, out, fpr))
     for record in summary.records:
         if record.status == "failed" and record.traceback:
             last = record.traceback.strip().splitlines()[-1]
@@ -181,12 +181,12 @@ def _publish(run_dir: RunDir, summary: Summary, uri: str | None) -> None:
         f"{summary.computed} steps computed, {summary.cached} cached, in {duration(summary.seconds)}."
         + (" Stopped at --max-time: the same command goes on." if summary.stopped else "")
     )
-    page = write_page(run_dir, run_dir.site)
+    page = write_page(run_dir, run_dir.site, fpr)
     out.print(f"Leaderboard: {Path(page).resolve()}", soft_wrap=True)
     if uri is None:
         return
     try:
-        tracking.sync(summary.records, uri, ledger=run_dir.ledger)
+        tracking.sync(summary.records, uri, ledger=run_dir.ledger, fpr=fpr)
     except tracking.TrackingError as error:
         words = f"MLflow was not filled; the records are safe, and `bench sync` tries again: {error}"
         out.print(words, style="red", markup=False)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from bench.cli.common import console, sentences
+from bench.cli.common import FiniteRange, console, sentences
 from bench.cli.stampkey import NOTE, Form, Request, begun_by
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ device_option = click.option(
 )
 @click.option(
     "--blend",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     default=None,
     help="How strongly the mark covers a picture.  [default: the scheme's]",
 )

@@ -12,7 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.contract.verdict import Point
-from bench.records.record import Record
+from bench.metrics import BUDGET_PP, DEFAULT_FPR
+from bench.metrics.aggregate import average
+from bench.metrics.fidelity import fidelity_pp
+from bench.metrics.protection import protection
+from bench.metrics.robustness import breaking_strength, hits, removal_cost, survival
+from bench.metrics.security import false_claims
+from bench.records.record import CellRecord
 
 __all__ = ["plain_table", "results_table"]
 
@@ -25,11 +31,12 @@ NUMBERS = ("accuracy", "fidelity", "p-value", "BER", "adv.", "false claims", "re
 WIDEST = 10_000  # columns, to measure what a table would like to have
 WHOLE = ("accuracy", "fidelity", "detected", "p-value", "BER", "adv.")  # of one word: others are folded before these
 CAPTION = (
-    "accuracy of the marked model in %, fidelity against the clean host in points; worst case: detected at all "
-    "strengths that cost the attacker at most 5 points, or where it is not; removal cost: least points given up to "
-    "break the claim; false claims: of fresh keys on the clean host"
+    "accuracy of the marked model in %, fidelity against its control in points; detected at a false positive rate of "
+    "{fpr:g} %; worst case: claims that hold at all strengths that cost the attacker at most {budget:g} points, and "
+    "where the first does not; removal cost: least points given up to break the claim; false claims: of fresh keys on "
+    "the clean host"
 )
-ADVANTAGE = "; adv.: protection advantage, right answers on the marked model beyond guessing, (M - N p) / N"
+ADVANTAGE = "; adv.: protection advantage, right answers on the marked model beyond guessing"
 
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[str] = ()) -> Table:
@@ -49,13 +56,13 @@ def _cell(value: Any) -> Text:
     return Text("-" if value is None else str(value))
 
 
-def results_table(records: Iterable[Record], console: Console) -> Table:
+def results_table(records: Iterable[CellRecord], console: Console, fpr: float = DEFAULT_FPR) -> Table:
     """One row per cell: what the mark costs, whether it is found, and what the attack makes of it."""
     ordered = sorted(records, key=lambda r: (r.cell.dataset, r.cell.arch, r.cell.attack, r.cell.scheme, r.cell.seed))
     axes = {name: [str(getattr(record.cell, name)) for record in ordered] for name in AXES}
     varying = [name for name in AXES if name == "scheme" or len(set(axes[name])) > 1]
     common = ", ".join(f"{name} {values[0]}" for name, values in axes.items() if name not in varying and values)
-    measured = [_row(record) for record in ordered]
+    measured = [_row(record, fpr) for record in ordered]
     shown = [name for name in MEASURES if name not in OPTIONAL or any(row.get(name) for row in measured)]
     rows = [
         [*(axes[name][i] for name in varying), *(row.get(name) for name in shown)] for i, row in enumerate(measured)
@@ -64,7 +71,7 @@ def results_table(records: Iterable[Record], console: Console) -> Table:
     table.collapse_padding = True
     _fit(table, console)
     table.title, table.title_justify, table.title_style = common, "left", "bold"
-    table.caption = CAPTION + (ADVANTAGE if "adv." in shown else "")
+    table.caption = CAPTION.format(fpr=100 * fpr, budget=BUDGET_PP) + (ADVANTAGE if "adv." in shown else "")
     table.caption_justify = "left"
     return table
 
@@ -79,25 +86,25 @@ def _fit(table: Table, console: Console) -> None:
             return
 
 
-def _row(record: Record) -> dict[str, str | Text | None]:
+def _row(record: CellRecord, fpr: float) -> dict[str, str | Text | None]:
     if record.status != "ok" or record.marked is None:
         return {"detected": Text("n/a" if record.status == "not applicable" else record.status, "dim")}
+    marked = record.marked
     return {
-        "accuracy": _accuracy(record),
-        "fidelity": _signed(record.fidelity_pp),
-        "detected": _holds(record.marked),
-        "p-value": _p_value(record.marked),
-        "BER": _ber(record.marked),
-        "adv.": _protection(record),
-        "worst case": _worst(record),
-        "removal cost": _cost(record),
-        "false claims": _false(record),
+        "accuracy": _percent(marked.test_accuracy),
+        "fidelity": _signed(fidelity_pp(record)),
+        "detected": _holds(hits(marked, fpr), len(marked.verdicts)),
+        "p-value": _p_value(marked),
+        "BER": _ber(marked),
+        "adv.": _protection(record, fpr),
+        "worst case": _worst(record, fpr),
+        "removal cost": _cost(record, fpr),
+        "false claims": _false(record, fpr),
     }
 
 
-def _accuracy(record: Record) -> str | None:
-    accuracy = None if record.marked is None else record.marked.test_accuracy
-    return None if accuracy is None else f"{100 * accuracy:.1f}"
+def _percent(fraction: float | None) -> str | None:
+    return None if fraction is None else f"{100 * fraction:.1f}"
 
 
 def _signed(value: float | None) -> str | None:
@@ -109,41 +116,38 @@ def _p_value(point: Point) -> str | None:
     return f"{point.verdicts[0].p_value:.2g}" if len(point.verdicts) == 1 else None
 
 
-def _holds(point: Point) -> Text:
-    count, found = len(point.verdicts), sum(bool(verdict.detected) for verdict in point.verdicts)
+def _holds(found: int, count: int) -> Text:
     words = f"{found}/{count}" if count != 1 else "yes" if found else "no"
     return Text(words, "green" if found == count else "red")
 
 
 def _ber(point: Point) -> str | None:
-    errors = [verdict.ber for verdict in point.verdicts if verdict.ber is not None]
-    return f"{sum(errors) / len(errors):.3f}" if errors else None
+    errors = average(verdict.ber for verdict in point.verdicts)
+    return None if errors is None else f"{errors:.3f}"
 
 
-def _protection(record: Record) -> str | None:
+def _protection(record: CellRecord, fpr: float) -> str | None:
     """Of verdicts that identify; of all others it says what the verdict says."""
-    found = record.protection()
+    found = protection(record, fpr=fpr)
     identified = any(verdict.matched is not None for point in record.points[:1] for verdict in point.verdicts)
     return f"{found.advantage:.2f}" if found and identified else None
 
 
-def _false(record: Record) -> str | None:
-    return None if record.security is None else f"{record.security.clean.hits}/{record.security.clean.trials}"
+def _false(record: CellRecord, fpr: float) -> str | None:
+    found = false_claims([record], fpr)
+    return found and f"{found.hits}/{found.trials}"
 
 
-def _worst(record: Record) -> Text | None:
-    point = record.worst_case()
-    if point is None:
+def _worst(record: CellRecord, fpr: float) -> Text | None:
+    found = survival([record], fpr)
+    if found is None:
         return None
-    found = _holds(point)
-    if point.strength and point.detected_share < 1:
-        found.append(f" at {point.strength:g}", "default")
-    return found
+    words, strength = _holds(found.hits, found.trials), breaking_strength(record, fpr)
+    if strength:
+        words.append(f" at {strength:g}", "default")
+    return words
 
 
-def _cost(record: Record) -> str | None:
-    cost = record.removal_cost_pp
-    if cost is not None:
-        return f"{cost:.1f}"
-    losses = [loss for point in record.points if (loss := record.loss_pp(point)) is not None]
-    return None if record.stage == "evidence" or not losses else f"> {max(0.0, *losses):.1f}"
+def _cost(record: CellRecord, fpr: float) -> str | None:
+    found = removal_cost([record], fpr)
+    return found and f"{'> ' if found.more else ''}{found.pp:.1f}"

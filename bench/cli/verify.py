@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from bench.cli.common import console, sentences
+from bench.cli.common import FiniteRange, console, sentences
 from bench.cli.stamp import device_of, device_option, folder_option
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _examined(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.command("verify-images")
 @click.option("--key", "key_file", type=click.Path(path_type=Path), required=True, help="What `bench stamp` wrote.")
 @folder_option("--images", "Folder of the pictures in question, however nested.")
-@click.option("--fpr", type=click.FloatRange(0, 1, True, True), default=0.01, help="False positive rate of the answer.")
+@click.option("--fpr", type=FiniteRange(0, 1, True, True), default=0.01, help="False positive rate of the answer.")
 @click.option("--samples", type=click.IntRange(1, 100_000), default=500, help="Examine at most so many pictures.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Which ones are drawn.")
 @click.option(

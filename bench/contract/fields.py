@@ -27,7 +27,7 @@ Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(ge=0.0, lt=1e9)]
 Finite = Annotated[float, Field(ge=-1e30, le=1e30)]
-Scalar = bool | int | Finite | Annotated[str, Field(max_length=2000)] | None
+Scalar = bool | Annotated[int, Field(ge=-(2**63), lt=2**63)] | Finite | Annotated[str, Field(max_length=2000)] | None
 Detail = Scalar | Annotated[list[Scalar], Field(max_length=20_000)]
 
 

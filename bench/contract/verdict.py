@@ -52,7 +52,6 @@ class Verdict(Strict):
     Attributes:
         statistic: the scheme's own evidence, larger is stronger.
         p_value: chance of a statistic this strong from a null model (one that never saw the key).
-        detected: p_value <= the matrix's false positive rate; filled in by the harness, never by a scheme.
         ber: bit error rate, 0..1; an erased bit counts one half.
         payload: the payload as read, for instance "0110".
         inferred: an inferred signature, in the scheme's own unit.
@@ -65,15 +64,14 @@ class Verdict(Strict):
 
     statistic: Finite
     p_value: Fraction
-    detected: bool | None = None
     ber: Fraction | None = None
     payload: Annotated[str, Field(max_length=100_000)] | None = None
     inferred: Finite | None = None
     matched: bool | None = None
     chance: Fraction | None = None
     search: Search | None = None
-    queries: Annotated[int, Field(ge=0)] = 0
-    details: dict[str, Detail] = {}
+    queries: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    details: Annotated[dict[str, Detail], Field(max_length=1000)] = {}
 
 
 class Point(Strict):
@@ -89,12 +87,7 @@ class Point(Strict):
 
     strength: Finite
     test_accuracy: Fraction | None = None
-    verdicts: list[Verdict] = []
-    measures: dict[str, Finite] = {}
+    verdicts: Annotated[list[Verdict], Field(max_length=10_000)] = []
+    measures: Annotated[dict[str, Finite], Field(max_length=1000)] = {}
     attack_time_s: Seconds = 0.0
     verify_time_s: Seconds = 0.0
-
-    @property
-    def detected_share(self) -> float:
-        """Share of the owners whose claim holds."""
-        return sum(bool(verdict.detected) for verdict in self.verdicts) / max(1, len(self.verdicts))

@@ -70,7 +70,6 @@ class Request:
 
     Attributes:
         overrides: scheme or attack name -> parameter -> value, from `--set`.
-        fpr: the false positive rate at which verdicts are given.
         null_keys: fresh keys that claim each clean host, before and after attacks; None for as many as the profile
             says, 0 for none.
     """
@@ -83,7 +82,6 @@ class Request:
     profile: Profile
     seeds: tuple[int, ...]
     owners: int = 1
-    fpr: float = 0.01
     null_keys: int | None = None
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -96,7 +94,6 @@ class Planned:
     scheme: SchemeCard
     attacks: tuple[AttackCard, ...]
     steps: Mapping[str, Step]
-    fpr: float
     data: str
     reason: str | None = None
 
@@ -104,7 +101,7 @@ class Planned:
     def key(self) -> str:
         """The cell's content key."""
         needed = {name: step.key for name, step in self.steps.items()}
-        return digest({"cell": self.cell.model_dump(), "fpr": self.fpr, "steps": needed, "reason": self.reason})
+        return digest({"cell": self.cell.model_dump(), "steps": needed, "reason": self.reason})
 
     @cached_property
     def source_hash(self) -> str:
@@ -246,7 +243,7 @@ class _Builder:
         if situation not in scheme.card.situations:
             reason = f"{scheme_name} cannot be embedded by {situation}, only by {', '.join(scheme.card.situations)}."
         steps = {} if reason else self._steps(cell, scheme, attacks)
-        return Planned(cell, scheme.card, cards, steps, self.request.fpr, self.checksums[dataset], reason)
+        return Planned(cell, scheme.card, cards, steps, self.checksums[dataset], reason)
 
     def _scheme(self, name: str) -> Scheme[Any]:
         return self._made(all_schemes()[name], {})

@@ -1,4 +1,4 @@
-"""How do the results of steps become the record of a cell? And where does a record say that it comes from?"""
+"""Turns the results of steps into the record of a cell, and says where it comes from."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import bench
-from bench.contract.verdict import Point, Verdict
 from bench.identity import digest
 from bench.plan.fingerprint import closure
 from bench.plan.matrix import Planned
-from bench.records.record import Count, Provenance, Record, Security
+from bench.records.record import AFTER_ATTACK, FRESH_KEY, CellRecord, NullSet, Provenance
 from bench.runner.store import Store
 
 __all__ = ["assemble", "failed", "not_applicable_record", "whereabouts"]
@@ -25,38 +24,38 @@ SOURCES = (":/bench", ":/schemes", ":/attacks")
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors")
 
 
-def assemble(planned: Planned, store: Store) -> Record:
+def assemble(planned: Planned, store: Store) -> CellRecord:
     """The record of a cell whose steps are all in the store."""
     stored = {name: store.load(step.key) for name, step in planned.steps.items()}
     results = {name: each.result for name, each in stored.items()}
     host, keys, mark = results["host"], results["keys"], results["mark"]
-    fpr = planned.fpr
     capacity = {f"capacity_{part}": keys[f"capacity_{part}"] for part in ("bits", "limit")}
-    return Record(
+    return CellRecord(
         **_head(planned),
         status="ok",
-        marked=_judged(mark["point"], fpr),
-        curve=[_judged(point, fpr) for point in results["attack"]["points"]],
+        marked=mark["point"],
+        curve=results["attack"]["points"],
         clean_accuracy=host["test_accuracy"],
-        clean_verdicts=[_detected(verdict, fpr) for verdict in mark["clean_verdicts"]],
-        heldout_verdicts=[_detected(verdict, fpr) for verdict in mark["heldout_verdicts"]],
+        control_accuracy=results.get("control", {}).get("test_accuracy"),
+        clean_verdicts=mark["clean_verdicts"],
+        heldout_verdicts=mark["heldout_verdicts"],
+        nulls=_nulls(results),
         histories=_histories(keys, mark),
-        security=_security(results, fpr),
         timings_s={"host": host["time_s"], "keygen": keys["time_s"], "embed": mark["time_s"]},
         measures={name: value for name, value in {**mark["measures"], **capacity}.items() if value is not None},
         provenance=_provenance(planned, stored["attack"].meta["where"], host["split"]),
     )
 
 
-def failed(planned: Planned, traceback: str, *, device: str, threads: int) -> Record:
+def failed(planned: Planned, traceback: str, *, device: str, threads: int) -> CellRecord:
     """The record of a cell of which a step failed."""
     where = _provenance(planned, whereabouts(device, threads))
-    return Record(**_head(planned), status="failed", traceback=traceback[-20_000:], provenance=where)
+    return CellRecord(**_head(planned), status="failed", traceback=traceback[-20_000:], provenance=where)
 
 
-def not_applicable_record(planned: Planned) -> Record:
+def not_applicable_record(planned: Planned) -> CellRecord:
     """The record of a cell that has no meaning."""
-    return Record(
+    return CellRecord(
         **_head(planned),
         status="not applicable",
         reason=planned.reason,
@@ -88,18 +87,7 @@ def _head(planned: Planned) -> dict[str, Any]:
         "access": planned.scheme.access,
         "stage": "+".join(card.stage for card in planned.attacks),
         "unit": planned.attacks[-1].unit,
-        "fpr": planned.fpr,
     }
-
-
-def _judged(point: Mapping[str, Any], fpr: float) -> Point:
-    verdicts = [_detected(verdict, fpr) for verdict in point["verdicts"]]
-    return Point.model_validate({**point, "verdicts": [verdict.model_dump() for verdict in verdicts]})
-
-
-def _detected(verdict: Mapping[str, Any], fpr: float) -> Verdict:
-    """The verdict at this rate; by the design only the harness decides, never the scheme."""
-    return Verdict.model_validate({**verdict, "detected": verdict["p_value"] <= fpr})
 
 
 def _histories(keys: Mapping[str, Any], mark: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -110,16 +98,14 @@ def _histories(keys: Mapping[str, Any], mark: Mapping[str, Any]) -> dict[str, li
     return {f"{which}/{name}": series for which, found in trainings.items() for name, series in found.items()}
 
 
-def _security(results: Mapping[str, Any], fpr: float) -> Security | None:
-    if "nulls" not in results:
-        return None
-    attacked = dict(results.get("attacked_nulls", {}).get("p_values", []))
-    rungs = [attacked.get(point["strength"], []) for point in results["attack"]["points"]] if attacked else []
-    return Security(clean=_count(results["nulls"]["p_values"], fpr), attacked=[_count(rung, fpr) for rung in rungs])
-
-
-def _count(p_values: list[float], fpr: float) -> Count:
-    return Count(hits=sum(p <= fpr for p in p_values), trials=len(p_values))
+def _nulls(results: Mapping[str, Any]) -> list[NullSet]:
+    """The p-values of fresh keys: on the clean host, and on it after the attack, at each strength examined."""
+    clean = [results["nulls"]["p_values"]] if "nulls" in results else []
+    attacked = results.get("attacked_nulls", {}).get("p_values", [])
+    return [
+        *(NullSet(kind=FRESH_KEY, p_values=p_values) for p_values in clean),
+        *(NullSet(kind=AFTER_ATTACK, strength=strength, p_values=p_values) for strength, p_values in attacked),
+    ]
 
 
 def _provenance(planned: Planned, where: Mapping[str, Any], split: Mapping[str, int] | None = None) -> Provenance:

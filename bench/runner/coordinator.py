@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from bench.plan.matrix import Planned, Step, steps_of
 from bench.records.files import load_record, save_record
-from bench.records.record import Record, RecordError
+from bench.records.record import CellRecord, RecordError
 from bench.runner.assembly import assemble, failed, not_applicable_record
 from bench.runner.estimate import Durations
 from bench.runner.executors import Inline, Settings, pool_for
@@ -30,7 +30,7 @@ __all__ = ["Summary", "Watch", "execute", "unsettled"]
 class Summary:
     """How a run ended."""
 
-    records: list[Record] = field(default_factory=list)
+    records: list[CellRecord] = field(default_factory=list)
     computed: int = 0
     cached: int = 0
     failures: dict[str, str] = field(default_factory=dict)
@@ -47,11 +47,11 @@ class Watch(Protocol):
     def finished(self, step: Step, outcome: Outcome) -> None:
         """`step` was computed, or failed."""
 
-    def settled(self, record: Record) -> None:
+    def settled(self, record: CellRecord) -> None:
         """A cell has its record."""
 
 
-def unsettled(planned: Sequence[Planned], run_dir: RunDir) -> tuple[list[Planned], list[Record]]:
+def unsettled(planned: Sequence[Planned], run_dir: RunDir) -> tuple[list[Planned], list[CellRecord]]:
     """The cells still to be computed, and the valid records of the others."""
     todo, done = [], []
     for cell in planned:
@@ -171,7 +171,7 @@ class _Work:
             self.watch.settled(record)
         self.cells = waiting
 
-    def _record(self, cell: Planned) -> Record | None:
+    def _record(self, cell: Planned) -> CellRecord | None:
         where: dict[str, Any] = {"device": self.settings.place.device, "threads": self.settings.threads}
         if cell.reason is not None:
             return not_applicable_record(cell)
@@ -186,9 +186,9 @@ class _Work:
             return failed(cell, tracebacks.format_exc(), **where)
 
 
-def _existing(cell: Planned, run_dir: RunDir) -> Record | None:
+def _existing(cell: Planned, run_dir: RunDir) -> CellRecord | None:
     """The record that an earlier run left for this cell, if it is readable."""
-    name = Record.name_of(cell.cell)
+    name = cell.cell.filename
     for folder in (run_dir.records, run_dir.records / "failed"):
         try:
             return load_record(folder / name)

@@ -6,7 +6,6 @@ What is loaded may come from anybody, so its sizes are bounded and every field i
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -19,6 +18,7 @@ from safetensors.torch import save
 from bench import __version__
 from bench.contract.fields import Detail, Key, Name, Scalar, Strict
 from bench.data import DataError
+from bench.records.strictjson import parse_strict
 
 __all__ = ["About", "KeyFileError", "key_path", "load_key", "save_key"]
 
@@ -96,7 +96,7 @@ def load_key(path: Path) -> tuple[Key, About]:
             metadata, names = file.metadata() or {}, list(file.keys())
             if set(metadata) != {"about"} or len(names) > MAX_TENSORS:
                 _refuse(target, f"{len(names)} tensors and the metadata {sorted(metadata)[:5]}")
-            about = About.model_validate(_strict_json(metadata["about"]))
+            about = About.model_validate(parse_strict(metadata["about"]))
             tensors = {name: file.get_tensor(name) for name in names}
     except ValidationError as error:
         first = error.errors()[0]
@@ -124,13 +124,6 @@ def _check_sizes(path: Path) -> None:
     header = int.from_bytes(head, "little")
     if len(head) < 8 or size > MAX_FILE or header > min(MAX_HEADER, size - 8):
         _refuse(path, f"{size} bytes with a header of {header}")
-
-
-def _strict_json(text: str) -> Any:
-    def constant(name: str) -> NoReturn:
-        raise ValueError(f"{name} is no number of JSON")
-
-    return json.loads(text, parse_constant=constant)
 
 
 def _refuse(path: Path, got: str) -> NoReturn:

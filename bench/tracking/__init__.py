@@ -1,4 +1,4 @@
-"""How does it reach MLflow? A projection of records that can be made again at any time, into any tracking store.
+"""Records as MLflow runs: a projection that can be made again at any time, into any tracking store.
 
 One run per cell, found by the tag `bench.cell` (the cell's identity). A run is whole when it is FINISHED or FAILED
 and its tag `bench.digest` is that of the record; anything else under the same identity is replaced, because MLflow
@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.identity import digest
-from bench.records.record import Record
+from bench.metrics import DEFAULT_FPR
+from bench.records.record import CellRecord
 from bench.tracking import projection
 from bench.tracking.figure import draw_curve, draw_histories, draw_searches
 
 __all__ = ["Synced", "TrackingError", "default_uri", "sync", "ui_command"]
 
-PROJECTION = 2  # raise it when runs shall be made anew from unchanged records
+PROJECTION = 3  # raise it when runs shall be made anew from unchanged records
 RUNS_PER_PAGE = 1_000
 FEW = 40  # up to so many cells, asking for each is quicker than reading the whole experiment
 # Quiet, no usage statistics sent on a user's behalf, and an unreachable server is reported in seconds, not minutes.
@@ -74,7 +75,12 @@ def ui_command(tracking_uri: str, port: int = 5000) -> str:
 
 
 def sync(
-    records: Iterable[Record], tracking_uri: str, *, ledger: Path | None = None, experiment: str = "watermark-bench"
+    records: Iterable[CellRecord],
+    tracking_uri: str,
+    *,
+    fpr: float = DEFAULT_FPR,
+    ledger: Path | None = None,
+    experiment: str = "watermark-bench",
 ) -> Synced:
     """Make the tracking store show exactly these records: one run each, none left RUNNING.
 
@@ -84,6 +90,7 @@ def sync(
     Args:
         records: of one cell the last one counts.
         tracking_uri: for instance `default_uri(run_dir)` or the `http://` address of a tracking server.
+        fpr: the false positive rate that p-values are held to; another one replaces the runs.
         ledger: remembers what is synced, so that a sync with nothing new need not open the store. A cache: it
             counts only while a SQLite store is untouched since, and losing it costs time alone.
         experiment: the MLflow experiment's name.
@@ -92,22 +99,22 @@ def sync(
         TrackingError: the URI is not a tracking store, or the store cannot be reached or refuses a run.
     """
     latest = {record.cell.identity: record for record in records}
-    digests = {identity: _record_digest(record) for identity, record in latest.items()}
+    digests = {identity: _record_digest(record, fpr) for identity, record in latest.items()}
     book = _Ledger(ledger, tracking_uri, experiment)
     known = book.read()
     pending = [identity for identity in latest if known.get(identity) != digests[identity]]
     if not pending:
         return Synced(0, 0, len(latest))
     with _mlflow(tracking_uri) as client:
-        projector = _Projector(client, _experiment_id(client, tracking_uri, experiment))
+        projector = _Projector(client, _experiment_id(client, tracking_uri, experiment), fpr)
         outcomes = projector.settle({identity: (latest[identity], digests[identity]) for identity in pending})
     book.write({**known, **digests})
     unchanged = len(latest) - len(pending) + outcomes["unchanged"]
     return Synced(outcomes["created"], outcomes["updated"], unchanged)
 
 
-def _record_digest(record: Record) -> str:
-    return digest([PROJECTION, record.findings()])
+def _record_digest(record: CellRecord, fpr: float) -> str:
+    return digest([PROJECTION, fpr, record.findings()])
 
 
 # --- what is known to be synced ---------------------------------------------------------------------------------
@@ -234,11 +241,12 @@ def _experiment_id(client: Any, tracking_uri: str, name: str) -> str:
 class _Projector:
     """Writes records as runs of one experiment."""
 
-    def __init__(self, client: Any, experiment_id: str) -> None:
+    def __init__(self, client: Any, experiment_id: str, fpr: float) -> None:
         self.client = client
         self.experiment_id = experiment_id
+        self.fpr = fpr
 
-    def settle(self, wanted: Mapping[str, tuple[Record, str]]) -> Counter[str]:
+    def settle(self, wanted: Mapping[str, tuple[CellRecord, str]]) -> Counter[str]:
         """Leave one whole run per cell; returns how many were created, updated and unchanged."""
         outcomes: Counter[str] = Counter()
         existing = self._runs_by_cell(list(wanted))
@@ -278,12 +286,12 @@ class _Projector:
         for run in list(self._search("attributes.status = 'RUNNING' and tags.`bench.cell` LIKE '%'")):
             self.client.set_terminated(run.info.run_id, status="KILLED")
 
-    def _create(self, record: Record, record_digest: str) -> None:
+    def _create(self, record: CellRecord, record_digest: str) -> None:
         start_ms, end_ms = _span_ms(record)
         run = self.client.create_run(
             self.experiment_id,
             start_time=start_ms,
-            tags={**projection.tags(record), "bench.digest": record_digest},
+            tags={**projection.tags(record, self.fpr), "bench.digest": record_digest},
             run_name=projection.run_name(record),
         )
         try:
@@ -293,14 +301,14 @@ class _Projector:
                 self.client.delete_run(run.info.run_id)
             raise
 
-    def _fill(self, run_id: str, record: Record, end_ms: int) -> None:
+    def _fill(self, run_id: str, record: CellRecord, end_ms: int) -> None:
         from mlflow.entities import Metric, Param
 
-        params = [Param(name, value) for name, value in projection.params(record).items()]
-        metrics = [Metric(name, value, end_ms, step) for name, value, step in projection.metrics(record)]
+        params = [Param(name, value) for name, value in projection.params(record, self.fpr).items()]
+        metrics = [Metric(name, value, end_ms, step) for name, value, step in projection.metrics(record, self.fpr)]
         self.client.log_batch(run_id, metrics=metrics, params=params)  # the client splits what is too much at once
         with tempfile.TemporaryDirectory() as name:
-            _write_artifacts(record, Path(name))
+            _write_artifacts(record, Path(name), self.fpr)
             self.client.log_artifacts(run_id, name)
         self.client.set_terminated(
             run_id, status="FAILED" if record.status == "failed" else "FINISHED", end_time=end_ms
@@ -311,7 +319,7 @@ def _is_whole(run: Any, record_digest: str) -> bool:
     return run.info.status in ("FINISHED", "FAILED") and run.data.tags.get("bench.digest") == record_digest
 
 
-def _span_ms(record: Record) -> tuple[int, int]:
+def _span_ms(record: CellRecord) -> tuple[int, int]:
     """Start and end in milliseconds since the epoch; the time in between is that of the record's phases."""
     try:
         finished = datetime.fromisoformat(record.provenance.finished)
@@ -323,10 +331,10 @@ def _span_ms(record: Record) -> tuple[int, int]:
     return int(1000 * max(0.0, end - sum(record.timings_s.values()))), int(1000 * end)
 
 
-def _write_artifacts(record: Record, folder: Path) -> None:
+def _write_artifacts(record: CellRecord, folder: Path, fpr: float) -> None:
     (folder / "record.json").write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if record.points:
-        draw_curve(record, folder / "curve.png")
+        draw_curve(record, folder / "curve.png", fpr)
     if any(verdict.search for point in record.points[:1] for verdict in [*point.verdicts, *record.heldout_verdicts]):
         draw_searches(record, folder / "signature_search.png")
     if any(record.histories.values()):

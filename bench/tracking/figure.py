@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.verdict import Verdict
-from bench.records.record import Record
-from bench.tracking.projection import log10, mean, or_nan, run_name, verdict_mean
+from bench.metrics.aggregate import average
+from bench.metrics.robustness import detected_share
+from bench.records.record import CellRecord
+from bench.tracking.projection import log10, or_nan, run_name, verdict_mean
 
 __all__ = ["draw_curve", "draw_histories", "draw_searches"]
 
@@ -18,20 +20,20 @@ HUES = ("#1f5fa8", "#c0392b", "#2e8b57", "#e08214", "#7b3fa0", "#17a2b8",
 BLUE, GREEN, RED, GREY = "#1f5fa8", "#2e8b57", "#c0392b", "#777777"
 
 
-def draw_curve(record: Record, path: Path) -> None:
+def draw_curve(record: CellRecord, path: Path, fpr: float) -> None:
     """Test accuracy, evidence and (for payloads) bit error rate along the attack's strength, one panel each."""
     with_ber = any(verdict_mean(point, "ber") is not None for point in record.points)
     draw = [_draw_accuracy, _draw_evidence, *([_draw_ber] if with_ber else [])]
     figure, axes = _panels(record, len(draw), size=(7.0, 1.8), gap=0.12, left=0.115, right=0.975, sharex=True)
     for axis, panel in zip(axes, draw, strict=True):
-        panel(axis, record)
+        panel(axis, record, fpr)
         axis.yaxis.set_label_coords(-0.085, 0.5)
     _set_strength_axis(axes[-1], record)
     _save(figure, path)
 
 
 def _panels(
-    record: Record,
+    record: CellRecord,
     rows: int,
     columns: int = 1,
     *,
@@ -63,12 +65,12 @@ def _save(figure: Any, path: Path) -> None:
     FigureCanvasAgg(figure).print_png(path)
 
 
-def _draw_accuracy(axis: Any, record: Record) -> None:
+def _draw_accuracy(axis: Any, record: CellRecord, fpr: float) -> None:
     """Filled markers where the claim holds, crosses where it fails."""
     points = record.points
     x, y = [point.strength for point in points], [100 * or_nan(point.test_accuracy) for point in points]
     axis.plot(x, y, color=BLUE, linewidth=1.6, zorder=2)
-    shares = [verdict_mean(point, "detected") for point in points]
+    shares = [detected_share(point, fpr) for point in points]
     for label, marker, color, rows in (
         ("claim holds", "o", GREEN, [i for i, share in enumerate(shares) if share is not None and share >= 0.5]),
         ("claim fails", "X", RED, [i for i, share in enumerate(shares) if share is not None and share < 0.5]),
@@ -84,19 +86,19 @@ def _draw_accuracy(axis: Any, record: Record) -> None:
         axis.legend(fontsize=8, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1.0), borderpad=0)
 
 
-def _draw_evidence(axis: Any, record: Record) -> None:
+def _draw_evidence(axis: Any, record: CellRecord, fpr: float) -> None:
     """The mean of log10 p over owners, against the nominal false positive rate."""
     points = record.points
-    evidence = [or_nan(mean(log10(verdict.p_value) for verdict in point.verdicts)) for point in points]
+    evidence = [or_nan(average(log10(verdict.p_value) for verdict in point.verdicts)) for point in points]
     axis.plot([point.strength for point in points], evidence, "o-", color=BLUE, linewidth=1.6, markersize=5)
-    threshold = log10(record.fpr)
+    threshold = log10(fpr)
     axis.axhline(threshold, color=RED, linestyle=":", linewidth=1.3)
-    _name_line(axis, threshold, f"detected below p = {record.fpr:g}", RED)
+    _name_line(axis, threshold, f"detected below p = {fpr:g}", RED)
     axis.margins(y=0.15)
     axis.set_ylabel("log10 of p-value")
 
 
-def _draw_ber(axis: Any, record: Record) -> None:
+def _draw_ber(axis: Any, record: CellRecord, fpr: float) -> None:
     points = record.points
     errors = [100 * or_nan(verdict_mean(point, "ber")) for point in points]
     axis.plot([point.strength for point in points], errors, "o-", color=BLUE, linewidth=1.6, markersize=5)
@@ -112,7 +114,7 @@ def _name_line(axis: Any, y: float, text: str, color: str) -> None:
     axis.annotate(text, (0.005, y), xycoords=("axes fraction", "data"), xytext=(0, -3), **style)
 
 
-def _set_strength_axis(axis: Any, record: Record) -> None:
+def _set_strength_axis(axis: Any, record: CellRecord) -> None:
     """Ticks at the rungs; a ladder that spans more than a factor of 30 gets a logarithmic axis from its first rung."""
     rungs = [point.strength for point in record.curve if point.strength > 0]
     if rungs and max(rungs) > 30 * min(rungs):
@@ -124,7 +126,7 @@ def _set_strength_axis(axis: Any, record: Record) -> None:
     axis.set_xlabel(f"{record.cell.attack}: {record.unit or 'strength'} (0: before the attack)", parse_math=False)
 
 
-def draw_searches(record: Record, path: Path) -> None:
+def draw_searches(record: CellRecord, path: Path) -> None:
     """Loss over the signatures tried on the marked model, a line per owner; held-out users in a panel of their own."""
     panels = {"owners": record.points[0].verdicts, "held-out users": record.heldout_verdicts}
     searched = {name: [(i, v) for i, v in enumerate(verdicts) if v.search] for name, verdicts in panels.items()}
@@ -163,7 +165,7 @@ def _unmarked(verdicts: Sequence[tuple[int, Verdict]]) -> str:
     return f"; {sum(answers)} of {len(answers)} at 0" if answers else ""
 
 
-def draw_histories(record: Record, path: Path) -> None:
+def draw_histories(record: CellRecord, path: Path) -> None:
     """What was trained, for instance while making keys: a panel per name, a number per epoch."""
     shown = [(name, series) for name, series in record.histories.items() if series][:MANY]
     columns = min(2, len(shown))

@@ -1,31 +1,38 @@
-"""What does a run say of a record? Its name, tags, parameters, metrics and description."""
+"""What a run says of a record: its name, tags, parameters, metrics and description."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 from bench.contract.verdict import Point
-from bench.records.record import Record
+from bench.metrics.aggregate import average
+from bench.metrics.capacity import carried_bits
+from bench.metrics.efficiency import embed_ratio
+from bench.metrics.fidelity import fidelity_pp
+from bench.metrics.protection import protection
+from bench.metrics.robustness import detected_share, removal_cost, survival, survived_share
+from bench.metrics.security import false_claims, false_claims_after_attack, forged_claims
+from bench.records.record import CellRecord
 
-__all__ = ["gain_pp", "log10", "mean", "metrics", "or_nan", "params", "run_name", "tags", "verdict_mean"]
+__all__ = ["log10", "metrics", "or_nan", "params", "run_name", "tags", "verdict_mean"]
 
 MAX_PARAM, MAX_TAG, MAX_NAME = 6_000, 5_000, 250  # characters; MLflow cuts or refuses what is longer
 LOG10_P_FLOOR = -300.0
 TABLE_ROWS = 40
 
 
-def run_name(record: Record) -> str:
+def run_name(record: CellRecord) -> str:
     """The run's readable name."""
     cell = record.cell
     return f"{cell.scheme} / {cell.attack} / {cell.arch} / s{cell.seed}"
 
 
-def tags(record: Record) -> dict[str, str]:
+def tags(record: CellRecord, fpr: float) -> dict[str, str]:
     """What runs are searched by."""
     cell, origin = record.cell, record.provenance
     tags = {
@@ -43,7 +50,7 @@ def tags(record: Record) -> dict[str, str]:
         "device": origin.device,
         "mlflow.source.name": "bench",
         "mlflow.source.git.commit": origin.git_revision,
-        "mlflow.note.content": _note(record),
+        "mlflow.note.content": _note(record, fpr),
     }
     return {name: _cut(value, MAX_TAG) for name, value in tags.items() if value}
 
@@ -51,7 +58,7 @@ def tags(record: Record) -> dict[str, str]:
 _CELL_FIELDS = ("scheme", "attack", "arch", "dataset", "situation", "profile", "seed")
 
 
-def _note(record: Record) -> str:
+def _note(record: CellRecord, fpr: float) -> str:
     """The run's description, in Markdown: the curve as a table, or why there is none."""
     if record.status == "failed":
         return f"Failed:\n\n```\n{(record.traceback or '')[-MAX_TAG + 100 :]}\n```"
@@ -59,8 +66,8 @@ def _note(record: Record) -> str:
         return f"Not applicable: {record.reason}"
     lines = [f"| {record.unit or 'strength'} | accuracy | p-value | detected |", "|---|---|---|---|"]
     for point in record.points[:TABLE_ROWS]:
-        p_value, detected = verdict_mean(point, "p_value"), verdict_mean(point, "detected")
-        holds = {1.0: "yes", 0.0: "no"}.get(or_nan(detected), _percent(detected))
+        p_value, share = verdict_mean(point, "p_value"), detected_share(point, fpr)
+        holds = {1.0: "yes", 0.0: "no"}.get(or_nan(share), _percent(share))
         cells = (f"{point.strength:g}", _percent(point.test_accuracy), f"{or_nan(p_value):.2g}", holds)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -70,13 +77,13 @@ def _percent(fraction: float | None) -> str:
     return "n/a" if fraction is None else f"{100 * fraction:.1f} %"
 
 
-def params(record: Record) -> dict[str, str]:
+def params(record: CellRecord, fpr: float) -> dict[str, str]:
     """What was asked for: the cell and the parameters of its scheme and attack."""
     cell = record.cell
     params: dict[str, str] = {}
     for name in (*_CELL_FIELDS, "owners"):
         _put(params, name, str(getattr(cell, name)))
-    _put(params, "fpr", f"{record.fpr:g}")
+    _put(params, "fpr", f"{fpr:g}")
     for prefix, group in (("scheme", cell.scheme_params), ("attack", cell.attack_params)):
         for name, value in group.items():
             _put(params, f"{prefix}.{name}", _cut(_text(value), MAX_PARAM))
@@ -89,26 +96,26 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def metrics(record: Record) -> list[tuple[str, float, int]]:
+def metrics(record: CellRecord, fpr: float) -> list[tuple[str, float, int]]:
     """Name, value and step of every metric.
 
     First come the numbers of the whole cell, because MLflow's comparison opens on the first metric; then the
     curve along the strength; last what was trained, along the epochs (1 is the first).
     """
     points = record.points
-    rungs = [_point_metrics(point, record) for point in points]
+    rungs = [_point_metrics(point, record, fpr) for point in points]
     rows = [
         (name, value, step) for step, rung in zip(steps(points), rungs, strict=True) for name, value in rung.items()
     ]
     values: dict[str, float] = dict.fromkeys((name for name, _, _ in rows), math.nan)  # names that are taken
     taken = len(values)
-    for name, value in _headline(record):
+    for name, value in _headline(record, fpr):
         _put(values, name, value)
     headline = [(name, value, 0) for name, value in list(values.items())[taken:]]
     return headline + rows + _histories(record, values)
 
 
-def _histories(record: Record, values: dict[str, float]) -> list[tuple[str, float, int]]:
+def _histories(record: CellRecord, values: dict[str, float]) -> list[tuple[str, float, int]]:
     """Every epoch of what was trained (`keygen/...`, `training/...`), under names that `values` has not yet."""
     rows = []
     for name, series in record.histories.items():
@@ -126,17 +133,18 @@ def steps(points: Sequence[Point]) -> list[int]:
     return list(range(len(points)))
 
 
-def _point_metrics(point: Point, record: Record) -> dict[str, float]:
+def _point_metrics(point: Point, record: CellRecord, fpr: float) -> dict[str, float]:
     """One rung; several owners are averaged, so `detected` is the share of them whose claim holds."""
-    protection = record.protection(point)
+    protected = protection(record, point, fpr)
     values: dict[str, float | None] = {
         "strength": point.strength,
         "test_accuracy": point.test_accuracy,
-        "fidelity_pp": gain_pp(point.test_accuracy, record.clean_accuracy),
-        **{name: verdict_mean(point, name) for name in ("statistic", "p_value", "detected", "ber", "matched")},
-        "protection_advantage": protection and protection.advantage,
-        "protection_normalised": protection and protection.normalised,
-        "log10_p": mean(log10(verdict.p_value) for verdict in point.verdicts),
+        "fidelity_pp": fidelity_pp(record, point),
+        "detected": detected_share(point, fpr),
+        **{name: verdict_mean(point, name) for name in ("statistic", "p_value", "ber", "matched")},
+        "protection_advantage": protected and protected.advantage,
+        "protection_normalised": protected and protected.normalised,
+        "log10_p": average(log10(verdict.p_value) for verdict in point.verdicts),
         "queries": verdict_mean(point, "queries"),
         "attack_time_s": point.attack_time_s,
         "verify_time_s": point.verify_time_s,
@@ -147,45 +155,35 @@ def _point_metrics(point: Point, record: Record) -> dict[str, float]:
     return known
 
 
-def _headline(record: Record) -> Iterator[tuple[str, float]]:
-    marked, security = record.marked, record.security
-    values: dict[str, float | None] = {
-        "survived_share": mean(verdict_mean(point, "detected") for point in record.curve),
-        "removal_cost_pp": record.removal_cost_pp,
-        "clean_accuracy": record.clean_accuracy,
+def _headline(record: CellRecord, fpr: float) -> Iterator[tuple[str, float]]:
+    marked, cell = record.marked, [record]
+    worst, cost, protected = survival(cell, fpr), removal_cost(cell, fpr), protection(record, fpr=fpr)
+    rates = {
+        "false_positive_rate": false_claims(cell, fpr),
+        "attacked_false_positive_rate": false_claims_after_attack(cell, fpr),
+        "forged_claims_rate": forged_claims(cell, fpr),
     }
-    if marked is not None:
-        values["marked_accuracy"] = marked.test_accuracy
-        values["marked_fidelity_pp"] = gain_pp(marked.test_accuracy, record.clean_accuracy)
-        values["marked_detected"] = verdict_mean(marked, "detected")
-        values["marked_protection_advantage"] = (found := record.protection()) and found.advantage
-    if security is not None:
-        values["false_positive_rate"] = _rate([security.clean])
-        values["attacked_false_positive_rate"] = _rate(security.attacked)
+    values: dict[str, float | None] = {
+        "worst_case_survival": worst and worst.share,
+        "survived_share": survived_share(record, fpr),
+        "removal_cost_pp" if cost and not cost.more else "removal_cost_above_pp": cost and cost.pp,
+        "clean_accuracy": record.clean_accuracy,
+        "marked_accuracy": marked.test_accuracy if marked else None,
+        "marked_fidelity_pp": fidelity_pp(record),
+        "marked_detected": detected_share(marked, fpr) if marked else None,
+        "marked_protection_advantage": protected and protected.advantage,
+        "embed_ratio": embed_ratio(record),
+        "carried_bits": carried_bits(record),
+        **{name: count and count.share for name, count in rates.items()},
+    }
     yield from ((name, value) for name, value in values.items() if value is not None)
     yield from ((f"{phase}_time_s", seconds) for phase, seconds in record.timings_s.items())
     yield from record.measures.items()
 
 
-def gain_pp(accuracy: float | None, reference: float | None) -> float | None:
-    """A difference of accuracies in percentage points."""
-    return None if accuracy is None or reference is None else 100 * (accuracy - reference)
-
-
 def verdict_mean(point: Point, name: str) -> float | None:
     """The mean of a verdict's field over the owners."""
-    return mean(getattr(verdict, name) for verdict in point.verdicts)
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of what is known; None if nothing is."""
-    known = [float(value) for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _rate(counts: Sequence[Any]) -> float | None:
-    trials = sum(count.trials for count in counts)
-    return sum(count.hits for count in counts) / trials if trials else None
+    return average(getattr(verdict, name) for verdict in point.verdicts)
 
 
 def log10(p_value: float) -> float:

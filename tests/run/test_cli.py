@@ -61,6 +61,21 @@ def test_a_mistake_is_one_sentence_and_status_2(words: tuple[str, ...], sentence
     assert "Traceback" not in done.output
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "--fpr"), ("results", "--fpr"), ("leaderboard", "--fpr"), ("sync", "--fpr"), ("run", "--max-time"),
+        ("verify-images", "--fpr"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_what_is_no_finite_number_is_refused(words: tuple[str, ...], value: str) -> None:
+    done = CliRunner().invoke(main, [*words, value])
+    assert done.exit_code == 2
+    said = " ".join(done.output.replace("│", " ").split())
+    assert "Expected a finite number" in said or "is not in the range" in said
+
+
 @pytest.mark.parametrize("what", ["schemes", "attacks", "archs", "datasets", "profiles", "claims"])
 def test_list_as_json_and_table(what: str) -> None:
     entries = json.loads(CliRunner().invoke(main, ["list", what, "--format", "json"]).output)

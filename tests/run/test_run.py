@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.metrics.robustness import detected
 from bench.records.files import load_records
-from bench.records.record import Record
+from bench.records.record import AFTER_ATTACK, FRESH_KEY, CellRecord
 from tests.conftest import PLUGINS, Bench
 
 RUN = ("run", "--profile", "smoke", "--scheme", "uchida-random,zhang-content", "--attack", "pruning", "--no-mlflow",
@@ -26,7 +27,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, bench: Bench) -> tuple[Pa
     return run_dir, bench(*RUN, "--run-dir", run_dir).stdout
 
 
-def records(run_dir: Path) -> dict[str, Record]:
+def records(run_dir: Path) -> dict[str, CellRecord]:
     return {record.cell.scheme: record for record in load_records(run_dir / "records")}
 
 
@@ -51,10 +52,9 @@ def test_a_record_says_where_it_comes_from(finished: tuple[Path, str]) -> None:
 
 def test_false_claims_are_counted_on_clean_and_attacked_hosts(finished: tuple[Path, str]) -> None:
     for record in records(finished[0]).values():
-        assert record.security is not None
-        assert record.security.clean.trials > 0
-        assert len(record.security.attacked) == len(record.curve)
-        assert record.security.clean.hits <= 3
+        assert [null.kind for null in record.nulls] == [FRESH_KEY] + [AFTER_ATTACK] * len(record.curve)
+        assert all(null.p_values for null in record.nulls)
+        assert sum(p <= 0.01 for p in record.nulls[0].p_values) <= 3
 
 
 def test_the_same_command_again_computes_nothing(finished: tuple[Path, str], bench: Bench) -> None:
@@ -131,9 +131,10 @@ def test_provenance_is_of_the_process_that_computed(finished: tuple[Path, str], 
 
     run_dir = tmp_path / "copy"
     shutil.copytree(finished[0], run_dir)
-    bench(*RUN, "--run-dir", run_dir, "--fpr", "0.05", env={"BENCH_THREADS": "2"})
+    for path in (run_dir / "records").glob("*.json"):
+        path.unlink()
+    bench(*RUN, "--run-dir", run_dir, env={"BENCH_THREADS": "2"})
     for record in records(run_dir).values():
-        assert record.fpr == 0.05
         assert record.provenance.threads == 1, "assembled anew from what one thread computed"
 
 
@@ -150,7 +151,7 @@ def test_several_owners_share_one_host(tmp_path: Path, bench: Bench) -> None:
 def test_results_in_every_format(finished: tuple[Path, str], bench: Bench, tmp_path: Path) -> None:
     import pandas as pd
 
-    from bench.records.flat import COLUMNS
+    from bench.metrics.flat import COLUMNS
 
     run_dir, _ = finished
     csv = bench("results", "--run-dir", run_dir, "--format", "csv").stdout
@@ -162,8 +163,21 @@ def test_results_in_every_format(finished: tuple[Path, str], bench: Bench, tmp_p
     assert "uchida-random" in bench("results", "--run-dir", run_dir).stdout
 
 
+def test_a_rate_is_applied_when_results_are_read_and_computes_nothing(finished: tuple[Path, str], bench: Bench) -> None:
+    run_dir, _ = finished
+    before = sorted(path.stat().st_mtime_ns for path in (run_dir / "records").glob("*.json"))
+    counts = []
+    for fpr in ("0.5", "1e-60"):
+        lines = json.loads(bench("results", "--run-dir", run_dir, "--fpr", fpr, "--format", "json").stdout)
+        assert all(line["detected"] == (line["p_value"] <= float(fpr)) for line in lines)
+        counts.append(sum(line["detected"] for line in lines))
+    assert counts[0] > counts[1]
+    assert "\n0 steps computed" in bench(*RUN, "--run-dir", run_dir, "--fpr", "0.001").stdout
+    assert sorted(path.stat().st_mtime_ns for path in (run_dir / "records").glob("*.json")) == before
+
+
 @pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory, bench: Bench) -> dict[tuple[str, str], Record]:
+def shapes(tmp_path_factory: pytest.TempPathFactory, bench: Bench) -> dict[tuple[str, str], CellRecord]:
     """Every shape of scheme against every shape of attack."""
     run_dir = tmp_path_factory.mktemp("shapes")
     words = [*RUN, "--run-dir", run_dir, "--situation", "train"]
@@ -173,7 +187,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory, bench: Bench) -> dict[tuple
     return {(r.cell.scheme, r.cell.attack): r for r in load_records(run_dir / "records")}
 
 
-def test_every_shape_of_scheme_meets_every_shape_of_attack(shapes: dict[tuple[str, str], Record]) -> None:
+def test_every_shape_of_scheme_meets_every_shape_of_attack(shapes: dict[tuple[str, str], CellRecord]) -> None:
     meaningless = {pair for pair, record in shapes.items() if record.status == "not applicable"}
     assert {record.status for record in shapes.values()} == {"ok", "not applicable"}
     assert meaningless == {
@@ -182,7 +196,7 @@ def test_every_shape_of_scheme_meets_every_shape_of_attack(shapes: dict[tuple[st
     }  # fmt: skip
 
 
-def test_data_marks_touch_the_owners_share_only(shapes: dict[tuple[str, str], Record]) -> None:
+def test_data_marks_touch_the_owners_share_only(shapes: dict[tuple[str, str], CellRecord]) -> None:
     tint = shapes["test-tint", "pruning"]
     assert tint.marked is not None
     assert tint.marked.verdicts[0].details["images"] == 60, "a tenth of 600 images"
@@ -190,14 +204,15 @@ def test_data_marks_touch_the_owners_share_only(shapes: dict[tuple[str, str], Re
     assert "psnr_db" not in shapes["test-member", "pruning"].measures
 
 
-def test_a_data_set_is_a_suspect_too(shapes: dict[tuple[str, str], Record]) -> None:
+def test_a_data_set_is_a_suspect_too(shapes: dict[tuple[str, str], CellRecord]) -> None:
     stamp = shapes["test-stamp", "test-blur"]
-    assert [point.detected_share for point in stamp.points] == [1, 0], "found before the blur, gone after it"
-    assert stamp.clean_verdicts[0].detected is False
+    found = [detected(point.verdicts[0]) for point in stamp.points]
+    assert found == [True, False], "found before the blur, gone after it"
+    assert not detected(stamp.clean_verdicts[0])
     assert stamp.curve[0].test_accuracy is not None, "a model trained on the cleaned images has a worth"
 
 
-def test_a_forged_key_is_judged_in_place_of_the_owners(shapes: dict[tuple[str, str], Record]) -> None:
+def test_a_forged_key_is_judged_in_place_of_the_owners(shapes: dict[tuple[str, str], CellRecord]) -> None:
     forge = shapes["uchida-random", "test-forge"]
     assert forge.curve[0].test_accuracy == forge.points[0].test_accuracy
     assert len(forge.curve[0].verdicts) == 1

@@ -14,43 +14,45 @@ import pytest
 
 from bench.contract.verdict import Point, Verdict
 from bench.identity import digest
-from bench.records.record import Cell, Count, Provenance, Record, Security
+from bench.records.record import AFTER_ATTACK, Cell, CellRecord, Provenance
 from bench.tracking import TrackingError, default_uri, sync, ui_command
-from tests.fakes import identified, member
+from tests.fakes import identified, member, nulls
 
 QUICK = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "OMP_NUM_THREADS": "1"}
 ENVIRONMENT = {**os.environ, **QUICK}
-PRUNING = ((20, 0.90, 0.0, 1e-12, True), (50, 0.88, 0.125, 1e-6, True), (80, 0.70, 0.5, 0.8, False))
+PRUNING = ((20, 0.90, 0.0, 1e-12), (50, 0.88, 0.125, 1e-6), (80, 0.70, 0.5, 0.8))
 
 
-def point(strength, accuracy, ber, p_value, detected, **more):
-    verdict = Verdict(statistic=1 - ber, p_value=p_value, detected=detected, ber=ber, queries=3)
-    return Point(strength=strength, test_accuracy=accuracy, verdicts=[verdict], **more)
+def point(strength, accuracy, ber, p_value, owners=1, **more):
+    verdict = Verdict(statistic=1 - ber, p_value=p_value, ber=ber, queries=3)
+    return Point(strength=strength, test_accuracy=accuracy, verdicts=[verdict] * owners, **more)
 
 
 def make(scheme="uchida-random", seed=0, curve=PRUNING, scheme_params=None, attack_params=None, **fields):
+    owners = len(fields["marked"].verdicts) if fields.get("marked") else 1
     cell = Cell(
         scheme=scheme, attack="pruning", arch="wrn", dataset="digits-m", situation="train", profile="smoke", seed=seed,
+        owners=owners,
         scheme_params={"bits": 8} if scheme_params is None else scheme_params, attack_params=attack_params or {},
     )  # fmt: skip
     defaults = {
         "cell_key": digest(["source 1", cell.identity]), "cell": cell, "status": "ok", "carrier": "weights",
         "access": "white-box", "stage": "model", "unit": "% of weights", "clean_accuracy": 0.93,
-        "marked": point(0, 0.91, 0.0, 0.0, True),
-        "curve": [rung if isinstance(rung, Point) else point(*rung) for rung in curve],
-        "security": Security(clean=Count(hits=1, trials=50), attacked=[Count(hits=0, trials=10)] * 3),
+        "marked": point(0, 0.91, 0.0, 0.0),
+        "curve": [rung if isinstance(rung, Point) else point(*rung, owners) for rung in curve],
+        "nulls": [nulls(1, 50), *(nulls(0, 10, AFTER_ATTACK, strength) for strength in (20, 50, 80))],
         "timings_s": {"host": 12.0, "embed": 15.0},
         "provenance": Provenance(
             bench_version="1", source_hash="0" * 64, data_checksum="x", git_revision="abc123",
             finished="2026-01-02T03:04:05+00:00",
         ),
     }  # fmt: skip
-    return Record(**{**defaults, **fields})
+    return CellRecord(**{**defaults, **fields})
 
 
 def failed(**fields):
     traceback = "Traceback (most recent call last):\n  ...\nFloatingPointError: the loss became NaN"
-    return make(**{"status": "failed", "traceback": traceback, "marked": None, "curve": [], **fields})
+    return make(**{"status": "failed", "traceback": traceback, "marked": None, "curve": [], "nulls": [], **fields})
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +63,7 @@ def first_sync(tmp_path_factory):
     record.write_text(make(seed=1000).model_dump_json())
     code = (
         "import json, sys, pathlib\n"
-        "from bench.records import load_record\n"
+        "from bench.records.files import load_record\n"
         "from bench.tracking import default_uri, sync\n"
         "sync([load_record(pathlib.Path('r.json'))], default_uri(pathlib.Path('.')), experiment='template')\n"
     )
@@ -82,7 +84,7 @@ def drawing_store(first_sync, tmp_path):
 def store(drawing_store, monkeypatch):
     """The same without figures, which are most of what a run costs."""
     for name in ("draw_curve", "draw_searches", "draw_histories"):
-        monkeypatch.setattr(f"bench.tracking.{name}", lambda record, path: None)
+        monkeypatch.setattr(f"bench.tracking.{name}", lambda record, path, *rest: None)
     return drawing_store
 
 
@@ -147,8 +149,8 @@ def test_metrics_follow_the_strength_and_the_headline_is_known_by_hand(store):
     ("curve", "cost", "survived"),
     [
         (PRUNING[:2], None, 1.0),
-        ((*PRUNING, (90, 0.85, 0.5, 0.9, False), (95, 0.5, 0.5, 0.9, False)), 6.0, 0.4),
-        (((5, 0.95, 0.5, 0.9, False),), 0.0, 0.0),
+        ((*PRUNING, (90, 0.85, 0.5, 0.9), (95, 0.5, 0.5, 0.9)), 6.0, 0.4),
+        (((5, 0.95, 0.5, 0.9),), 0.0, 0.0),
     ],
     ids=["never broken", "cheapest of three", "gains accuracy"],
 )
@@ -160,14 +162,14 @@ def test_removal_costs_the_least_accuracy_given_up_where_the_claim_fails(store, 
 
 
 def test_fractional_strengths_are_numbered_by_rung_and_kept_as_a_metric(store):
-    sync([make(curve=((0.5, 0.9, 0.0, 1e-9, True), (1.5, 0.8, 0.5, 0.9, False)))], store)
+    sync([make(curve=((0.5, 0.9, 0.0, 1e-9), (1.5, 0.8, 0.5, 0.9)))], store)
     (run,) = runs_of(store)
     assert history(store, "strength", run) == [(0, 0.0), (1, 0.5), (2, 1.5)]
 
 
 def test_owners_are_averaged(store):
     verdicts = [
-        Verdict(statistic=s, p_value=p, detected=p <= 0.01, matched=p <= 0.01)
+        Verdict(statistic=s, p_value=p, matched=p <= 0.01)
         for s, p in ((4.0, 1e-4), (2.0, 1e-2), (0.0, 1.0), (0.0, 1.0))
     ]
     sync([make(marked=Point(strength=0, test_accuracy=0.9, verdicts=verdicts), curve=[])], store)
@@ -230,7 +232,7 @@ def test_times_alone_do_not_replace_a_run_but_a_finding_or_new_code_does(store):
     slower = record.model_copy(update={"timings_s": {"host": 99.0}})
     assert sync([slower], store) == (0, 0, 1)
     assert sync([record.model_copy(update={"cell_key": "f" * 64})], store) == (0, 1, 0)
-    assert sync([make(marked=point(0, 0.5, 0.0, 0.0, True))], store) == (0, 1, 0)
+    assert sync([make(marked=point(0, 0.5, 0.0, 0.0))], store) == (0, 1, 0)
     (run,) = runs_of(store)
     assert run.info.run_id != first.info.run_id
     assert run.data.metrics["marked_accuracy"] == 0.5
@@ -238,7 +240,7 @@ def test_times_alone_do_not_replace_a_run_but_a_finding_or_new_code_does(store):
 
 def test_failed_and_not_applicable_are_told_apart_and_a_retry_replaces_the_failure(store):
     inapplicable = make(
-        "fngp", status="not applicable", reason="weights cannot be cropped", marked=None, curve=[], security=None
+        "fngp", status="not applicable", reason="weights cannot be cropped", marked=None, curve=[], nulls=[]
     )
     assert sync([failed(), inapplicable], store) == (2, 0, 0)
     (broken,) = runs_of(store, "tags.status = 'failed'")
@@ -315,7 +317,7 @@ def test_the_ledger_answers_without_importing_mlflow(store, tmp_path):
     (tmp_path / "r.json").write_text(record.model_dump_json())
     code = (
         "import sys, pathlib\n"
-        "from bench.records import load_record\n"
+        "from bench.records.files import load_record\n"
         "from bench.tracking import sync\n"
         f"print(tuple(sync([load_record(pathlib.Path('r.json'))], {store!r}, ledger=pathlib.Path('synced.json'))))\n"
         "print([name for name in ('mlflow', 'matplotlib', 'torch', 'numpy', 'pandas') if name in sys.modules])\n"
@@ -375,7 +377,7 @@ def test_long_parameters_and_odd_names_reach_the_store(store):
 
 
 def test_curves_longer_than_a_batch_are_logged_whole(store):
-    rungs = tuple((i, 0.9, 0.0, 1e-9, True) for i in range(1, 201))
+    rungs = tuple((i, 0.9, 0.0, 1e-9) for i in range(1, 201))
     sync([make(curve=rungs, scheme_params={f"p{i}": i for i in range(150)})], store)
     (run,) = runs_of(store)
     assert len(history(store, "ber", run)) == 201
@@ -385,14 +387,14 @@ def test_curves_longer_than_a_batch_are_logged_whole(store):
 def test_the_curve_and_the_record_lie_beside_the_store(drawing_store, tmp_path):
     from matplotlib.image import imread
 
-    record = make(unit="$\\weights$ %", curve=((1, 0.9, 0.0, 1e-9, True), (1000, 0.1, 0.5, 1.0, False)))
+    record = make(unit="$\\weights$ %", curve=((1, 0.9, 0.0, 1e-9), (1000, 0.1, 0.5, 1.0)))
     sync([record, failed(seed=1)], drawing_store)
     complete, broken = (
         runs_of(drawing_store, f"tags.status = '{status}'")[0].info.run_id for status in ("ok", "failed")
     )
     assert {f.path for f in client_of(drawing_store).list_artifacts(broken)} == {"record.json"}
     folder = tmp_path / "mlartifacts" / complete / "artifacts"
-    assert Record.model_validate_json((folder / "record.json").read_text()) == record
+    assert CellRecord.model_validate_json((folder / "record.json").read_text()) == record
     image = imread(folder / "curve.png")
     assert min(image.shape[:2]) > 400
     assert image[..., :3].std() > 0.05  # something is drawn

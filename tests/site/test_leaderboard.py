@@ -1,125 +1,33 @@
-"""Does a row say what its records say, and is the page one honest, self-contained file?"""
+"""Rows say what their records say, and the page is one self-contained file."""
 
 import base64
 import hashlib
 import json
-import math
 import random
 import re
 from html.parser import HTMLParser
 
 import pytest
 
-from bench.records.record import Record
+from bench.records.record import AFTER_ATTACK
 from bench.stats import student_interval, wilson_interval
 from leaderboard import build, rows
-from tests.fakes import identified, member, search
-
-HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
-SCHEMES = {
-    "uchida-random": ("weights", "white-box", "train"),
-    "uchida-direct": ("weights", "white-box", "train"),
-    "uchida-diff": ("weights", "white-box", "train"),
-    "uchida-posthoc": ("weights", "white-box", "post-hoc"),
-    "zhang-content": ("behaviour", "labels", "train"),
-    "zhang-unrelated": ("behaviour", "labels", "train"),
-    "zhang-noise": ("behaviour", "labels", "train"),
-}
-LADDER = (10, 20, 30, 40, 50, 60, 70, 80, 90)
-
-
-def verdict(p_value, ber=None):
-    return {"statistic": -math.log10(max(p_value, 1e-30)), "p_value": p_value, "ber": ber, "queries": 100}
-
-
-def point(strength, accuracy, *verdicts):
-    return {"strength": strength, "test_accuracy": accuracy, "verdicts": list(verdicts)}
-
-
-def record(scheme="uchida-random", attack="pruning", seed=0, curve=None, marked=None, **fields):
-    """A record by hand: `fields` replace those of the record, or of its cell."""
-    carrier, access, situation = SCHEMES.get(scheme, ("weights", "white-box", "train"))
-    cell = {"scheme": scheme, "attack": attack, "arch": "wrn-10-4", "dataset": "digits-m", "situation": situation}
-    cell |= {"profile": "quick", "seed": seed, "scheme_params": {"bits": 256}, "attack_params": {}}
-    cell |= {name: fields.pop(name) for name in list(fields) if name in cell or name == "owners"}
-    provenance = {
-        "bench_version": "0.1.0",
-        "git_revision": "19289c8a44b7b3f0",
-        "git_dirty": False,
-        "source_hash": hashlib.sha256(f"{scheme}{attack}".encode()).hexdigest(),
-        "data_checksum": "sha256-of-digits-m",
-        "packages": {"torch": "2.9.0", "numpy": "2.3.1", "scipy": "1.18.1", "mlflow": "3.17.2"},
-        "python": "3.12.3",
-        "platform": "Linux x86-64",
-        "finished": f"2026-11-20T10:{seed:02d}:00Z",
-        **fields.pop("provenance", {}),
-    }
-    data = {
-        "cell_key": hashlib.sha256(json.dumps(cell).encode()).hexdigest(),
-        "cell": cell,
-        "status": "ok",
-        "carrier": carrier,
-        "access": access,
-        "stage": "model",
-        "unit": "% of weights",
-        "marked": marked or point(0, 0.9, verdict(1e-9, 0.0)),
-        "curve": curve or [],
-        "clean_accuracy": 0.91,
-        "provenance": provenance,
-        **fields,
-    }
-    return Record.model_validate(data)
-
-
-def idle(status, scheme="uchida-random", attack="pruning", seed=0, why="why", **fields):
-    """A record without numbers."""
-    kept = record(scheme, attack, seed, **fields).model_dump()
-    told = {"traceback" if status == "failed" else "reason": why}
-    return Record.model_validate({**kept, "status": status, "marked": None, "curve": [], **told})
-
-
-def simulated(scheme, attack, seed, profile="quick", **cell):
-    """A plausible record: accuracy and evidence fall with strength, at a pace of the scheme's own."""
-    draw = random.Random(f"{scheme}{attack}{seed}{profile}{cell}")
-    bits = scheme.startswith("uchida")
-    start = 0.87 + draw.uniform(-0.008, 0.008)
-    limit = 70 + 8 * (sorted(SCHEMES).index(scheme) % 4) - (18 if attack == "pruning-global" else 0)
-
-    def at(strength):
-        gone = 1 / (1 + math.exp(-(strength - limit + draw.uniform(-4, 4)) / 6)) if strength else 0.0
-        accuracy = max(0.1, start - 0.75 * max(0, (strength - 45) / 55) ** 2.2 + draw.uniform(-0.004, 0.004))
-        ber = round(0.5 * gone * 256) / 256
-        p_value = min(1.0, 10 ** (-(24 if bits else 15) * (1 - gone) + draw.uniform(0, 0.5)))
-        return point(strength, accuracy if strength else start, verdict(p_value, ber if bits else None))
-
-    clean, attacked = {"hits": int(draw.random() < 0.5), "trials": 100}, [{"hits": 0, "trials": 20}] * len(LADDER)
-    return record(
-        scheme,
-        attack,
-        seed,
-        [at(strength) for strength in LADDER],
-        at(0),
-        profile=profile,
-        clean_accuracy=0.875 + draw.uniform(-0.006, 0.006),
-        security={"clean": clean, "attacked": attacked},
-        timings_s={"host": 60.0, "embed": 2.0 if scheme.endswith("posthoc") else 60 * draw.uniform(1.0, 1.5)},
-        **cell,
-    )
-
-
-def benchmark_records():
-    """Seven schemes, two attacks, three seeds in profile quick; one failed, one not applicable; a little of small."""
-    made = [simulated(s, a, seed) for s in SCHEMES for a in ("pruning", "pruning-global") for seed in range(3)]
-    made = [r for r in made if not (r.cell.scheme == "uchida-diff" and r.cell.attack == "pruning-global")]
-    trace = 'Traceback (most recent call last):\n  File "x.py"\nRuntimeError: the loss is not finite after 12 steps'
-    made += [simulated("uchida-diff", "pruning-global", seed) for seed in (0, 1)]
-    made += [idle("failed", "uchida-diff", "pruning-global", 2, why=trace)]
-    made += [
-        idle("not applicable", "baseline-none", "pruning", s, carrier="none", why="Nothing to prune.") for s in (0, 1)
-    ]
-    made += [idle("failed", "deepstamp", "pruning", 0, why=trace, carrier="data", access="labels")]
-    made += [simulated("uchida-random", "pruning", seed, "small") for seed in range(2)]
-    return made
+from tests.fakes import (
+    HOSTILE,
+    SCHEMES,
+    benchmark_records,
+    identified,
+    idle,
+    member,
+    nulls,
+    of_scheme,
+    rung,
+    said,
+    search,
+    searched,
+    simulated,
+    verdict,
+)
 
 
 def only(records):
@@ -131,7 +39,7 @@ def only(records):
 def test_fidelity_is_the_mean_over_seeds_with_its_t_interval_and_counts_a_seed_once():
     accuracies = {0: 0.90, 1: 0.88, 2: 0.91}
     found = only(
-        record(attack=attack, seed=seed, marked=point(0, accuracy, verdict(1e-9)))
+        of_scheme(attack=attack, seed=seed, marked=rung(0, accuracy, said(1e-9)))
         for seed, accuracy in accuracies.items()
         for attack in ("pruning", "pruning-global")
     )
@@ -143,30 +51,30 @@ def test_fidelity_is_the_mean_over_seeds_with_its_t_interval_and_counts_a_seed_o
 
 
 def test_one_seed_has_no_interval():
-    fidelity = only([record()])["fidelity"]
+    fidelity = only([of_scheme()])["fidelity"]
     assert fidelity["mean"] == pytest.approx(-1.0)
     assert fidelity["low"] is None
     assert fidelity["high"] is None
 
 
 def test_what_is_unknown_is_none_and_never_zero():
-    found = only([record(clean_accuracy=None)])
+    found = only([of_scheme(clean_accuracy=None)])
     for name in ("fidelity", "robustness", "removal", "security", "embed_ratio"):
         assert found[name] is None, name
 
 
 def test_the_worst_rung_within_five_points_decides_and_ties_at_the_budget_count():
-    holds, breaks = verdict(0.01), verdict(0.0101)
-    within = [point(10, 0.85, breaks), point(20, 0.70, holds)]
-    beyond = [point(10, 0.85, holds), point(20, 0.849, breaks)]
-    found = only([record(seed=0, curve=within), record(seed=1, curve=beyond)])["robustness"]
+    holds, breaks = said(0.01), said(0.0101)
+    within = [rung(10, 0.85, breaks), rung(20, 0.70, holds)]
+    beyond = [rung(10, 0.85, holds), rung(20, 0.849, breaks)]
+    found = only([of_scheme(seed=0, curve=within), of_scheme(seed=1, curve=beyond)])["robustness"]
     assert (found["hits"], found["trials"], found["undecided"]) == (1, 2, 0)
 
 
 def test_a_seed_survives_only_if_it_survives_every_attack_and_the_mean_is_over_attacks():
-    holds, breaks = [point(10, 0.9, verdict(1e-9))], [point(10, 0.9, verdict(0.5))]
-    made = [record(attack="a", seed=s, curve=holds) for s in (0, 1)]
-    made += [record(attack="b", seed=0, curve=holds), record(attack="b", seed=1, curve=breaks)]
+    holds, breaks = [rung(10, 0.9, said(1e-9))], [rung(10, 0.9, said(0.5))]
+    made = [of_scheme(attack="a", seed=s, curve=holds) for s in (0, 1)]
+    made += [of_scheme(attack="b", seed=0, curve=holds), of_scheme(attack="b", seed=1, curve=breaks)]
     found = only(made)
     assert (found["robustness"]["hits"], found["robustness"]["trials"]) == (1, 2)
     assert found["robustness"]["mean"] == pytest.approx(0.75)
@@ -175,16 +83,16 @@ def test_a_seed_survives_only_if_it_survives_every_attack_and_the_mean_is_over_a
 
 
 def test_a_claim_that_never_held_does_not_survive():
-    weak = point(0, 0.9, verdict(0.6))
-    found = only([record(marked=weak, curve=[point(10, 0.5, verdict(0.6))])])
+    weak = rung(0, 0.9, said(0.6))
+    found = only([of_scheme(marked=weak, curve=[rung(10, 0.5, said(0.6))])])
     assert (found["robustness"]["hits"], found["robustness"]["trials"]) == (0, 1)
     assert found["removal"] == {"pp": 0.0, "more": False, "values": [[0.0, False]]}
 
 
 def test_a_seed_whose_attack_failed_is_undecided_unless_another_attack_broke_it():
-    holds, breaks = [point(10, 0.9, verdict(1e-9))], [point(10, 0.9, verdict(0.5))]
-    made = [record(attack="a", seed=0, curve=holds), record(attack="a", seed=1, curve=breaks)]
-    made += [record(attack="a", seed=2, curve=holds), record(attack="b", seed=2, curve=holds)]
+    holds, breaks = [rung(10, 0.9, said(1e-9))], [rung(10, 0.9, said(0.5))]
+    made = [of_scheme(attack="a", seed=0, curve=holds), of_scheme(attack="a", seed=1, curve=breaks)]
+    made += [of_scheme(attack="a", seed=2, curve=holds), of_scheme(attack="b", seed=2, curve=holds)]
     made += [idle("failed", attack="b", seed=s) for s in (0, 1)]
     found = only(made)["robustness"]
     assert (found["hits"], found["trials"], found["undecided"]) == (1, 2, 1)
@@ -192,14 +100,14 @@ def test_a_seed_whose_attack_failed_is_undecided_unless_another_attack_broke_it(
 
 @pytest.mark.parametrize("p_value", [1e-9, 0.5])
 def test_a_seed_that_missed_an_attack_has_no_removal_cost(p_value):
-    curve = [point(10, 0.7, verdict(p_value))]
-    made = [record(attack="a", seed=s, curve=curve) for s in (0, 1)] + [record(attack="b", seed=0, curve=curve)]
+    curve = [rung(10, 0.7, said(p_value))]
+    made = [of_scheme(attack="a", seed=s, curve=curve) for s in (0, 1)] + [of_scheme(attack="b", seed=0, curve=curve)]
     (value,) = only([*made, idle("failed", attack="b", seed=1)])["removal"]["values"]
     assert value == pytest.approx([20.0, p_value < 0.01])
 
 
 def test_a_break_of_unknown_cost_leaves_the_claim_undecided():
-    found = only([record(curve=[point(10, None, verdict(0.5)), point(20, 0.9, verdict(1e-9))])])
+    found = only([of_scheme(curve=[rung(10, None, said(0.5)), rung(20, 0.9, said(1e-9))])])
     assert found["robustness"] is None
     assert found["attacks"]["pruning"]["survival"] is None
 
@@ -218,36 +126,36 @@ def test_a_break_of_unknown_cost_leaves_the_claim_undecided():
 def test_removal_cost_is_the_median_and_says_when_it_is_only_a_bound(outcomes, expected):
     made = []
     for seed, (kind, loss) in enumerate(outcomes):
-        last = verdict(0.5) if kind == "cost" else verdict(1e-9)
-        made.append(record(seed=seed, curve=[point(10, 0.9, verdict(1e-9)), point(20, 0.9 - loss / 100, last)]))
+        last = said(0.5) if kind == "cost" else said(1e-9)
+        made.append(of_scheme(seed=seed, curve=[rung(10, 0.9, said(1e-9)), rung(20, 0.9 - loss / 100, last)]))
     found = only(made)["removal"]
     assert (round(found["pp"], 9), found["more"]) == expected
 
 
 def test_owners_are_trials_of_their_own():
-    marked = point(0, 0.9, verdict(1e-9, 0.0), verdict(0.5, 0.5))
-    curve = [point(10, 0.9, verdict(1e-9), verdict(0.5))]
-    found = only([record(owners=2, marked=marked, curve=curve)])
+    marked = rung(0, 0.9, said(1e-9, 0.0), said(0.5, 0.5))
+    curve = [rung(10, 0.9, said(1e-9), said(0.5))]
+    found = only([of_scheme(owners=2, marked=marked, curve=curve)])
     assert (found["effectiveness"]["hits"], found["effectiveness"]["trials"]) == (1, 2)
     assert (found["robustness"]["hits"], found["robustness"]["trials"]) == (1, 2)
     assert found["evidence"]["ber"] == pytest.approx(0.25)
 
 
-def test_detection_follows_from_the_p_value_whatever_a_record_says():
-    liar = {**verdict(0.9), "detected": True}
-    assert only([record(marked=point(0, 0.9, liar))])["effectiveness"]["hits"] == 0
+def test_detection_follows_from_the_p_value_at_the_rate_of_the_page():
+    made = [of_scheme(marked=rung(0, 0.9, said(0.02)))]
+    assert [rows(made, fpr)[0]["effectiveness"]["hits"] for fpr in (0.01, 0.05)] == [0, 1]
 
 
 def test_forged_claims_are_security_not_robustness():
-    forged = record(attack="forge", stage="evidence", curve=[point(1, 0.9, verdict(0.5)), point(2, 0.9, verdict(1e-9))])
+    forged = of_scheme(attack="forge", stage="evidence", curve=[rung(1, 0.9, said(0.5)), rung(2, 0.9, said(1e-9))])
     found = only([forged])
     assert found["robustness"] is None
     assert (found["security"]["forged"]["hits"], found["security"]["forged"]["trials"]) == (1, 1)
 
 
 def test_fresh_keys_on_the_clean_host_count_once_a_seed():
-    security = {"clean": {"hits": 1, "trials": 100}, "attacked": [{"hits": 0, "trials": 20}]}
-    made = [record(attack=a, seed=s, security=security) for a in ("a", "b") for s in (0, 1)]
+    found = [nulls(1, 100), nulls(0, 20, AFTER_ATTACK, 10.0)]
+    made = [of_scheme(attack=a, seed=s, nulls=found) for a in ("a", "b") for s in (0, 1)]
     found = only(made)["security"]
     assert (found["clean"]["hits"], found["clean"]["trials"]) == (2, 200)
     assert 0 < found["clean"]["low"] < 0.01 < found["clean"]["high"]
@@ -255,8 +163,8 @@ def test_fresh_keys_on_the_clean_host_count_once_a_seed():
 
 
 def test_embedding_time_is_relative_to_clean_training():
-    made = [record(seed=s, timings_s={"host": 50.0, "embed": e}) for s, e in enumerate((50.0, 100.0))]
-    made += [record(seed=2, timings_s={"host": 50.0})]
+    made = [of_scheme(seed=s, timings_s={"host": 50.0, "embed": e}) for s, e in enumerate((50.0, 100.0))]
+    made += [of_scheme(seed=2, timings_s={"host": 50.0})]
     assert only(made)["embed_ratio"]["mean"] == pytest.approx(1.5)
 
 
@@ -269,26 +177,27 @@ def test_embedding_time_is_relative_to_clean_training():
         {"situation": "distill"},
         {"scheme_params": {"bits": 128}},
         {"owners": 2},
-        {"fpr": 0.05},
     ],
 )
 def test_records_that_ask_different_questions_never_share_a_row(other):
-    assert len(rows([record(), record(seed=1), record(seed=2, **other)])) == 2
+    assert len(rows([of_scheme(), of_scheme(seed=1), of_scheme(seed=2, **other)])) == 2
 
 
 def test_rows_at_one_place_are_named_apart_by_what_differs():
-    found = rows([record(scheme_params={"bits": 128, "lam": 0.1}), record(scheme_params={"bits": 256, "lam": 0.1})])
+    found = rows(
+        [of_scheme(scheme_params={"bits": 128, "lam": 0.1}), of_scheme(scheme_params={"bits": 256, "lam": 0.1})]
+    )
     assert [row["variant"] for row in found] == ["bits=128", "bits=256"]
 
 
 def test_an_attack_with_other_parameters_is_another_attack():
-    found = only([record(attack_params={"layer": "conv2"}), record(attack_params={"layer": "conv3"})])
+    found = only([of_scheme(attack_params={"layer": "conv2"}), of_scheme(attack_params={"layer": "conv3"})])
     assert len(found["attacks"]) == 2
     assert all(label.startswith("pruning (") for label in found["attacks"])
 
 
 def test_of_two_records_of_one_cell_the_first_counts():
-    found = only([record(clean_accuracy=0.95), record(clean_accuracy=0.5)])
+    found = only([of_scheme(clean_accuracy=0.95), of_scheme(clean_accuracy=0.5)])
     assert found["fidelity"]["values"] == pytest.approx([-5.0])
 
 
@@ -313,16 +222,16 @@ def test_failed_and_not_applicable_cells_keep_their_reasons():
 
 
 def test_seeds_of_different_data_or_code_are_flagged():
-    assert only([record(), record(seed=1)])["warnings"] == []
-    assert only([record(), record(seed=1, provenance={"data_checksum": "other"})])["warnings"] == [
+    assert only([of_scheme(), of_scheme(seed=1)])["warnings"] == []
+    assert only([of_scheme(), of_scheme(seed=1, provenance={"data_checksum": "other"})])["warnings"] == [
         "records differ in data checksum"
     ]
-    (warning,) = only([record(), record(seed=1, provenance={"source_hash": "0" * 64})])["warnings"]
+    (warning,) = only([of_scheme(), of_scheme(seed=1, provenance={"source_hash": "0" * 64})])["warnings"]
     assert "pruning" in warning
 
 
 def test_the_command_repeats_the_cell_and_quotes_what_a_shell_would_run():
-    made = [record(seed=s, scheme_params={"bits": 64, "note": "$(rm -rf x); 'y'"}) for s in (0, 4)]
+    made = [of_scheme(seed=s, scheme_params={"bits": 64, "note": "$(rm -rf x); 'y'"}) for s in (0, 4)]
     (command,) = only(made)["commands"]
     assert command == (
         "bench run --scheme uchida-random --attack pruning --arch wrn-10-4 --dataset digits-m --situation train "
@@ -331,8 +240,8 @@ def test_the_command_repeats_the_cell_and_quotes_what_a_shell_would_run():
 
 
 def test_the_command_says_only_what_the_command_line_knows():
-    made = record("uchida-posthoc", owners=3, fpr=0.05, attack_params={"ladder": [10, 20], "layer": None})
-    (command,) = only([made])["commands"]
+    made = of_scheme("uchida-posthoc", owners=3, attack_params={"ladder": [10, 20], "layer": None})
+    ((command,),) = [row["commands"] for row in rows([made], 0.05)]
     assert "--situation" not in command
     assert command.endswith(
         "--owners 3 --fpr 0.05 --set uchida-posthoc.bits=256 --set pruning.ladder=10,20 --set pruning.layer=none"
@@ -340,8 +249,8 @@ def test_the_command_says_only_what_the_command_line_knows():
 
 
 def test_long_curves_and_texts_are_cut_but_judged_whole():
-    curve = [point(i + 1, 0.9, verdict(0.5 if i == 500 else 1e-9)) for i in range(1000)]
-    found = only([record(curve=curve, scheme_params={"note": "x" * 2000})])
+    curve = [rung(i + 1, 0.9, said(0.5 if i == 500 else 1e-9)) for i in range(1000)]
+    found = only([of_scheme(curve=curve, scheme_params={"note": "x" * 2000})])
     (drawn,) = found["attacks"]["pruning"]["curves"]
     assert len(drawn["strength"]) == 40
     assert (drawn["strength"][0], drawn["strength"][-1]) == (0, 1000)
@@ -350,35 +259,24 @@ def test_long_curves_and_texts_are_cut_but_judged_whole():
 
 
 # ---- signatures, held-out users, histories -------------------------------------------------------------------------
-SIGNATURES = tuple(30.0 * (1 + i % 11) for i in range(40))
-
-
-def searched(owners=2, seed=0, missed=0, rungs=(), heldout=(), **fields):
-    """A record of a scheme that infers signatures; the first `missed` owners are taken for unmarked."""
-    verdicts = [identified(0.0 if i < missed else SIGNATURES[i], SIGNATURES[i]) for i in range(owners)]
-    fields = {"scheme": "anti-neuron", "carrier": "data", "stage": "training", "unit": "epochs", **fields}
-    others = [identified(signature, None, matched=False) for signature in heldout]
-    curve = [point(strength, 0.8, *verdicts) for strength in rungs]
-    marked = point(0, 0.9, *verdicts)
-    return record(owners=owners, seed=seed, marked=marked, curve=curve, heldout_verdicts=others, **fields)
-
-
 def test_protection_counts_matches_over_seeds_against_one_chance():
     found = only([searched(3, 0, 1), searched(3, 1, 0), searched(3, 1, 0, attack="other")])["protection"]
     assert (found["hits"], found["trials"], found["chance"]) == (5, 6, pytest.approx(1 / 12))
     assert found["advantage"] == pytest.approx(5 / 6 - 1 / 12)
     assert found["normalised"] == pytest.approx((5 / 6 - 1 / 12) / (11 / 12))
-    low, high = wilson_interval(5, 6)
+    assert (found["low"], found["high"]) == (None, None), "owners of one seed share a network"
+    found = only([searched(1, seed) for seed in range(6)])["protection"]
+    low, high = wilson_interval(6, 6)
     assert (found["low"], found["high"]) == pytest.approx((low - 1 / 12, high - 1 / 12))
 
 
 def test_protection_of_a_scheme_that_identifies_nothing_is_detection_less_the_fpr():
-    assert only([record(fpr=0.05)])["protection"]["advantage"] == pytest.approx(0.95)
+    assert rows([of_scheme()], 0.05)[0]["protection"]["advantage"] == pytest.approx(0.95)
     assert only([idle("failed")]).get("protection") is None
 
 
 def test_a_chance_of_one_has_no_normalised_value_and_still_makes_a_page(tmp_path):
-    sure = record(marked=point(0, 0.9, identified(chance=1.0)))
+    sure = of_scheme(marked=rung(0, 0.9, identified(chance=1.0)))
     assert only([sure])["protection"]["normalised"] is None
     assert build([sure], tmp_path).exists()
 
@@ -396,9 +294,9 @@ def test_held_out_users_are_summed_up_once_a_seed_and_around_the_circle():
 
 
 def test_held_out_users_without_a_signature_have_no_mean():
-    found = only([record(heldout_verdicts=[member(True), member(False)])])["heldout"]
+    found = only([of_scheme(heldout_verdicts=[member(True), member(False)])])["heldout"]
     assert (found["inferred"], found["unmarked"], found["detected"]["hits"]) == (None, None, 1)
-    assert only([record()])["heldout"] is None
+    assert only([of_scheme()])["heldout"] is None
 
 
 def test_searches_show_a_dozen_owners_and_six_held_out_users():
@@ -411,13 +309,13 @@ def test_searches_show_a_dozen_owners_and_six_held_out_users():
     missed, hit = found["owners"][:2]
     assert (missed["true"], missed["candidates"][missed["best"]], missed["matched"]) == (30.0, 0.0, False)
     assert (hit["true"], hit["candidates"][hit["best"]], hit["matched"]) == (60.0, 60.0, True)
-    assert only([record()])["searches"] is None
+    assert only([of_scheme()])["searches"] is None
 
 
 def test_a_fine_search_is_thinned_but_keeps_its_least_loss():
     losses = [2.0 if k != 501 else 0.123456 for k in range(1000)]
     fine = {"candidates": list(range(1000)), "losses": losses, "true": 501.5, "unit": "steps"}
-    (found,) = only([record(marked=point(0, 0.9, {**verdict(1e-9), "search": fine}))])["searches"]["owners"]
+    (found,) = only([of_scheme(marked=rung(0, 0.9, verdict(1e-9, search=fine)))])["searches"]["owners"]
     assert len(found["losses"]) == len(found["candidates"]) == 121
     assert (found["candidates"][found["best"]], found["losses"][found["best"]]) == (501, 0.1235)
 
@@ -434,9 +332,9 @@ def test_only_attacks_on_training_show_their_rungs_and_only_a_few():
 
 def test_histories_are_lines_per_seed_and_long_ones_are_thinned():
     made = [
-        record(attack=a, seed=s, histories={"loss of W": [3.0, 2.0, 1.0], "empty": []}) for a in "ab" for s in (1, 0)
+        of_scheme(attack=a, seed=s, histories={"loss of W": [3.0, 2.0, 1.0], "empty": []}) for a in "ab" for s in (1, 0)
     ]
-    made += [record(attack="a", seed=2, histories={"loss of W": [i / 1000 for i in range(10_000)]})]
+    made += [of_scheme(attack="a", seed=2, histories={"loss of W": [i / 1000 for i in range(10_000)]})]
     found = only(made)["histories"]
     (series,) = found["series"]
     assert (series["name"], found["more"]) == ("loss of W", 0)
@@ -444,11 +342,11 @@ def test_histories_are_lines_per_seed_and_long_ones_are_thinned():
     assert series["lines"][0] == {"seed": 0, "epochs": 3, "values": [3.0, 2.0, 1.0]}
     long = series["lines"][2]
     assert (long["epochs"], len(long["values"]), long["values"][0], long["values"][-1]) == (10_000, 120, 0.0, 9.999)
-    two = only([record(attack=a, histories={a: [1.0]}) for a in "ba"])["histories"]["series"]
+    two = only([of_scheme(attack=a, histories={a: [1.0]}) for a in "ba"])["histories"]["series"]
     assert [each["name"] for each in two] == ["a"]
-    many = only([record(histories={f"loss {i}": [1.0] for i in range(15)})])["histories"]
+    many = only([of_scheme(histories={f"loss {i}": [1.0] for i in range(15)})])["histories"]
     assert (len(many["series"]), many["more"]) == (12, 3)
-    assert only([record(histories={"empty": []})])["histories"] is None
+    assert only([of_scheme(histories={"empty": []})])["histories"] is None
 
 
 def test_the_page_carries_each_space_of_signatures_once(tmp_path):
@@ -460,7 +358,7 @@ def test_the_page_carries_each_space_of_signatures_once(tmp_path):
     shown = [*row["searches"]["owners"], *row["searches"]["heldout"], *row["attacks"]["pruning"]["searches"]]
     assert len(shown) == 12 + 6 + 3 * 8
     assert {each["candidates"] for each in shown} == {0}
-    plain, _ = page_of([record()], tmp_path / "plain")
+    plain, _ = page_of([of_scheme()], tmp_path / "plain")
     assert len(json.dumps(payload)) - len(plain.scripts[0][1]) < 20_000
 
 
@@ -517,12 +415,12 @@ def test_the_policy_allows_this_script_and_no_other(tmp_path):
 
 def test_hostile_strings_stay_inside_the_data_block(tmp_path):
     told = identified(search=search(unit=HOSTILE[:40]))
-    hostile = record(
+    hostile = of_scheme(
         scheme_params={"note": HOSTILE},
         unit=HOSTILE[:80],
         provenance={"platform": HOSTILE},
         histories={HOSTILE: [1.0]},
-        marked=point(0, 0.9, told),
+        marked=rung(0, 0.9, told),
         heldout_verdicts=[told],
     )
     note = {"note": HOSTILE}

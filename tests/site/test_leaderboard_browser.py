@@ -1,4 +1,4 @@
-"""Does the page work where it is read: in a browser, from a file, with nothing else?"""
+"""The page works where it is read: in a browser, from a file, with nothing else."""
 
 import csv
 import io
@@ -9,8 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from leaderboard import build
-from tests.fakes import identified, search
-from tests.site.test_leaderboard import HOSTILE, benchmark_records, idle, point, record, searched, verdict
+from tests.fakes import HOSTILE, benchmark_records, identified, idle, member, of_scheme, rung, said, search, searched
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -98,7 +97,7 @@ def test_a_click_on_a_header_sorts_and_missing_values_stay_last(open_tab, site):
         assert set(tab.schemes[7:]) == {"baseline-none", "deepstamp"}
         assert tab.page.locator("th[aria-sort]").get_attribute("aria-sort") == expected
     tab.page.locator('[data-sort="scheme"]').click()
-    assert tab.schemes == sorted(tab.schemes)
+    assert tab.schemes == [*sorted(name for name in tab.schemes if name != "baseline-none"), "baseline-none"]
 
 
 def test_filters_and_sorting_survive_the_address(open_tab, site):
@@ -141,8 +140,8 @@ def test_one_profile_is_shown_at_a_time(open_tab, site):
 
 
 def test_the_attack_filter_replaces_the_worst_case(open_tab, tmp_path):
-    holds, breaks = [point(10, 0.9, verdict(1e-9))], [point(10, 0.9, verdict(0.5))]
-    tab = open_tab(build([record(attack="mild", curve=holds), record(attack="harsh", curve=breaks)], tmp_path))
+    holds, breaks = [rung(10, 0.9, said(1e-9))], [rung(10, 0.9, said(0.5))]
+    tab = open_tab(build([of_scheme(attack="mild", curve=holds), of_scheme(attack="harsh", curve=breaks)], tmp_path))
     assert "0 of 1" in tab.column("Robustness")[0]
     tab.page.select_option("#attack", "mild")
     assert "1 of 1" in tab.column("Robustness")[0]
@@ -163,7 +162,7 @@ def test_cells_without_numbers_are_seen_with_their_reasons(open_tab, site):
 
 
 def test_a_missing_interval_is_a_dash(open_tab, tmp_path):
-    tab = open_tab(build([record()], tmp_path))
+    tab = open_tab(build([of_scheme()], tmp_path))
     assert tab.column("Fidelity") == [f"{MINUS}1.00\n± {DASH}"]
     assert tab.column("Robustness") == [DASH]
     assert tab.column("False claims") == [DASH]
@@ -181,22 +180,59 @@ def test_a_row_shows_every_seed_of_every_attack(open_tab, site):
 
 
 def test_a_dot_is_hollow_exactly_where_the_claim_broke(open_tab, tmp_path):
-    curve = [point(10, 0.9, verdict(0.01)), point(20, 0.8, verdict(0.0101))]
-    tab = open_tab(build([record(curve=curve)], tmp_path))
+    curve = [rung(10, 0.9, said(0.01)), rung(20, 0.8, said(0.0101))]
+    tab = open_tab(build([of_scheme(curve=curve)], tmp_path))
     kinds = [dot.get_attribute("class") for dot in tab.page.locator("#panels circle").all()]
     assert kinds == ["on", "on", "off"]
 
 
 def test_protection_is_a_column_that_sorts_and_says_what_was_counted(open_tab, tmp_path):
     made = [searched(3, missed=missed, scheme=f"anw-{missed}") for missed in (1, 0, 2)]
-    tab = open_tab(build([*made, record(), idle("failed", scheme="broken")], tmp_path))
+    tab = open_tab(build([*made, of_scheme(), idle("failed", scheme="broken")], tmp_path))
     tab.page.locator('[data-sort="protection"]').click()
     assert tab.schemes == ["uchida-random", "anw-0", "anw-1", "anw-2", "broken"]
     cells = tab.page.locator("td[data-label='Protection, advantage']")
     assert cells.all_inner_texts() == ["0.99\n1 of 1", "0.92\n3 of 3", "0.58\n2 of 3", "0.25\n1 of 3"]
     tip = cells.nth(1).get_attribute("title")
-    assert tip.startswith("0.917 = 3 of 3 right, less the chance 0.083 of guessing (Wilson 0.355 to 0.917)")
+    assert tip.startswith("0.917 = 3 of 3 right, less the chance 0.083 of guessing (no interval)")
     assert tip.endswith("normalised 1.000")
+
+
+def test_yes_and_no_about_membership_say_what_was_counted(open_tab, tmp_path):
+    marked, others = rung(0, 0.9, *[member(True)] * 4), [member(True), member(False)]
+    tab = open_tab(build([of_scheme("mia", carrier="none", marked=marked, heldout_verdicts=others)], tmp_path))
+    (cell,) = tab.page.locator("td[data-label='Protection, advantage']").all()
+    assert cell.inner_text() == "0.25\n4 of 4"
+    tip = cell.get_attribute("title")
+    assert tip.startswith("0.250 = mean of 4 of 4 owners told yes and 1 of 2 held-out users told no, less one half")
+
+
+def test_a_worst_case_over_more_attacks_stands_first(open_tab, tmp_path):
+    holds, breaks = [rung(10, 0.9, said(1e-9))], [rung(10, 0.9, said(0.5))]
+    made = [of_scheme(s, a, curve=holds, profile="small") for s in ("all", "none") for a in ("a", "b")]
+    made[2:] = [of_scheme("none", a, curve=breaks, profile="small") for a in ("a", "b")]
+    made += [of_scheme("untried", "a", curve=holds, profile="small")]
+    made += [of_scheme("mia", a, curve=holds, profile="small", carrier="none") for a in ("a", "b")]
+    tab = open_tab(build(made, tmp_path), "#profile=small")
+    assert tab.schemes == ["all", "none", "untried", "mia"], "coverage, survival, and baselines apart"
+    cells = tab.page.locator("td[data-label='Robustness, survives']").all_inner_texts()
+    assert [text.split("\n")[1] for text in cells] == [f"over {n} of 2 attacks" for n in (2, 2, 1, 2)]
+    assert tab.page.locator("tr.group").count() == 1
+    with tab.page.expect_download() as download:
+        tab.page.click("#csv")
+    found = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
+    assert [(row["attacks_covered"], row["attacks_faced"]) for row in found] == [(n, "2") for n in "2212"]
+
+
+def test_a_demonstration_is_listed_by_name_and_says_so(open_tab, tmp_path):
+    holds, breaks = [rung(10, 0.9, said(1e-9))], [rung(10, 0.9, said(0.5))]
+    made = [of_scheme(s, curve=c, profile=p) for p in ("quick", "small") for s, c in (("a", breaks), ("b", holds))]
+    tab = open_tab(build(made, tmp_path), "#profile=quick")
+    assert "never ranked" in tab.page.locator("#worth").inner_text()
+    assert tab.schemes == ["a", "b"]
+    tab.page.select_option("#profile", "small")
+    assert "never ranked" not in tab.page.locator("#worth").inner_text()
+    assert tab.schemes == ["b", "a"]
 
 
 def test_a_row_draws_its_searches_with_the_own_and_the_inferred_signature(open_tab, tmp_path):
@@ -229,7 +265,7 @@ def test_a_row_draws_its_searches_with_the_own_and_the_inferred_signature(open_t
 
 def test_a_row_draws_the_histories_of_its_keys(open_tab, tmp_path):
     histories = {"loss of W": [2.0, 1.0, 0.5], "once": [1.0], **{f"more {i}": [1.0, 2.0] for i in range(11)}}
-    tab = open_tab(build([record(seed=s, histories=histories) for s in (0, 1)], tmp_path))
+    tab = open_tab(build([of_scheme(seed=s, histories=histories) for s in (0, 1)], tmp_path))
     tab.page.locator("tr.row .name").click()
     charts = tab.page.locator("tr.detail figure")
     assert charts.count() == 12
@@ -245,8 +281,8 @@ def test_hostile_searches_and_histories_are_text(open_tab, tmp_path):
     odd = {"candidates": [-1e30, 5.0, 1e30], "losses": [1e30, -1e30, 0.0], "true": 1e-30, "unit": HOSTILE[:40]}
     alone = {"candidates": [7.0], "losses": [3.0], "true": 7.0, "unit": "constructor"}
     told = [identified(search=each) for each in (odd, alone, search(unit=HOSTILE[9:48]))]
-    made = record(
-        stage="training", marked=point(0, 0.9, *told), curve=[point(1, 0.9, *told)], heldout_verdicts=told,
+    made = of_scheme(
+        stage="training", marked=rung(0, 0.9, *told), curve=[rung(1, 0.9, *told)], heldout_verdicts=told,
         histories={HOSTILE: [1e30, -1e30], "__proto__": [0.0] * 3}, owners=3,
     )  # fmt: skip
     tab = open_tab(build([made], tmp_path))
@@ -261,8 +297,8 @@ def test_hostile_searches_and_histories_are_text(open_tab, tmp_path):
 
 def test_hostile_strings_are_shown_as_text_and_never_run(open_tab, tmp_path):
     params = {"note": HOSTILE, "__proto__": HOSTILE, "constructor": 1}
-    curve = [point(10, 0.9, verdict(0.5)), point(20, 0.8, verdict(0.5))]
-    made = [record(scheme_params=params, unit=HOSTILE, provenance={"platform": HOSTILE}, curve=curve)]
+    curve = [rung(10, 0.9, said(0.5)), rung(20, 0.8, said(0.5))]
+    made = [of_scheme(scheme_params=params, unit=HOSTILE, provenance={"platform": HOSTILE}, curve=curve)]
     made += [idle("failed", attack="b", why=HOSTILE, scheme_params=params)]
     made += [idle("not applicable", scheme="uchida-diff", why=HOSTILE, scheme_params=params)]
     tab = open_tab(build(made, tmp_path, generated=HOSTILE))
@@ -306,7 +342,7 @@ def test_the_csv_holds_the_shown_rows_in_their_order(open_tab, site):
 
 
 def test_a_formula_in_a_record_is_not_one_in_the_csv(open_tab, tmp_path):
-    made = [record(scheme_params={"=1+1": value}) for value in ("a", "b")]
+    made = [of_scheme(scheme_params={"=1+1": value}) for value in ("a", "b")]
     tab = open_tab(build(made, tmp_path))
     assert sorted(row.split(",")[2] for row in tab.page.evaluate("csv()").splitlines()[1:]) == ["'=1+1=a", "'=1+1=b"]
 

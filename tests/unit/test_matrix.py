@@ -90,7 +90,6 @@ def test_a_post_hoc_scheme_has_one_row_whatever_the_situations() -> None:
         {"situations": ("train",)},
         {"overrides": {"uchida-random": {"bits": 16}}},
         {"overrides": {"pruning": {"ladder": [50.0]}}},
-        {"fpr": 0.05},
         {"profile": PROFILES["quick"]},
         {"profile": replace(PROFILES["smoke"], owner=500)},
     ],

@@ -1,131 +1,272 @@
-"""Fidelity: values worked by hand, a second implementation of SSIM, chunks, and what errors say."""
+"""Numbers worked by hand."""
 
-import numpy as np
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
-import torch
 
-from bench.data.image_quality import marked_pixels, masked_psnr_db, psnr_db, residual_energy, ssim
-from bench.metrics import fidelity
+from bench.metrics.aggregate import lower_median, mean, proportion
+from bench.metrics.capacity import carried_bits
+from bench.metrics.efficiency import embed_ratio
+from bench.metrics.fidelity import fidelity_pp
+from bench.metrics.protection import Protection, protection, protection_over_seeds
+from bench.metrics.robustness import (
+    breaking_strength,
+    effectiveness,
+    lost_pp,
+    removal_cost,
+    survival,
+    survived_share,
+    worst_case,
+)
+from bench.metrics.security import beyond_chance, false_claims, false_claims_after_attack, forged_claims
+from bench.records.record import AFTER_ATTACK, CellRecord
+from tests.fakes import cell, identified, member, nulls, point, record, verdict
 
-
-def noise(count, *shape, seed=0):
-    return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
-
-
-def stamped(clean):
-    """The left column 60 darker or brighter."""
-    marked = clean.clone()
-    column = clean[..., 0].int()
-    marked[..., 0] = torch.where(column < 128, column + 60, column - 60).to(torch.uint8)
-    return marked
-
-
-def slow_ssim(a, b):
-    """Two H x W arrays, window by window, in float64, with two-pass variances."""
-    line = np.exp(-(np.arange(-5, 6) ** 2) / 4.5)
-    window = np.outer(line, line) / np.outer(line, line).sum()
-    values = []
-    for top in range(a.shape[0] - 10):
-        for left in range(a.shape[1] - 10):
-            x, y = (plane[top : top + 11, left : left + 11].astype(float) for plane in (a, b))
-            mx, my = (window * x).sum(), (window * y).sum()
-            vx, vy, cov = (
-                (window * p * q).sum() for p, q in ((x - mx, x - mx), (y - my, y - my), (x - mx, y - my))
-            )  # fmt: skip
-            light = (2 * mx * my + 6.5025) / (mx**2 + my**2 + 6.5025)
-            values.append(light * (2 * cov + 58.5225) / (vx + vy + 58.5225))
-    return np.mean(values)
+MARKED = point(0.0, 0.9)
 
 
-def test_psnr_by_hand():
-    black, grey = torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.full((2, 3, 4, 4), 51, dtype=torch.uint8)
-    assert psnr_db(black, grey) == pytest.approx(20 * np.log10(5), abs=1e-4)
-    assert psnr_db(black, black) == 100.0
-    grey[1] = 0
-    assert psnr_db(black, grey) == pytest.approx((20 * np.log10(5) + 100) / 2, abs=1e-4)
+def attacked(*curve: Any, **fields: Any) -> list[CellRecord]:
+    return [record(**{"marked": MARKED, "curve": list(curve), **fields})]
 
 
-def test_masked_psnr_sees_the_marked_pixels_alone():
-    clean = noise(3, 3, 4, 8)
-    marked = stamped(clean)
-    mask = torch.zeros(4, 8, dtype=torch.bool)
-    mask[:, 0] = True
-    expected = 20 * np.log10(255 / 60)
-    assert masked_psnr_db(clean, marked, mask) == pytest.approx(expected, abs=1e-4)
-    assert masked_psnr_db(clean, marked, marked_pixels(clean, marked)) == pytest.approx(expected, abs=1e-4)
-    assert masked_psnr_db(clean, marked, ~mask) == 100.0
-    assert psnr_db(marked, clean) == pytest.approx(expected + 10 * np.log10(8), abs=1e-4)
+# ---- fidelity, efficiency, capacity ----------------------------------------------------------------------------------
+def test_fidelity_is_against_the_control_of_the_same_situation() -> None:
+    assert fidelity_pp(record(clean_accuracy=0.91)) == pytest.approx(-1.0)
+    assert fidelity_pp(record(clean_accuracy=0.91, control_accuracy=0.95)) == pytest.approx(-5.0)
+    made = record(clean_accuracy=0.91)
+    assert fidelity_pp(made, made.curve[1]) == pytest.approx(-41.0)
+    assert fidelity_pp(record(clean_accuracy=None)) is None
 
 
-def test_masked_psnr_leaves_images_without_a_marked_pixel_out():
-    clean = noise(3, 3, 4, 8)
-    marked = stamped(clean)
-    marked[1] = clean[1]
-    mask = marked_pixels(clean, marked)
-    assert mask.shape == (3, 1, 4, 8)
-    assert mask.sum((1, 2, 3)).tolist() == [4, 0, 4]
-    assert masked_psnr_db(clean, marked, mask) == pytest.approx(20 * np.log10(255 / 60), abs=1e-4)
-    with pytest.raises(ValueError, match="at least one pixel"):
-        masked_psnr_db(clean, clean, marked_pixels(clean, clean))
+def test_embedding_is_relative_to_a_clean_training() -> None:
+    assert embed_ratio(record(timings_s={"host": 10.0, "embed": 5.0})) == 0.5
+    assert embed_ratio(record(timings_s={"host": 0.0, "embed": 5.0})) is None
+    assert embed_ratio(record(timings_s={"host": 10.0})) is None
 
 
-def test_residual_energy_by_hand():
-    clean = noise(5, 3, 4, 8)
-    marked = stamped(clean)
-    assert residual_energy(clean, marked, clean) == 0.0
-    assert residual_energy(clean, marked, marked) == 1.0
-    half = ((clean.int() + marked.int()) // 2).to(torch.uint8)
-    assert residual_energy(clean, marked, half) == pytest.approx(0.25)
-    elsewhere = clean.clone()
-    elsewhere[..., 1:] = 0
-    assert residual_energy(clean, marked, elsewhere) == 0.0, "only marked pixels count"
-    opposite = (2 * clean.int() - marked.int()).clamp(0, 255).to(torch.uint8)
-    dark = torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
-    assert residual_energy(clean, marked, opposite) > 0.5
-    assert residual_energy(dark, dark + 1, dark + 3) == pytest.approx(9.0)
-    with pytest.raises(ValueError, match="is there a mark"):
-        residual_energy(clean, clean, marked)
+@pytest.mark.parametrize(
+    ("ber", "clean", "bits"), [(0.0, 0.91, 64.0), (0.0, 0.9101, 0.0), (0.01, 0.9, 0.0), (None, 0.9, None)]
+)
+def test_a_payload_is_carried_without_errors_for_a_point_at_most(
+    ber: float | None, clean: float, bits: float | None
+) -> None:
+    marked = point(0.0, 0.9, verdicts=[verdict(ber=ber)])
+    assert carried_bits(record(marked=marked, clean_accuracy=clean, measures={"capacity_bits": 64.0})) == bits
+    assert carried_bits(record()) is None
 
 
-def test_ssim_agrees_with_a_second_implementation():
-    a = noise(2, 3, 14, 16)
-    b = (0.7 * a.float() + 0.3 * noise(2, 3, 14, 16, seed=1).float()).to(torch.uint8)
-    expected = np.mean([slow_ssim(x, y) for x, y in zip(a.flatten(0, 1).numpy(), b.flatten(0, 1).numpy(), strict=True)])
-    assert 0.5 < expected < 0.95
-    assert ssim(a, b) == pytest.approx(expected, abs=1e-5)
+# ---- robustness ------------------------------------------------------------------------------------------------------
+def test_removal_cost_is_the_least_accuracy_given_up_where_the_claim_breaks() -> None:
+    curve = [point(10.0, 0.89), point(20.0, 0.80, 0.5), point(30.0, 0.85, 0.5), point(40.0, 0.2, 0.5)]
+    found = removal_cost(attacked(*curve))
+    assert found is not None
+    assert (found.pp, found.more) == (pytest.approx(5.0), False)
+    unbroken = removal_cost(attacked(point(5.0, 0.95), point(10.0, 0.89)))
+    assert unbroken is not None
+    assert (unbroken.pp, unbroken.more) == (pytest.approx(1.0), True)
+    gained = removal_cost(attacked(point(5.0, 0.95, 0.5)))
+    assert gained is not None
+    assert gained.pp == 0.0
 
 
-def test_ssim_at_its_ends():
-    a = noise(2, 1, 12, 12)
-    assert ssim(a, a) == pytest.approx(1.0, abs=1e-6)
-    assert ssim(a, 255 - a) < -0.5
-    dark, bright = (torch.full((1, 3, 11, 11), value, dtype=torch.uint8) for value in (10, 250))
-    flat = (2 * 10 * 250 + 6.5025) / (10**2 + 250**2 + 6.5025)
-    assert ssim(dark, bright) == pytest.approx(flat, abs=1e-5), "flat images differ in luminance alone"
+def test_nothing_was_survived_where_nothing_attacked() -> None:
+    assert survival(attacked()) is None
+    assert worst_case(attacked()) is None
+    assert removal_cost(attacked()) is None
+    assert breaking_strength(attacked()[0]) is None
 
 
-def test_chunks_make_no_difference(monkeypatch):
-    clean = noise(7, 3, 12, 12)
-    marked, other = stamped(clean), noise(7, 3, 12, 12, seed=2)
-    mask = marked_pixels(clean, marked)
-
-    def measured():
-        return (
-            psnr_db(clean, marked), ssim(clean, other), residual_energy(clean, marked, other),
-            masked_psnr_db(clean, other, mask),
-        )  # fmt: skip
-
-    whole = measured()
-    monkeypatch.setattr(fidelity, "CHUNK", 3)
-    assert measured() == pytest.approx(whole, rel=1e-6)
+def test_five_points_are_within_five_points_whatever_floating_point_says() -> None:
+    made = attacked(point(20.0, 0.85, 0.5))
+    loss = lost_pp(made[0], made[0].curve[0])
+    assert loss is not None
+    assert loss > 5, "the trap"
+    survived = survival(made)
+    assert survived is not None
+    assert survived.hits == 0
+    assert breaking_strength(made[0]) == 20.0
+    assert breaking_strength(made[0], budget_pp=4.9) is None
 
 
-@pytest.mark.parametrize("measure", [psnr_db, ssim, lambda a, b: residual_energy(a, b, b)])
-def test_shapes_must_agree(measure):
-    with pytest.raises(ValueError, match="Expected images of"):
-        measure(noise(2, 3, 12, 12), noise(3, 3, 12, 12))
+def test_every_owner_is_a_trial_of_their_own() -> None:
+    """One owner falls at the first strength, another at the second: none survives both, though each rung has one."""
+    held, broken = verdict(1e-9), verdict(0.5)
+    curve = [point(10.0, verdicts=[held, broken]), point(20.0, verdicts=[broken, held])]
+    made = attacked(*curve, marked=point(0.0, verdicts=[held, held]))
+    survived = survival(made)
+    assert survived is not None
+    assert (survived.hits, survived.trials, survived.low) == (0, 2, None), "owners of one network: no interval"
+    assert survived_share(made[0]) == 0.5
+    assert breaking_strength(made[0]) == 10.0
 
 
-def test_ssim_needs_room_for_its_window():
-    with pytest.raises(ValueError, match="at least 11 x 11"):
-        ssim(noise(1, 3, 8, 32), noise(1, 3, 8, 32))
+def test_the_rate_decides_what_is_detected() -> None:
+    made = [record(cell=cell(seed=seed), marked=point(0.0, 0.9, p)) for seed, p in enumerate((0.001, 0.005, 0.02))]
+    found = {fpr: effectiveness(made, fpr) for fpr in (0.001, 0.01, 0.02)}
+    assert {fpr: count and count.hits for fpr, count in found.items()} == {0.001: 1, 0.01: 2, 0.02: 3}
+    assert all(count and count.low is not None for count in found.values()), "seeds are independent"
+
+
+def test_a_seed_whose_attack_failed_is_undecided() -> None:
+    held = [point(10.0, 0.9)]
+    made = [record(cell=cell(attack=a, seed=s), marked=MARKED, curve=held) for a in ("a", "b") for s in (0, 1)]
+    made[3] = record("failed", cell=cell(attack="b", seed=1))
+    found = worst_case(made)
+    assert found is not None
+    assert (found.hits, found.trials, found.undecided, found.attacks) == (1, 1, 1, ["a", "b"])
+
+
+def test_a_refused_forgery_is_no_robustness_lost() -> None:
+    forged = attacked(point(1.0, 0.9, 0.8), stage="evidence")
+    assert (worst_case(forged), removal_cost(forged), breaking_strength(forged[0])) == (None, None, None)
+
+
+def test_what_was_not_measured_is_not_free() -> None:
+    unknown = point(10.0, 0.9, 0.5).model_copy(update={"test_accuracy": None})
+    made = attacked(unknown)
+    assert lost_pp(made[0], unknown) is None
+    assert survival(made) is None
+
+
+# ---- protection ------------------------------------------------------------------------------------------------------
+def of(made: CellRecord, *place: Any, fpr: float = 0.01) -> Protection:
+    found = protection(made, *place, fpr=fpr)
+    assert found is not None
+    return found
+
+
+def test_twelve_slots_have_a_ceiling_of_eleven_twelfths() -> None:
+    sure = of(record(marked=point(0.0, verdicts=[identified()] * 12)))
+    assert sure[:3] == (12, 12, 1 / 12)
+    assert sure.advantage == pytest.approx(0.917, abs=5e-4)
+    assert sure.normalised == pytest.approx(1.0)
+    guessed = of(record(marked=point(0.0, verdicts=[identified()] + [identified(90.0)] * 11)))
+    assert guessed.advantage == pytest.approx(0.0)
+    assert guessed.normalised == pytest.approx(0.0)
+
+
+def test_the_interval_is_wilsons_less_the_chance() -> None:
+    interval = Protection(12, 12, 1 / 12).interval  # of n successes in n trials: from n / (n + z^2) to 1
+    assert interval == pytest.approx((12 / (12 + 1.959964**2) - 1 / 12, 11 / 12))
+    assert Protection(0, 0, 0.5).interval is None
+    assert Protection(12, 12, 1 / 12, independent=False).interval is None
+
+
+def test_certain_guesses_leave_nothing_to_normalise() -> None:
+    assert Protection(3, 3, 1.0).advantage == 0
+    assert Protection(3, 3, 1.0).normalised is None
+
+
+def asked(owners: list[bool], heldout: list[bool], seed: int = 0) -> CellRecord:
+    marked = point(0.0, verdicts=[member(answer) for answer in owners])
+    curve, others = [point(1.0, verdicts=marked.verdicts)], [member(answer) for answer in heldout]
+    return record(cell=cell(seed=seed), marked=marked, curve=curve, heldout_verdicts=others)
+
+
+@pytest.mark.parametrize(
+    ("owners", "heldout", "advantage"),
+    [
+        ([True] * 3, [False] * 5, 0.5),
+        ([True] * 12, [True], 0.0),
+        ([False], [False] * 10, 0.0),
+        ([False] * 4, [True] * 2, -0.5),
+        ([True, False], [False] * 7, 0.25),
+    ],
+    ids=["always right", "always yes", "always no", "always wrong", "one of two owners missed"],
+)
+def test_a_constant_answer_about_membership_has_no_advantage(
+    owners: list[bool], heldout: list[bool], advantage: float
+) -> None:
+    found = of(asked(owners, heldout))
+    assert found.advantage == pytest.approx(advantage)
+    assert found.normalised == pytest.approx(2 * advantage)
+    pooled = protection_over_seeds([asked(owners, heldout, seed) for seed in range(3)])
+    assert pooled is not None
+    assert (pooled.trials, pooled.others) == (3 * len(owners), 3 * len(heldout))
+    assert pooled.advantage == pytest.approx(advantage)
+
+
+def test_membership_is_not_known_where_no_held_out_user_was_asked() -> None:
+    made = asked([True] * 4, [])
+    assert protection(made) is None
+    made = asked([True] * 4, [False] * 4)
+    assert protection(made, made.curve[0]) is None
+
+
+def test_held_out_users_are_no_trials_where_signatures_are_inferred() -> None:
+    made = record(marked=point(0.0, verdicts=[identified()]), curve=[], heldout_verdicts=[identified(0.0)] * 5)
+    assert of(made) == (1, 1, 1 / 12, 0, 0, True)
+
+
+@pytest.mark.parametrize("said", [{}, {"matched": True}, {"chance": 0.1}])
+def test_what_identifies_nothing_is_right_where_it_detects_by_chance_at_the_fpr(said: dict[str, Any]) -> None:
+    others = [verdict(p_value, matched=True, chance=0.1) for p_value in (0.05, 0.0501, 0.5)]
+    found = of(record(marked=point(0.0, verdicts=[verdict(1e-9, **said), *others]), curve=[]), fpr=0.05)
+    assert found[:3] == (2, 4, 0.05)
+    assert found.advantage == pytest.approx(0.45)
+
+
+def test_a_rung_has_a_protection_of_its_own_and_a_forged_claim_has_none() -> None:
+    curve = [point(1.0, verdicts=[identified(), identified(90.0)])]
+    marked = point(0.0, verdicts=[identified(), identified()])
+    made = record(marked=marked, curve=curve)
+    assert of(made)[:3] == (2, 2, 1 / 12)
+    assert of(made, made.curve[0])[:3] == (1, 2, 1 / 12)
+    forged = record(stage="evidence", marked=marked, curve=curve)
+    assert of(forged)[:3] == (2, 2, 1 / 12)
+    assert protection(forged, forged.curve[0]) is None
+    assert protection(record("failed")) is None
+
+
+# ---- security --------------------------------------------------------------------------------------------------------
+def test_false_claims_are_counted_at_any_rate_and_once_a_seed() -> None:
+    sets = [nulls(3, 100), nulls(1, 20, AFTER_ATTACK, 50.0)]
+    made = [record(cell=cell(attack=a, seed=s), nulls=sets) for a in ("a", "b") for s in (0, 1)]
+    clean, after = false_claims(made), false_claims_after_attack(made)
+    assert clean is not None
+    assert after is not None
+    assert (clean.hits, clean.trials) == (6, 200)
+    assert (after.hits, after.trials, after.low) == (4, 80, None)
+    strict = false_claims(made, 0.001)
+    assert strict is not None
+    assert strict.hits == 0
+    assert false_claims([record(nulls=[])]) is None
+
+
+def test_a_rate_is_called_too_high_only_where_chance_hardly_explains_it() -> None:
+    """Binomial(100, 0.01): three or more in 7.9 % of valid schemes, six or more in 0.05 %."""
+    verdicts = {hits: beyond_chance(count, 0.01) for hits in (0, 3, 5, 6) if (count := proportion(hits, 100))}
+    assert verdicts == {0: False, 3: False, 5: False, 6: True}
+
+
+def test_a_forgery_that_is_accepted_at_some_strength_counts_once() -> None:
+    made = attacked(point(1.0, 0.9, 0.5), point(2.0, 0.9, 1e-9), point(3.0, 0.9, 1e-9), stage="evidence")
+    found = forged_claims([*made, *attacked(point(1.0, 0.9, 1e-9))])
+    assert found is not None
+    assert (found.hits, found.trials) == (1, 1)
+
+
+# ---- aggregates ------------------------------------------------------------------------------------------------------
+def test_a_mean_of_one_value_has_no_interval_and_of_none_is_none() -> None:
+    assert mean([2.0]) == (2.0, None, None, [2.0])
+    assert mean([]) is None
+    assert proportion(0, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("exact", "bounds", "expected"),
+    [
+        ([3, 10, 20], [], (10, False)),
+        ([3, 10], [12], (10, False)),
+        ([10, 20], [2], (10, True)),
+        ([], [2, 7, 30], (7, True)),
+        ([3], [7, 30], (7, True)),
+        ([4], [4], (4, False)),
+    ],
+)
+def test_a_median_says_when_it_is_only_a_bound(exact: list[float], bounds: list[float], expected: Any) -> None:
+    found = lower_median(exact, bounds)
+    assert found is not None
+    assert (found.pp, found.more) == expected

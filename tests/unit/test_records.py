@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from rich.console import Console
 
 from bench.cli.tables import results_table
 from bench.contract.verdict import Search
-from bench.records.files import load_record, load_records, save_record
-from bench.records.flat import COLUMNS, as_csv, as_json, as_parquet, rows
-from bench.records.record import Protection, Record, RecordError
-from tests.fakes import cell, identified, member, point, record, search, verdict
+from bench.metrics.flat import COLUMNS, as_csv, as_json, as_parquet, rows
+from bench.records.files import load_any, load_record, load_records, save_record
+from bench.records.record import CalibrationRecord, CellRecord, ClaimRecord, RecordError
+from tests.fakes import HASH, cell, identified, nulls, point, provenance, record, search, verdict
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -26,24 +27,133 @@ def test_round_trip(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def written(folder: Path, change: dict[str, Any] | None = None, name: str = "bad.json") -> Path:
+    """A file with the record that everybody has, but for `change`."""
+    path = folder / name
+    path.write_text(json.dumps(json.loads(record().model_dump_json()) | (change or {})))
+    return path
+
+
+ODD_RUNG: dict[str, Any] = {"strength": 10.0, "verdicts": [{"statistic": 1.0, "p_value": 0.5}]}
+
+
+def heldout(**fields: Any) -> dict[str, Any]:
+    return {"heldout_verdicts": [{"statistic": 1.0, "p_value": 0.5, **fields}]}
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"surprise": 1},
-        {"schema_version": 2},
-        {"fpr": 1.5},
+        {"type": "cel"},
         {"clean_accuracy": 91.0},
         {"cell_key": "abc"},
         {"status": "great"},
         {"timings_s": {"host": -1}},
+        {"clean_accuracy": "0.9"},
+        {"clean_accuracy": True},
+        {"status": "not applicable", "reason": "why"},
+        {"nulls": [{"kind": "fresh key", "p_values": ["0.001"]}]},
+        {"nulls": [{"kind": "fresh key", "p_values": [1.5]}]},
+        {"curve": [ODD_RUNG, ODD_RUNG]},
+        {"curve": [{**ODD_RUNG, "strength": 0.0}]},
+        {"curve": [{**ODD_RUNG, "verdicts": 2 * ODD_RUNG["verdicts"]}]},
+        {"curve": [], "marked": {"strength": 0.0, "verdicts": 2 * ODD_RUNG["verdicts"]}},
+        {"clean_verdicts": 10_001 * ODD_RUNG["verdicts"]},
+        {"measures": {"x": 2e30}},
+        {"measures": {str(i): 1.0 for i in range(1001)}},
+        heldout(queries=2**63),
+        heldout(queries=1.5),
+        heldout(matched="yes"),
+        heldout(details={"n": 10**300}),
+        heldout(detected=True),
     ],
+    ids=lambda change: str(change)[:60],
 )
 def test_what_does_not_follow_the_schema_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
-    data = json.loads(record().model_dump_json()) | change
-    path = tmp_path / "bad.json"
-    path.write_text(json.dumps(data))
+    assert load_record(written(tmp_path)) == record()
     with pytest.raises(RecordError, match=r"bad\.json"):
-        load_record(path)
+        load_record(written(tmp_path, change))
+
+
+def test_whole_numbers_are_numbers(tmp_path: Path) -> None:
+    assert load_record(written(tmp_path, {"clean_accuracy": 1, "measures": {"x": 2}})).clean_accuracy == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"type": "cell", "type": "cell"}', "'type' twice"),
+        ('{"type": NaN}', "NaN"),
+        ('{"type": 1e999}', "too large"),
+        ('{"type": 1' + 30 * "0" + "}", "64 bits"),
+        ("[" * 100_000, "nested"),
+        ("[" * 40 + "]" * 40, "nested"),
+        ('"\ud800"', "UTF-8"),
+        ("[]", "the record"),
+    ],
+    ids=range(8),
+)
+def test_json_that_only_some_readers_understand_is_refused(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "odd.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(RecordError, match=why):
+        load_record(tmp_path / "odd.json")
+
+
+def test_what_is_no_file_of_a_records_size_is_refused_without_being_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.json")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "device.json").symlink_to("/dev/zero")
+    with (tmp_path / "sparse.json").open("wb") as file:
+        file.truncate(1 << 40)
+    complaints: list[RecordError] = []
+    assert list(load_records(tmp_path, complaints.append)) == []
+    whys = [str(each) for each in complaints]
+    assert [("regular" in why, "larger than" in why) for why in whys] == [(True, False)] * 3 + [(False, True)]
+
+
+def test_records_of_the_first_schema_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"by an earlier version \(schema 1\): remove it, or run .* fresh --run-dir"):
+        load_record(written(tmp_path, {"schema_version": 1, "fpr": 0.01}))
+    with pytest.raises(RecordError, match="by a later version"):
+        load_record(written(tmp_path, {"schema_version": 3}))
+
+
+def test_a_record_under_another_name_is_refused_where_names_count(tmp_path: Path) -> None:
+    written(tmp_path)
+    with pytest.raises(RecordError, match=record().filename):
+        list(load_records(tmp_path))
+    assert list(load_records(tmp_path, named=False)) == [record()]
+
+
+def test_a_combined_attack_has_a_name_and_a_file(tmp_path: Path) -> None:
+    combined = record(cell=cell(attack="pruning=50+output-noise", attack_params={"pruning.order": "random"}))
+    path = save_record(combined, tmp_path)
+    assert "pruning=50+output-noise" in path.name
+    assert list(load_records(tmp_path)) == [combined]
+    longest = cell(**dict.fromkeys(("scheme", "arch", "dataset", "situation", "profile"), "x" * 80), attack="y" * 200)
+    assert len(save_record(record(cell=longest), tmp_path).name) < 240, "255 bytes, less the suffix while writing"
+    with pytest.raises(ValidationError):
+        cell(attack="../x")
+
+
+def test_other_types_of_records_share_the_folder(tmp_path: Path) -> None:
+    place = {"arch": "wrn", "dataset": "digits-m", "profile": "small", "provenance": provenance()}
+    calibration = CalibrationRecord(scheme="s", attack="none", nulls=[nulls(1, 20)], **place)
+    claim = ClaimRecord(
+        paper="p", claim="c", statement="s", source="t", profile="small", verdict="PASS", cells=[HASH],
+        provenance=provenance(),
+    )  # fmt: skip
+    paths = [save_record(each, tmp_path) for each in (calibration, claim, record())]
+    assert [load_any(path) for path in paths] == [calibration, claim, record()]
+    assert list(load_records(tmp_path)) == [record()]
+    with pytest.raises(RecordError, match="the record of a cell"):
+        load_record(paths[0])
+
+
+def test_every_p_value_of_the_nulls_is_kept(tmp_path: Path) -> None:
+    kept = record(nulls=[nulls(3, 60)])
+    assert load_record(save_record(kept, tmp_path)).nulls[0].p_values == [0.005] * 3 + [0.5] * 57
 
 
 def test_nan_and_names_that_are_paths_are_refused() -> None:
@@ -80,36 +190,6 @@ def test_different_parameters_are_different_cells() -> None:
     assert record().filename != record(cell=cell(attack_params={"order": "random"})).filename
 
 
-def test_removal_cost_is_the_least_accuracy_given_up_where_the_claim_breaks() -> None:
-    curve = [point(10.0, 0.89), point(20.0, 0.80, 0.5), point(30.0, 0.85, 0.5), point(40.0, 0.2, 0.5)]
-    made = record(marked=point(0.0, 0.9), curve=curve)
-    assert made.removal_cost_pp == pytest.approx(5.0)
-    assert record(marked=point(0.0, 0.9), curve=curve[:1]).removal_cost_pp is None
-    assert record(marked=point(0.0, 0.9, 0.5), curve=[]).removal_cost_pp == 0.0
-
-
-def test_worst_case_stays_within_the_budget() -> None:
-    curve = [point(10.0, 0.88), point(20.0, 0.86, 0.5), point(90.0, 0.3, 0.9)]
-    worst = record(marked=point(0.0, 0.9), curve=curve).worst_case(5.0)
-    assert worst is not None
-    assert worst.strength == 20.0
-    harmless = record(marked=point(0.0, 0.9), curve=curve).worst_case(3.0)
-    assert harmless is not None
-    assert harmless.detected_share == 1
-
-
-def test_a_refused_forgery_is_no_robustness_lost() -> None:
-    forged = record(stage="evidence", curve=[point(1.0, 0.9, 0.8)])
-    assert forged.worst_case() is None
-    assert forged.removal_cost_pp is None
-
-
-def test_what_was_not_measured_is_not_free() -> None:
-    made = record(marked=point(0.0, 0.9), curve=[point(10.0, 0.9).model_copy(update={"test_accuracy": None})])
-    assert made.loss_pp(made.curve[0]) is None
-    assert made.worst_case() == made.marked
-
-
 def test_one_unreadable_file_hides_no_others(tmp_path: Path) -> None:
     save_record(record(), tmp_path)
     (tmp_path / "broken.json").write_text("{")
@@ -140,75 +220,6 @@ def test_findings_leave_out_times_and_environment() -> None:
     assert record(clean_accuracy=0.5).findings() != record().findings()
 
 
-def test_twelve_slots_have_a_ceiling_of_eleven_twelfths() -> None:
-    sure = record(marked=point(0.0, verdicts=[identified()] * 12)).protection()
-    assert sure == (12, 12, 1 / 12)
-    assert sure.advantage == pytest.approx(0.917, abs=5e-4)
-    assert sure.normalised == pytest.approx(1.0)
-    guessed = record(marked=point(0.0, verdicts=[identified()] + [identified(90.0)] * 11)).protection()
-    assert guessed is not None
-    assert guessed.advantage == pytest.approx(0.0)
-    assert guessed.normalised == pytest.approx(0.0)
-
-
-def test_the_interval_is_wilsons_less_the_chance() -> None:
-    interval = Protection(12, 12, 1 / 12).interval  # of n successes in n trials: from n / (n + z^2) to 1
-    assert interval == pytest.approx((12 / (12 + 1.959964**2) - 1 / 12, 11 / 12))
-    assert Protection(0, 0, 0.5).interval is None
-
-
-def test_certain_guesses_leave_nothing_to_normalise() -> None:
-    assert Protection(3, 3, 1.0).advantage == 0
-    assert Protection(3, 3, 1.0).normalised is None
-
-
-def asked(owners: list[bool], heldout: list[bool]) -> Record:
-    marked = point(0.0, verdicts=[member(answer) for answer in owners])
-    return record(
-        marked=marked,
-        curve=[point(1.0, verdicts=marked.verdicts)],
-        heldout_verdicts=[member(answer) for answer in heldout],
-    )
-
-
-def test_a_coins_question_has_a_ceiling_of_one_half_and_needs_users_who_are_no_members() -> None:
-    right = asked([True] * 3, [False] * 5).protection()
-    assert right == (8, 8, 0.5)
-    assert (right.advantage, right.normalised) == (0.5, 1.0)
-    always_yes = asked([True] * 4, [True] * 4).protection()
-    assert always_yes is not None
-    assert always_yes.advantage == 0.0
-    assert asked([True] * 4, []).protection() is None
-    made = asked([True] * 4, [False] * 4)
-    assert made.protection(made.curve[0]) is None
-
-
-def test_held_out_users_are_no_trials_where_signatures_are_inferred() -> None:
-    made = record(marked=point(0.0, verdicts=[identified()]), heldout_verdicts=[identified(0.0)] * 5)
-    assert made.protection() == (1, 1, 1 / 12)
-
-
-@pytest.mark.parametrize("said", [{}, {"matched": True}, {"chance": 0.1}])
-def test_what_identifies_nothing_is_right_where_it_detects_by_chance_at_the_fpr(said: dict[str, Any]) -> None:
-    others = [verdict(p_value, matched=True, chance=0.1) for p_value in (0.05, 0.0501, 0.5)]
-    verdicts = [verdict(1e-9, **said), *others]
-    found = record(fpr=0.05, marked=point(0.0, verdicts=verdicts)).protection()
-    assert found == (2, 4, 0.05)
-    assert found.advantage == pytest.approx(0.45)
-
-
-def test_a_rung_has_a_protection_of_its_own_and_a_forged_claim_has_none() -> None:
-    curve = [point(1.0, verdicts=[identified(), identified(90.0)])]
-    marked = point(0.0, verdicts=[identified(), identified()])
-    made = record(marked=marked, curve=curve)
-    assert made.protection() == (2, 2, 1 / 12)
-    assert made.protection(made.curve[0]) == (1, 2, 1 / 12)
-    forged = record(stage="evidence", marked=marked, curve=curve)
-    assert forged.protection() == (2, 2, 1 / 12)
-    assert forged.protection(forged.curve[0]) is None
-    assert record("failed").protection() is None
-
-
 def test_a_search_is_paired_and_in_order_and_knows_its_least_loss() -> None:
     assert search(90.0).candidates[search(90.0).best] == 90.0
     assert Search(candidates=[0, 1, 2], losses=[2, 1, 1]).best == 1
@@ -235,9 +246,9 @@ def test_rows_end_with_the_signature_and_the_rungs_protection() -> None:
     assert values == [*[pytest.approx(11 / 12)] * 2, *[pytest.approx(5 / 12)] * 2, None]
 
 
-def printed(*records: Record, width: int = 100) -> str:
+def printed(*records: CellRecord, width: int = 100, fpr: float = 0.01) -> str:
     console = Console(width=width, file=io.StringIO(), no_color=True)
-    console.print(results_table(records, console))
+    console.print(results_table(records, console, fpr))
     return console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO of above
 
 
@@ -259,3 +270,15 @@ def test_the_terminal_shows_the_advantage_of_what_identifies_within_100_columns(
         assert ("visible-displacement" in text) == (width > 70), "names are whole where there is room"
         assert "1/100" in text or width == 50, "numbers are folded last"
     assert "BER" not in printed(record(marked=point(0.0, verdicts=[identified()])))
+
+
+def test_a_rate_is_applied_when_rows_are_read() -> None:
+    made = [record(marked=point(0.0, 0.9, 0.005), curve=[])]
+    assert [rows(made, fpr)[0]["detected"] for fpr in (0.01, 0.001)] == [True, False]
+    assert ("yes" in printed(*made).split(), "no" in printed(*made, fpr=0.001).split()) == (True, True)
+
+
+def test_texts_that_look_like_formulas_are_inert_in_csv_and_numbers_stay() -> None:
+    text = as_csv(rows([record("failed", traceback="=1+1"), record(marked=point(0.0, 0.8), curve=[])]))
+    assert ",'=1+1," in text
+    assert ",-10.9" in text

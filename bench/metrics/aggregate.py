@@ -1,0 +1,98 @@
+"""Many numbers said as one: means and counts with their intervals, and medians of bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from bench.records.record import CellRecord
+from bench.stats import student_interval, wilson_interval
+
+__all__ = ["Bound", "Mean", "Proportion", "average", "lower_median", "mean", "one_a_seed", "proportion"]
+
+
+class Mean(NamedTuple):
+    """A mean with its 95 % Student-t interval (None below two values) and the values themselves."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    values: list[float]
+
+
+class Proportion(NamedTuple):
+    """Hits of trials with their 95 % Wilson interval; None where the trials are not independent."""
+
+    hits: int
+    trials: int
+    low: float | None
+    high: float | None
+
+    @property
+    def share(self) -> float:
+        """Hits over trials, 0..1."""
+        return self.hits / self.trials
+
+
+class Bound(NamedTuple):
+    """A median of values of which some are lower bounds only.
+
+    Attributes:
+        pp: the median, in percentage points.
+        more: whether it is a lower bound itself.
+        values: every value, and whether it is a bound, increasing.
+    """
+
+    pp: float
+    more: bool
+    values: list[tuple[float, bool]]
+
+
+def mean(values: Sequence[float]) -> Mean | None:
+    """The mean over replications (seeds); None without values."""
+    if not values:
+        return None
+    interval = student_interval(values)
+    low, high = interval or (None, None)
+    return Mean(fmean(values), low, high, list(values))
+
+
+def average(values: Iterable[float | None]) -> float | None:
+    """The mean of what is known, without an interval; None if nothing is."""
+    known = [float(value) for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def proportion(hits: int, trials: int, *, independent: bool = True) -> Proportion | None:
+    """Hits of trials; None without trials.
+
+    Args:
+        hits: how many of the trials.
+        trials: their number.
+        independent: False where trials share a network or a key: a Wilson interval would be too narrow, so it is
+            left out.
+    """
+    if not trials:
+        return None
+    interval = wilson_interval(hits, trials) if independent else None
+    low, high = interval or (None, None)
+    return Proportion(hits, trials, low, high)
+
+
+def lower_median(exact: Iterable[float], bounds: Iterable[float]) -> Bound | None:
+    """The lower median of exact values and lower bounds; None without either.
+
+    It bounds the median from below, and is the median itself unless a bound lies at or below it.
+    """
+    values = sorted([*((value, False) for value in exact), *((value, True) for value in bounds)])
+    if not values:
+        return None
+    middle = (len(values) - 1) // 2
+    return Bound(values[middle][0], any(more for _, more in values[: middle + 1]), values)
+
+
+def one_a_seed(records: Sequence[CellRecord], field: str) -> list[CellRecord]:
+    """Of each seed the first record that has the field, because every attack of a seed meets the same marked model."""
+    found = {record.cell.seed: record for record in reversed(records) if getattr(record, field)}
+    return [found[seed] for seed in sorted(found)]

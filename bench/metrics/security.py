@@ -1,0 +1,54 @@
+"""Security: how often claims that are false by construction are accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.metrics import DEFAULT_FPR
+from bench.metrics.aggregate import Proportion, one_a_seed, proportion
+from bench.metrics.robustness import detected
+from bench.records.record import AFTER_ATTACK, FRESH_KEY, CellRecord
+
+__all__ = ["beyond_chance", "false_claims", "false_claims_after_attack", "forged_claims"]
+
+SURE = 1e-3  # a table has many rows: a rate is called too high only where chance would do it once in a thousand
+
+
+def false_claims(records: Sequence[CellRecord], fpr: float = DEFAULT_FPR) -> Proportion | None:
+    """Fresh keys accepted on clean hosts. Every attack of a seed saw the same host and keys: they count once a seed.
+
+    The interval is over keys, which are drawn independently, for the hosts that were examined.
+    """
+    return _accepted(one_a_seed(records, "nulls"), FRESH_KEY, fpr, independent=True)
+
+
+def false_claims_after_attack(records: Sequence[CellRecord], fpr: float = DEFAULT_FPR) -> Proportion | None:
+    """Fresh keys accepted on clean hosts that went through the attacks.
+
+    Rungs and attacks share hosts and keys: the trials are not independent, and there is no interval.
+    """
+    return _accepted(records, AFTER_ATTACK, fpr, independent=False)
+
+
+def _accepted(records: Sequence[CellRecord], kind: str, fpr: float, *, independent: bool) -> Proportion | None:
+    p_values = [p for record in records for null in record.nulls if null.kind == kind for p in null.p_values]
+    return proportion(sum(p <= fpr for p in p_values), len(p_values), independent=independent)
+
+
+def forged_claims(records: Sequence[CellRecord], fpr: float = DEFAULT_FPR) -> Proportion | None:
+    """Forged claims of attacks on the evidence that are accepted at some strength."""
+    attacks = [record for record in records if record.stage == "evidence" and record.curve]
+    accepted = [
+        any(detected(point.verdicts[claim], fpr) for point in record.curve if claim < len(point.verdicts))
+        for record in attacks
+        for claim in range(max(len(point.verdicts) for point in record.curve))
+    ]
+    seeds = {record.cell.seed for record in attacks}
+    return proportion(sum(accepted), len(accepted), independent=len(seeds) == len(accepted))
+
+
+def beyond_chance(count: Proportion, fpr: float = DEFAULT_FPR) -> bool:
+    """Whether so many false claims are more than the false positive rate explains (exact binomial test)."""
+    from scipy.stats import binom
+
+    return float(binom.sf(count.hits - 1, count.trials, fpr)) <= SURE
