@@ -1,4 +1,4 @@
-"""Records made by hand, for tests of everything that reads records."""
+"""Records and plans made by hand, for tests of everything that reads them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.contract.verdict import Point, Search, Verdict
+from bench.plan.matrix import Planned, Request, expand
+from bench.plan.profiles import PROFILES
 from bench.records.record import Cell, Count, Provenance, Record, Security
 
 HASH = "0" * 64
@@ -67,3 +69,20 @@ def record(status: str = "ok", **fields: Any) -> Record:
     else:
         base["reason"] = "it has no meaning"
     return Record(**{**base, **fields})
+
+
+CHECKSUMS = {"digits-m": "c" * 64, "cifar10": "d" * 64}
+
+
+def request(**fields: Any) -> Request:
+    base = {
+        "schemes": ("uchida-random",), "attacks": ("pruning",), "archs": ("wrn",), "datasets": ("digits-m",),
+        "situations": ("fine-tune",), "profile": PROFILES["smoke"], "seeds": (0,),
+    }  # fmt: skip
+    return Request(**{**base, **fields})
+
+
+def planned(**fields: Any) -> Planned:
+    """The one cell of such a request."""
+    (one,) = expand(request(**fields), CHECKSUMS)
+    return one

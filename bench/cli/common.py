@@ -1,4 +1,4 @@
-"""Options that several commands share, and how what was typed becomes a request."""
+"""Options that several commands share, and the plan that they describe."""
 
 from __future__ import annotations
 
@@ -13,8 +13,20 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.plan.matrix import Planned, Request
+    from bench.plan.plan import Plan
+    from bench.runner.rundir import RunDir
 
-__all__ = ["console", "data_options", "own_store", "plan_of", "run_dir_option", "selectors", "sentences"]
+__all__ = [
+    "cells_of",
+    "console",
+    "data_options",
+    "own_store",
+    "plan_of",
+    "remarks",
+    "run_dir_option",
+    "selectors",
+    "sentences",
+]
 
 Command = Callable[..., Any]
 
@@ -37,9 +49,6 @@ SELECTORS = (
     ),
     click.option("--seeds", type=click.IntRange(1, 10_000), default=None, help=f"Number of seeds.  {PROFILES_SAY}"),
     click.option("--owners", type=click.IntRange(1, 10_000), default=1, help="Owners a host carries at once."),
-    click.option(
-        "--fpr", type=click.FloatRange(0, 1, True, True), default=0.01, help="False positive rate of verdicts."
-    ),
     click.option(
         "--null-keys",
         type=click.IntRange(0, 10_000),
@@ -108,7 +117,7 @@ def console(stderr: bool = False) -> Console:
     return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=240)
 
 
-def plan_of(options: dict[str, Any]) -> list[Planned]:
+def cells_of(options: dict[str, Any]) -> list[Planned]:
     """All cells that the selectors ask for, each with its steps."""
     from bench.data import checksum
     from bench.plan.matrix import expand
@@ -116,6 +125,23 @@ def plan_of(options: dict[str, Any]) -> list[Planned]:
     request = request_of(options)
     where = {name: options[name] for name in ("data_root", "download")}
     return expand(request, {name: checksum(name, **where) for name in request.datasets})
+
+
+def plan_of(options: dict[str, Any], run_dir: RunDir) -> Plan:
+    """What of the selected cells is settled in this run directory, and what is missing; remembered for `bench why`."""
+    from bench.runner.why import remember
+
+    plan = run_dir.plan(cells_of(options))
+    remember(plan.missing, run_dir)
+    return plan
+
+
+def remarks(plan: Plan, options: dict[str, Any]) -> list[str]:
+    """What was asked for and is not done."""
+    alone = sorted({cell.scheme.name for cell in plan.cells if cell.scheme.stand_alone})
+    if options["owners"] == 1 or not alone:
+        return []
+    return [f"--owners {options['owners']} has no effect on {', '.join(alone)}: a host carries one such mark."]
 
 
 def request_of(options: dict[str, Any]) -> Request:
@@ -141,7 +167,6 @@ def request_of(options: dict[str, Any]) -> Request:
         profile=profile,
         seeds=tuple(range(options["seeds"] or profile.seeds)),
         owners=options["owners"],
-        fpr=options["fpr"],
         null_keys=options["null_keys"],
         overrides=overrides(options["settings"], [*chosen_schemes, *chosen_attacks]),
     )

@@ -1,4 +1,4 @@
-"""What must be computed? Axes -> cells -> steps (a DAG shared as far as it can be) -> content keys."""
+"""Expands the axes of the matrix into cells, and cells into steps that are shared as far as they can be."""
 
 from __future__ import annotations
 
@@ -12,14 +12,24 @@ from typing import Any, NamedTuple
 from bench import archs
 from bench.api import Attack, AttackCard, Recipe, Scheme, SchemeCard
 from bench.identity import digest
-from bench.plan import fingerprint as sources
+from bench.plan import fingerprint
 from bench.plan.profiles import Profile
 from bench.records.record import Cell
 from bench.registry import RegistryError, make, params_of
 from bench.registry import attacks as all_attacks
 from bench.registry import schemes as all_schemes
 
-__all__ = ["Planned", "Request", "Step", "expand", "not_applicable", "steps_of"]
+__all__ = ["ROOTS", "Planned", "Request", "Step", "expand", "not_applicable", "steps_of"]
+
+# The module whose function computes a kind of step: with all that it imports, the source that its key covers.
+ROOTS = {
+    "host": "bench.steps.host",
+    "keys": "bench.steps.embed",
+    "mark": "bench.steps.embed",
+    "attack": "bench.steps.attack",
+    "nulls": "bench.steps.nulls",
+    "attacked_nulls": "bench.steps.nulls",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +53,9 @@ class Step:
     label: str
 
     @cached_property
-    def sources(self) -> dict[str, str]:
+    def sources(self) -> Mapping[str, str]:
         """Module -> hash of the source that computes this step."""
-        return sources.closure(self.modules)
+        return fingerprint.closure(self.modules)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -54,7 +64,7 @@ class Step:
             "kind": self.kind,
             "spec": dict(self.spec),
             "inputs": {name: step.key for name, step in self.inputs.items()},
-            "sources": self.sources,
+            "sources": dict(self.sources),
             "data": self.data,
         }
 
@@ -70,7 +80,6 @@ class Request:
 
     Attributes:
         overrides: scheme or attack name -> parameter -> value, from `--set`.
-        fpr: the false positive rate at which verdicts are given.
         null_keys: fresh keys that claim each clean host, before and after attacks; None for as many as the profile
             says, 0 for none.
     """
@@ -83,7 +92,6 @@ class Request:
     profile: Profile
     seeds: tuple[int, ...]
     owners: int = 1
-    fpr: float = 0.01
     null_keys: int | None = None
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -96,7 +104,6 @@ class Planned:
     scheme: SchemeCard
     attack: AttackCard
     steps: Mapping[str, Step]
-    fpr: float
     data: str
     reason: str | None = None
 
@@ -104,12 +111,12 @@ class Planned:
     def key(self) -> str:
         """The cell's content key."""
         needed = {name: step.key for name, step in self.steps.items()}
-        return digest({"cell": self.cell.model_dump(), "fpr": self.fpr, "steps": needed, "reason": self.reason})
+        return digest({"cell": self.cell.model_dump(), "steps": needed, "reason": self.reason})
 
     @cached_property
     def source_hash(self) -> str:
         """One hash of all source behind the cell."""
-        return digest({name: step.sources for name, step in self.steps.items()})
+        return digest({name: dict(step.sources) for name, step in self.steps.items()})
 
 
 def not_applicable(scheme: SchemeCard, attack: AttackCard) -> str | None:
@@ -236,7 +243,7 @@ class _Builder:
         if situation not in scheme.card.situations:
             reason = f"{scheme_name} cannot be embedded by {situation}, only by {', '.join(scheme.card.situations)}."
         steps = {} if reason else self._steps(cell, scheme, attack)
-        return Planned(cell, scheme.card, attack.card, steps, self.request.fpr, self.checksums[dataset], reason)
+        return Planned(cell, scheme.card, attack.card, steps, self.checksums[dataset], reason)
 
     def _scheme(self, name: str) -> Scheme:
         overrides = {**self.request.profile.scheme_params(name), **self.request.overrides.get(name, {})}
@@ -311,7 +318,7 @@ class _Builder:
             "arch": cell.arch, "width": at.width, "dataset": cell.dataset, "seed": cell.seed,
             "owner": profile.owner, "adversary": profile.adversary, "heldout": profile.heldout,
         }  # fmt: skip
-        roots = ("bench.steps.kinds", archs.module_of(cell.arch), *modules)
+        roots = (ROOTS[kind], archs.module_of(cell.arch), *modules)
         names = [str(spec[name]) for name in ("scheme", "attack", "situation") if name in spec]
         label = " ".join([kind.replace("_", " "), *names, cell.arch, cell.dataset, f"seed {cell.seed}"])
         step = Step(kind, {**common, **spec}, inputs, roots, self.checksums[cell.dataset], label)

@@ -21,6 +21,7 @@ from bench.runner.store import Store
 
 __all__ = ["assemble", "failed", "not_applicable_record", "whereabouts"]
 
+FPR = 0.01
 SOURCES = (":/bench", ":/schemes", ":/attacks")
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors")
 
@@ -30,7 +31,7 @@ def assemble(planned: Planned, store: Store) -> Record:
     stored = {name: store.load(step.key) for name, step in planned.steps.items()}
     results = {name: each.result for name, each in stored.items()}
     host, keys, mark = results["host"], results["keys"], results["mark"]
-    fpr = planned.fpr
+    fpr = FPR
     capacity = {f"capacity_{part}": keys[f"capacity_{part}"] for part in ("bits", "limit")}
     return Record(
         **_head(planned),
@@ -88,7 +89,7 @@ def _head(planned: Planned) -> dict[str, Any]:
         "access": planned.scheme.access,
         "stage": planned.attack.stage,
         "unit": planned.attack.unit,
-        "fpr": planned.fpr,
+        "fpr": FPR,
     }
 
 
@@ -125,7 +126,7 @@ def _count(p_values: list[float], fpr: float) -> Count:
 def _provenance(planned: Planned, where: Mapping[str, Any], split: Mapping[str, int] | None = None) -> Provenance:
     return Provenance(
         **where,
-        source_hash=planned.source_hash if planned.steps else digest(closure(["bench.plan.matrix"])),
+        source_hash=planned.source_hash if planned.steps else digest(dict(closure(["bench.plan.matrix"]))),
         data_checksum=planned.data,
         split=dict(split or {}),
         steps={name: step.key for name, step in planned.steps.items()},
