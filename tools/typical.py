@@ -71,9 +71,7 @@ def main() -> None:
     lines = ",\n  ".join(json.dumps([*names, round(steps[names], 2)]) for names in sorted(steps))
     head = json.dumps({"probe_s": round(here_s, 5), "training": training})[:-1]
     SHIPPED.write_text(f'{head}, "steps": [\n  {lines}\n]}}\n', encoding="utf-8")
-    print(
-        f"{len(steps)} steps, {len(taken)} of them new; the probe took {here_s * 1000:.1f} ms."
-    )
+    print(f"{len(steps)} steps, {len(taken)} of them new; the probe took {here_s * 1000:.1f} ms.")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-__all__ = ["ASIDE", "Tree", "changed", "closure", "digest_of"]
+__all__ = ["ASIDE", "Tree", "changed", "closure", "closure_digest", "digest_of"]
 
 # Modules that no closure enters: they look things up by name, plan, store or describe, and compute no number of a
 # step. What they find (a scheme's module, an architecture's) is a root of its own.
@@ -120,6 +120,7 @@ class Tree:
     root: Path
     _read: dict[str, _Module] = field(default_factory=dict, repr=False)
     _closures: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict, repr=False)
+    _digests: dict[tuple[str, ...], str] = field(default_factory=dict, repr=False)
 
     def closure(self, roots: tuple[str, ...]) -> Mapping[str, str]:
         """Module -> hash, for `roots` and every project module that they reach.
@@ -141,6 +142,13 @@ class Tree:
                     pending += [found for made in module.imports for found in self._behind(made.module, made.name)]
             self._closures[roots] = dict(sorted(seen.items()))
         return self._closures[roots]
+
+    def closure_digest(self, roots: tuple[str, ...]) -> str:
+        """One hash of a whole closure."""
+        if roots not in self._digests:
+            lines = "".join(f"{name} {digest}\n" for name, digest in self.closure(roots).items())
+            self._digests[roots] = hashlib.sha256(lines.encode()).hexdigest()
+        return self._digests[roots]
 
     def module(self, name: str) -> _Module:
         """What is known of a module.
@@ -225,6 +233,11 @@ def _tree() -> Tree:
 def closure(roots: Iterable[str]) -> Mapping[str, str]:
     """`Tree.closure` of the source that this process runs."""
     return _tree().closure(tuple(roots))
+
+
+def closure_digest(roots: Iterable[str]) -> str:
+    """One hash of a whole closure."""
+    return _tree().closure_digest(tuple(roots))
 
 
 def changed(known: Mapping[str, str]) -> list[str]:

@@ -71,7 +71,7 @@ class Step:
     @cached_property
     def key(self) -> str:
         """The content key."""
-        return digest(self.identity)
+        return digest({**self.identity, "sources": fingerprint.closure_digest(self.modules)})
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Planned:
     @cached_property
     def source_hash(self) -> str:
         """One hash of all source behind the cell."""
-        return digest({name: dict(step.sources) for name, step in self.steps.items()})
+        return digest({name: fingerprint.closure_digest(step.modules) for name, step in self.steps.items()})
 
 
 def not_applicable(scheme: SchemeCard, attack: AttackCard) -> str | None:

@@ -28,7 +28,7 @@ RECENT = 9
 # The owner's images where the profile leaves the data set its own division: two thirds of the training part.
 IMAGES = {"digits-m": 5_388, "cifar10": 33_333, "cifar100": 33_333, "mnist": 40_000, "tiny-imagenet": 66_667}
 DEFAULT_IMAGES = 20_000
-GUESS_S = 30.0
+GUESS_S = {"keys": 2.0, "nulls": 4.0, "attack": 15.0, "attacked_nulls": 10.0}
 
 
 class Names(NamedTuple):
@@ -155,7 +155,7 @@ class Durations:
             return median(self._own[own][-RECENT:]) * self._typical.work(names) / self._typical.work(own)
         if shipped:
             return self.factor * self._typically(names, shipped)
-        return self.factor * (self._typical.work(names) if names.kind in ("host", "mark") else GUESS_S)
+        return self.factor * GUESS_S.get(names.kind, self._typical.work(names))
 
     def _typically(self, names: Names, shipped: Names) -> float:
         return self._typical.steps[shipped] * self._typical.work(names) / self._typical.work(shipped)

@@ -143,15 +143,15 @@ class Store:
         with lease(folder / key):
             yield
 
-    def metas(self) -> Iterator[dict[str, Any]]:
-        """The `meta.json` of everything stored; one that is not as it was written is passed over."""
+    def metas(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Key and `meta.json` of everything stored; one that is not as it was written is passed over."""
         for path in self.root.glob("??/*/meta.json"):
             try:
                 meta = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
             if isinstance(meta, dict) and isinstance(meta.get("identity"), dict) and "label" in meta:
-                yield meta
+                yield path.parent.name, meta
 
     def sweep(self, older_than_s: float = 86_400.0) -> None:
         """Remove what killed writers left half-written, and what was set aside as damaged, a day ago."""

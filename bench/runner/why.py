@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.identity import digest
 from bench.plan.fingerprint import changed
 from bench.plan.matrix import Step
 from bench.records.files import load_records
@@ -34,8 +33,8 @@ def remember(steps: Iterable[Step], run_dir: RunDir) -> None:
 def explain(prefix: str, folder: Path) -> list[str]:
     """Sentences about every step or cell whose key begins with `prefix`; empty if there is none."""
     run_dir = RunDir(folder)
-    kept = [[meta["label"], meta["identity"]] for meta in run_dir.store.metas()]
-    stored = {digest(identity): (label, identity) for label, identity in filter(_remembered, kept)}
+    kept = {key: [meta["label"], meta["identity"]] for key, meta in run_dir.store.metas()}
+    stored = {key: entry for key, entry in kept.items() if _remembered(entry)}
     planned = _planned(run_dir)
     lines: list[str] = []
     for record in load_records(run_dir.records):

@@ -105,7 +105,9 @@ def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
         assert True
 
 
-@pytest.mark.parametrize("content", ["", "[]", "null", "7", '{"sizes": 3}', '{"sizes": {"result.json": "x"}}', '{"sizes": []}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "null", "7", '{"sizes": 3}', '{"sizes": {"result.json": "x"}}', '{"sizes": []}']
+)
 def test_a_malformed_meta_file_counts_as_absent(tmp_path: Path, content: str) -> None:
     store = filled(tmp_path)
     (store.folder(KEY) / "meta.json").write_text(content)
@@ -116,7 +118,9 @@ def test_a_malformed_meta_file_counts_as_absent(tmp_path: Path, content: str) ->
     assert not store.has(KEY)
 
 
-def test_a_failed_rename_is_raised_unless_another_process_was_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_rename_is_raised_unless_another_process_was_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(path: Path, target: Path) -> None:
         raise PermissionError(f"no {target}")
 
@@ -160,7 +164,9 @@ def test_a_lease_whose_holder_is_gone_is_void(tmp_path: Path, fields: dict[str, 
     assert not (tmp_path / "l").exists()
 
 
-@pytest.mark.parametrize(("fields", "age_s", "void"), [({}, 0, False), ({"host": "far"}, 10, False), ({"host": "far"}, 90, True)])
+@pytest.mark.parametrize(
+    ("fields", "age_s", "void"), [({}, 0, False), ({"host": "far"}, 10, False), ({"host": "far"}, 90, True)]
+)
 def test_a_lease_of_another_machine_lasts_as_long_as_it_is_touched(
     tmp_path: Path, fields: dict[str, object], age_s: float, void: bool
 ) -> None:
