@@ -1,4 +1,4 @@
-"""Records made by hand and by chance, for tests of everything that reads records."""
+"""Records and plans made by hand and by chance, for tests of everything that reads them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.contract.verdict import Point, Search, Verdict
+from bench.plan.matrix import Planned, Request, expand
+from bench.plan.profiles import PROFILES
 from bench.records.record import AFTER_ATTACK, FRESH_KEY, Cell, CellRecord, NullSet, Provenance
 
 HASH = "0" * 64
@@ -216,3 +218,20 @@ def searched(
     curve = [rung(strength, 0.8, *verdicts) for strength in rungs]
     marked = rung(0, 0.9, *verdicts)
     return of_scheme(owners=owners, seed=seed, marked=marked, curve=curve, heldout_verdicts=others, **fields)
+
+
+CHECKSUMS = {"digits-m": "c" * 64, "cifar10": "d" * 64}
+
+
+def request(**fields: Any) -> Request:
+    base = {
+        "schemes": ("uchida-random",), "attacks": ("pruning",), "archs": ("wrn",), "datasets": ("digits-m",),
+        "situations": ("fine-tune",), "profile": PROFILES["smoke"], "seeds": (0,),
+    }  # fmt: skip
+    return Request(**{**base, **fields})
+
+
+def planned(**fields: Any) -> Planned:
+    """The one cell of such a request."""
+    (one,) = expand(request(**fields), CHECKSUMS)
+    return one

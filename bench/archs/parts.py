@@ -1,4 +1,4 @@
-"""What do the networks share?"""
+"""Channel counts of networks of any width."""
 
 from __future__ import annotations
 

@@ -21,7 +21,16 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from bench.api import Arch
 from bench.archs.parts import scaled
 
-__all__ = ["ResNet18", "ResNet50", "variant"]
+__all__ = ["ResNet18", "ResNet50"]
+
+
+_DEPTHS: Mapping[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+    152: (Bottleneck, (3, 8, 36, 3)),
+}
 
 
 class _ResNet(Arch):
@@ -31,8 +40,10 @@ class _ResNet(Arch):
         block: torchvision's block.
         depths: blocks per stage.
         base: channels of the stem; the stages have 1, 2, 4 and 8 times as many.
+        pattern: names of the family's members, by depth and channels of the stem (64 as published).
     """
 
+    pattern: ClassVar[str] = r"resnet-(?P<D>\d{1,3})-(?P<W>\d{1,4})"
     block: ClassVar[type[BasicBlock] | type[Bottleneck]]
     depths: ClassVar[tuple[int, ...]]
     base: ClassVar[int] = 64
@@ -42,6 +53,22 @@ class _ResNet(Arch):
         "conv4": "stage4.0.conv2",
     }
     head = "fc"
+
+    @classmethod
+    def member(cls, depth: int, base: int) -> Arch:
+        """A ResNet of `depth` layers with `base` channels in its stem.
+
+        Raises:
+            ValueError: there is no such network.
+        """
+        if depth not in _DEPTHS or base < 4 or base % 4:
+            raise ValueError(
+                f"Expected resnet-D-W with a depth D of {', '.join(map(str, _DEPTHS))} and a width W of 4, 8, 12 ... "
+                f"channels, but got resnet-{depth}-{base}."
+            )
+        block, depths = _DEPTHS[depth]
+        names = {"name": f"resnet-{depth}-{base}", "title": f"ResNet{depth} with {base} channels in its stem"}
+        return type(f"ResNet{depth}x{base}", (_ResNet,), {**names, "block": block, "depths": depths, "base": base})()
 
     def build(self, classes: int, width: float = 1.0) -> nn.Module:
         """A network with fresh weights; see `Arch.build`."""
@@ -89,28 +116,3 @@ class ResNet50(_ResNet):
     title = "ResNet50 with a stem for small images"
     block = Bottleneck
     depths = (3, 4, 6, 3)
-
-
-_DEPTHS: Mapping[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
-    18: (BasicBlock, (2, 2, 2, 2)),
-    34: (BasicBlock, (3, 4, 6, 3)),
-    50: (Bottleneck, (3, 4, 6, 3)),
-    101: (Bottleneck, (3, 4, 23, 3)),
-    152: (Bottleneck, (3, 8, 36, 3)),
-}
-
-
-def variant(depth: int, base: int) -> Arch:
-    """A ResNet of `depth` layers with `base` channels in its stem (64 as published), called `resnet-D-W`.
-
-    Raises:
-        ValueError: there is no such network.
-    """
-    if depth not in _DEPTHS or base < 4 or base % 4:
-        raise ValueError(
-            f"Expected resnet-D-W with a depth D of {', '.join(map(str, _DEPTHS))} and a width W of 4, 8, 12 ... "
-            f"channels, but got resnet-{depth}-{base}."
-        )
-    block, depths = _DEPTHS[depth]
-    names = {"name": f"resnet-{depth}-{base}", "title": f"ResNet{depth} with {base} channels in its stem"}
-    return type(f"ResNet{depth}x{base}", (_ResNet,), {**names, "block": block, "depths": depths, "base": base})()

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from bench.api import Arch
 from bench.archs.parts import scaled
 
-__all__ = ["WRN", "variant"]
+__all__ = ["WRN"]
 
 
 class WRN(Arch):
@@ -35,10 +35,12 @@ class WRN(Arch):
     Attributes:
         depth: convolutional layers, 6 N + 4 for N blocks per group.
         widening: the widening factor k.
+        pattern: names of the family's members, by depth and widening factor.
     """
 
     name = "wrn"
     title = "Wide residual network WRN-10-4"
+    pattern: ClassVar[str] = r"wrn-(?P<D>\d{1,3})-(?P<K>\d{1,2})"
     depth: ClassVar[int] = 10
     widening: ClassVar[int] = 4
     layers: ClassVar[Mapping[str, str]] = {
@@ -47,6 +49,21 @@ class WRN(Arch):
         "conv4": "group3.0.conv2",
     }
     head = "fc"
+
+    @classmethod
+    def member(cls, depth: int, widening: int) -> Arch:
+        """WRN-`depth`-`widening`.
+
+        Raises:
+            ValueError: there is no such network.
+        """
+        if depth < 10 or depth % 6 != 4 or widening < 1:
+            raise ValueError(
+                f"Expected wrn-D-K with a depth D of 10, 16, 22, 28 ... and a width K of at least 1, "
+                f"but got wrn-{depth}-{widening}."
+            )
+        names = {"name": f"wrn-{depth}-{widening}", "title": f"Wide residual network WRN-{depth}-{widening}"}
+        return type(f"WRN{depth}x{widening}", (WRN,), {**names, "depth": depth, "widening": widening})()
 
     def build(self, classes: int, width: float = 1.0) -> nn.Module:
         """A network with fresh weights; see `Arch.build`."""
@@ -73,21 +90,6 @@ class WRN(Arch):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         return net
-
-
-def variant(depth: int, widening: int) -> Arch:
-    """WRN-`depth`-`widening`, called `wrn-D-K`.
-
-    Raises:
-        ValueError: there is no such network.
-    """
-    if depth < 10 or depth % 6 != 4 or widening < 1:
-        raise ValueError(
-            f"Expected wrn-D-K with a depth D of 10, 16, 22, 28 ... and a width K of at least 1, "
-            f"but got wrn-{depth}-{widening}."
-        )
-    names = {"name": f"wrn-{depth}-{widening}", "title": f"Wide residual network WRN-{depth}-{widening}"}
-    return type(f"WRN{depth}x{widening}", (WRN,), {**names, "depth": depth, "widening": widening})()
 
 
 def _group(incoming: int, channels: int, blocks: int) -> nn.Sequential:

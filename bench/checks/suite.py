@@ -23,6 +23,7 @@ from bench.plan.profiles import PROFILES
 from bench.records.record import CellRecord
 from bench.registry import attacks, make, schemes
 from bench.runner.coordinator import execute
+from bench.runner.estimate import Durations
 from bench.runner.executors import Settings
 from bench.runner.rundir import RunDir
 from bench.runner.store import Store
@@ -91,7 +92,9 @@ class _Trial:
     def record(self) -> CellRecord:
         """The record of the tiny cell."""
         (planned,) = expand(self.request, {"digits-m": checksum("digits-m")})
-        (record,) = execute([planned], self.run_dir, Settings(Place(), threads=1), _Silent()).records
+        plan, settings = self.run_dir.plan([planned]), Settings(Place(), threads=1)
+        durations = Durations(self.run_dir.durations)
+        (record,) = execute(plan, self.run_dir, settings, _Silent(), durations).records
         assert record.status == "ok", (
             f"Expected its tiny cell to be ok, but it is {record.status}: {record.traceback or record.reason}"
         )

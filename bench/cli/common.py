@@ -1,4 +1,4 @@
-"""Options that several commands share, and how what was typed becomes a request."""
+"""Options that several commands share, and the plan that they describe."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.plan.matrix import Planned, Request
+    from bench.plan.plan import Plan
+    from bench.runner.rundir import RunDir
 
 __all__ = [
     "FiniteRange",
+    "cells_of",
     "console",
     "data_options",
     "fpr_option",
     "own_store",
     "plan_of",
+    "remarks",
     "run_dir_option",
     "selectors",
     "sentences",
@@ -134,7 +138,7 @@ def console(stderr: bool = False) -> Console:
     return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=240)
 
 
-def plan_of(options: dict[str, Any]) -> list[Planned]:
+def cells_of(options: dict[str, Any]) -> list[Planned]:
     """All cells that the selectors ask for, each with its steps."""
     from bench.data import checksum
     from bench.plan.matrix import expand
@@ -142,6 +146,23 @@ def plan_of(options: dict[str, Any]) -> list[Planned]:
     request = request_of(options)
     where = {name: options[name] for name in ("data_root", "download")}
     return expand(request, {name: checksum(name, **where) for name in request.datasets})
+
+
+def plan_of(options: dict[str, Any], run_dir: RunDir) -> Plan:
+    """What of the selected cells is settled in this run directory, and what is missing; remembered for `bench why`."""
+    from bench.runner.why import remember
+
+    plan = run_dir.plan(cells_of(options))
+    remember(plan.missing, run_dir)
+    return plan
+
+
+def remarks(plan: Plan, options: dict[str, Any]) -> list[str]:
+    """What was asked for and is not done."""
+    alone = sorted({cell.scheme.name for cell in plan.cells if cell.scheme.stand_alone})
+    if options["owners"] == 1 or not alone:
+        return []
+    return [f"--owners {options['owners']} has no effect on {', '.join(alone)}: a host carries one such mark."]
 
 
 def request_of(options: dict[str, Any]) -> Request:

@@ -1,4 +1,4 @@
-"""How far is it? A live bar on a terminal, a line per step in a log file."""
+"""Shows the progress of a run: a live bar on a terminal, a line per step in a log file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ __all__ = ["Progress"]
 
 
 class Progress:
-    """Watches a run (see `bench.run.Watch`) and tells a person."""
+    """Watches a run (see `bench.runner.coordinator.Watch`) and tells a person.
+
+    Args:
+        steps: that are to be computed.
+        durations: the object that the run teaches, so that the expected time follows what steps really take.
+        jobs: workers that compute at the same time.
+        console: where to print.
+    """
 
     def __init__(self, steps: Sequence[Step], durations: Durations, jobs: int, console: Console) -> None:
         self._left = {step.key: step for step in steps}
@@ -30,6 +37,7 @@ class Progress:
             bars.SpinnerColumn(),
             bars.TextColumn("{task.fields[steps]}"),
             bars.BarColumn(),
+            bars.TimeElapsedColumn(),
             bars.TextColumn("{task.description}"),
         )
         self._bar = bars.Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
@@ -62,11 +70,9 @@ class Progress:
         done = self._total - len(self._left)
         word = "FAILED " if outcome.error else ""
         self._bar.update(self._task, completed=done, steps=f"{done}/{self._total}", description=self._about_left())
-        self.say(
-            f"[{done:>3}/{self._total}] {word}{step.label}  {outcome.seconds:.1f} s, {self._about_left()}".replace(
-                "[", r"\["
-            )
-        )
+        clock = _clock(time.perf_counter() - self._start)
+        words = f"[{done:>3}/{self._total}] {clock}  {word}{step.label}  {outcome.seconds:.1f} s, {self._about_left()}"
+        self._console.print(words, soft_wrap=True, markup=False)
 
     def settled(self, record: CellRecord) -> None:
         """A cell has its record: the table at the end says it."""
@@ -75,3 +81,9 @@ class Progress:
         from bench.cli.run import duration
 
         return f"about {duration(self.left_s())} left" if self._left else "done"
+
+
+def _clock(seconds: float) -> str:
+    """Elapsed time as `0:07` or `1:02:03`."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from bench.cli.common import FiniteRange, console, fpr_option, own_store, plan_of, selectors, sentences
+from bench.cli.common import FiniteRange, console, fpr_option, own_store, plan_of, remarks, selectors, sentences
 
 if TYPE_CHECKING:
-    from bench.plan.matrix import Planned, Step
+    from bench.cli.progress import Progress
+    from bench.plan.matrix import Planned
+    from bench.plan.plan import Plan
     from bench.runner.coordinator import Summary
+    from bench.runner.estimate import Durations
     from bench.runner.executors import Settings
     from bench.runner.rundir import RunDir
 
@@ -33,37 +39,28 @@ jobs_option = click.option(
 @sentences
 def plan(jobs: int, keys: bool, style: str, **options: Any) -> None:
     """Say what a run would compute and how long it would take, and compute nothing."""
-    from bench.plan.matrix import steps_of
-    from bench.runner.coordinator import unsettled
     from bench.runner.estimate import Durations
     from bench.runner.rundir import RunDir
-    from bench.runner.why import remember
 
     run_dir = RunDir(options["run_dir"])
-    cells = plan_of(options)
-    todo, _ = unsettled(cells, run_dir)
-    steps, missing = steps_of(cells), _missing(cells, run_dir)
-    remember(missing, run_dir)
-    estimate_s = Durations(run_dir.durations).total_s(missing, jobs)
-    meaningless = [cell for cell in cells if cell.reason is not None]
-    answer: dict[str, Any] = {
-        "steps": len(missing),
-        "cached": len(steps) - len(missing),
-        "cells": {"run": sum(c.reason is None for c in todo), "not_applicable": len(meaningless)},
-        "estimate_s": round(estimate_s, 1),
-    }
+    made = plan_of(options, run_dir)
+    estimate_s = Durations(run_dir.durations).total_s(made.missing, jobs)
+    to_run, meaningless = (sum(c.reason is None for c in made.todo), [c for c in made.cells if c.reason is not None])
     if style == "json":
+        cells = {"run": to_run, "not_applicable": len(meaningless)}
+        answer = {"steps": len(made.missing), "cached": made.cached, "cells": cells, "estimate_s": round(estimate_s, 1)}
         click.echo(json.dumps(answer))
         return
-    kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in Counter(s.kind for s in missing).items())
+    kinds = Counter(step.kind.replace("_", " ") for step in made.missing)
+    counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"
     out = console()
-    out.print(f"{len(cells)} cells: {answer['cells']['run']} to compute, {len(meaningless)} not applicable.")
-    out.print(f"{len(missing)} steps to compute ({kinds or 'none'}), {answer['cached']} cached.")
+    out.print(f"{len(made.cells)} cells: {to_run} to compute, {len(meaningless)} not applicable.")
+    out.print(f"{len(made.missing)} steps to compute ({counted}), {made.cached} cached.")
     out.print(f"About {duration(estimate_s)}, learned from past runs where there are any.")
-    for cell in meaningless:
-        out.print(f"not applicable: {cell.reason}", style="dim", markup=False)
-    for step in missing if keys else ():
-        out.print(f"{step.key[:16]}  {step.label}")
+    for line in [*remarks(made, options), *_reasons(meaningless)]:
+        out.print(line, style="dim", markup=False, soft_wrap=True)
+    for step in made.missing if keys else ():
+        out.print(f"{step.key[:16]}  {step.label}", markup=False, soft_wrap=True)
 
 
 @click.command()
@@ -100,27 +97,28 @@ def run(
     1 some failed, 2 usage.
     """
     from bench.runner.coordinator import execute
+    from bench.runner.estimate import Durations
     from bench.runner.executors import Settings, pick_device
     from bench.runner.rundir import RunDir
-    from bench.runner.why import remember
     from bench.steps.workspace import Place
 
-    run_dir = RunDir(options["run_dir"])
-    cells = plan_of(options)
-    try:
-        place = Place(pick_device(device), options["data_root"], options["download"])
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    settings = Settings(place, jobs, executor, None if max_time is None else 60 * max_time, threads)
-    remember(_missing(cells, run_dir), run_dir)
-    uri = None if no_mlflow else tracking_uri or own_store(run_dir.path)
-    with _progress(cells, run_dir, settings) as watch:
+    with _until_sigterm():
+        run_dir = RunDir(options["run_dir"])
         try:
-            summary = execute(cells, run_dir, settings, watch)
-        except KeyboardInterrupt:
-            console(stderr=True).print("Interrupted. What is finished is kept: the same command goes on from there.")
-            sys.exit(130)
-    _publish(run_dir, summary, uri, fpr)
+            place = Place(pick_device(device), options["data_root"], options["download"])
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+        settings = Settings(place, jobs, executor, None if max_time is None else 60 * max_time, threads)
+        made = plan_of(options, run_dir)
+        uri = None if no_mlflow else tracking_uri or own_store(run_dir.path)
+        durations = Durations(run_dir.durations, probe=lambda: probe_of(settings))
+        with _progress(made, durations, settings) as watch:
+            for remark in remarks(made, options):
+                watch.say(remark)
+            summary = execute(made, run_dir, settings, watch, durations)
+        _publish(run_dir, summary, None if summary.signal else uri, fpr)
+    if summary.signal:
+        sys.exit(128 + summary.signal)
     failed = sum(record.status == "failed" for record in summary.records)
     sys.exit(1 if failed or summary.stopped else 0)
 
@@ -138,27 +136,53 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
 
 
-def _missing(cells: list[Planned], run_dir: RunDir) -> list[Step]:
-    """The steps that unsettled cells still need."""
-    from bench.plan.matrix import steps_of
-    from bench.runner.coordinator import unsettled
+@contextmanager
+def _until_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into an exception, as SIGINT is one; exit status 143 where nobody else takes it."""
+    from bench.runner.coordinator import Terminated
 
-    todo, _ = unsettled(cells, run_dir)
-    return [step for step in steps_of(todo) if not run_dir.store.has(step.key)]
+    def terminate(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except Terminated:
+        console(stderr=True).print("Stopped by SIGTERM before anything was computed.")
+        sys.exit(128 + signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _progress(cells: list[Planned], run_dir: RunDir, settings: Settings) -> Any:
+def probe_of(settings: Settings) -> float:
+    """The speed of this machine as one worker will have it."""
+    from bench.runner.estimate import probe_s
+
+    return probe_s(settings.place.device, settings.threads)
+
+
+def _reasons(meaningless: Iterable[Planned]) -> list[str]:
+    """Why cells are not applicable: each reason once, with the number of its cells and the pairs that it is about."""
+    groups: dict[str, Counter[str]] = {}
+    for cell in meaningless:
+        scheme, attack = cell.scheme.name, cell.attack.name
+        general = (cell.reason or "").replace(attack, "the attack").replace(scheme, "the scheme")
+        groups.setdefault(general[:1].upper() + general[1:], Counter())[f"{scheme} x {attack}"] += 1
+    lines = []
+    for reason, pairs in sorted(groups.items(), key=lambda group: -group[1].total()):
+        named = ", ".join(list(pairs)[:3]) + (f" and {len(pairs) - 3} more pairs" if len(pairs) > 3 else "")
+        lines.append(f"{pairs.total()} not applicable: {reason} ({named})")
+    return lines
+
+
+def _progress(made: Plan, durations: Durations, settings: Settings) -> Progress:
     from bench.cli.progress import Progress
-    from bench.plan.matrix import steps_of
-    from bench.runner.coordinator import unsettled
-    from bench.runner.estimate import Durations
 
-    todo, done = unsettled(cells, run_dir)
-    steps, missing = steps_of(todo), _missing(cells, run_dir)
-    progress = Progress(missing, Durations(run_dir.durations), settings.jobs, console(stderr=True))
+    progress = Progress(made.missing, durations, settings.jobs, console(stderr=True))
+    left = f"about {duration(progress.left_s())}, on {settings.place.device}"
     progress.say(
-        f"{len(cells)} cells ({len(done)} already settled), {len(missing)} steps to compute, "
-        f"{len(steps) - len(missing)} cached, about {duration(progress.left_s())}, on {settings.place.device}"
+        f"{len(made.cells)} cells ({len(made.settled)} already settled), {len(made.missing)} steps to compute, "
+        f"{made.cached} cached" + (f", {left}" if made.missing else "")
     )
     return progress
 
@@ -177,9 +201,11 @@ def _publish(run_dir: RunDir, summary: Summary, uri: str | None, fpr: float) -> 
             where = run_dir.records / "failed" / record.filename
             words = f"failed: {record.cell.scheme} x {record.cell.attack}: {last}\n  traceback in {where}"
             out.print(words, style="red", soft_wrap=True, markup=False)
+    for note in summary.notes:
+        out.print(note, style="yellow", markup=False, soft_wrap=True)
     out.print(
         f"{summary.computed} steps computed, {summary.cached} cached, in {duration(summary.seconds)}."
-        + (" Stopped at --max-time: the same command goes on." if summary.stopped else "")
+        + (f" {_stopped(summary)}: the same command goes on." if summary.stopped else "")
     )
     page = write_page(run_dir, run_dir.site, fpr)
     out.print(f"Leaderboard: {Path(page).resolve()}", soft_wrap=True)
@@ -192,3 +218,8 @@ def _publish(run_dir: RunDir, summary: Summary, uri: str | None, fpr: float) -> 
         out.print(words, style="red", markup=False)
     else:
         out.print(f"MLflow:      {tracking.ui_command(uri)}", soft_wrap=True)
+
+
+def _stopped(summary: Summary) -> str:
+    names = {int(signal.SIGINT): "Interrupted", int(signal.SIGTERM): "Stopped by SIGTERM"}
+    return names.get(summary.signal or 0, "Stopped at --max-time")

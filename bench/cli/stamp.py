@@ -208,7 +208,9 @@ def _scheme(options: Mapping[str, Any]) -> Any:
 
     able = {name: cls for name, cls in schemes().items() if hasattr(cls, "stamp")}
     name = choose(options["name"], dict.fromkeys(able, ()), "a scheme that stamps pictures")[0]
-    params = dict(able[name].card.scales.get(options["profile"], {})) | overrides(options["settings"], [name]).get(name, {})
+    params = dict(able[name].card.scales.get(options["profile"], {})) | overrides(options["settings"], [name]).get(
+        name, {}
+    )
     given = {"blend": options["blend"], "watermark": options["watermark"]}
     return make(able[name], params | {param: str(value) for param, value in given.items() if value is not None})
 

@@ -1,4 +1,4 @@
-"""What must be computed? Axes -> cells -> steps (a DAG shared as far as it can be) -> content keys."""
+"""Expands the axes of the matrix into cells, and cells into steps that are shared as far as they can be."""
 
 from __future__ import annotations
 
@@ -12,14 +12,25 @@ from typing import Any, NamedTuple
 from bench import archs
 from bench.api import Attack, AttackCard, Recipe, Scheme, SchemeCard
 from bench.identity import digest
-from bench.plan import fingerprint as sources
+from bench.plan import fingerprint
 from bench.plan.profiles import Profile
 from bench.records.record import Cell
 from bench.registry import RegistryError, attack_chain, make, params_of
 from bench.registry import attacks as all_attacks
 from bench.registry import schemes as all_schemes
 
-__all__ = ["Planned", "Request", "Step", "expand", "not_applicable", "steps_of"]
+__all__ = ["ROOTS", "Planned", "Request", "Step", "expand", "not_applicable", "steps_of"]
+
+# The module whose function computes a kind of step: with all that it imports, the source that its key covers.
+ROOTS = {
+    "host": "bench.steps.host",
+    "control": "bench.steps.host",
+    "keys": "bench.steps.keys",
+    "mark": "bench.steps.embed",
+    "attack": "bench.steps.attack",
+    "nulls": "bench.steps.nulls",
+    "attacked_nulls": "bench.steps.nulls",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +54,9 @@ class Step:
     label: str
 
     @cached_property
-    def sources(self) -> dict[str, str]:
+    def sources(self) -> Mapping[str, str]:
         """Module -> hash of the source that computes this step."""
-        return sources.closure(self.modules)
+        return fingerprint.closure(self.modules)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -54,14 +65,14 @@ class Step:
             "kind": self.kind,
             "spec": dict(self.spec),
             "inputs": {name: step.key for name, step in self.inputs.items()},
-            "sources": self.sources,
+            "sources": dict(self.sources),
             "data": self.data,
         }
 
     @cached_property
     def key(self) -> str:
         """The content key."""
-        return digest(self.identity)
+        return digest({**self.identity, "sources": fingerprint.closure_digest(self.modules)})
 
 
 @dataclass(frozen=True)
@@ -106,7 +117,7 @@ class Planned:
     @cached_property
     def source_hash(self) -> str:
         """One hash of all source behind the cell."""
-        return digest({name: step.sources for name, step in self.steps.items()})
+        return digest({name: fingerprint.closure_digest(step.modules) for name, step in self.steps.items()})
 
 
 def not_applicable(scheme: SchemeCard, *attacks: AttackCard) -> str | None:
@@ -336,7 +347,7 @@ class _Builder:
             "arch": cell.arch, "width": at.width, "dataset": cell.dataset, "seed": cell.seed,
             "owner": profile.owner, "adversary": profile.adversary, "heldout": profile.heldout,
         }  # fmt: skip
-        modules = ["bench.steps.kinds", archs.module_of(cell.arch)]
+        modules = [ROOTS[kind], archs.module_of(cell.arch)]
         modules += [type(at.scheme).__module__] if "scheme" in spec else []
         modules += at.modules if "attacks" in spec else []
         names = [str(spec[name]) for name in ("scheme", "situation") if name in spec]

@@ -20,6 +20,7 @@ from bench.runner.store import Store
 
 __all__ = ["assemble", "failed", "not_applicable_record", "whereabouts"]
 
+FPR = 0.01
 SOURCES = (":/bench", ":/schemes", ":/attacks")
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors")
 
@@ -111,7 +112,7 @@ def _nulls(results: Mapping[str, Any]) -> list[NullSet]:
 def _provenance(planned: Planned, where: Mapping[str, Any], split: Mapping[str, int] | None = None) -> Provenance:
     return Provenance(
         **where,
-        source_hash=planned.source_hash if planned.steps else digest(closure(["bench.plan.matrix"])),
+        source_hash=planned.source_hash if planned.steps else digest(dict(closure(["bench.plan.matrix"]))),
         data_checksum=planned.data,
         split=dict(split or {}),
         steps={name: step.key for name, step in planned.steps.items()},

@@ -6,36 +6,54 @@ in flight and leaves no half-written record.
 
 from __future__ import annotations
 
+import signal
 import time
 import traceback as tracebacks
-from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing import active_children
 from typing import Any, Protocol
 
 from bench.plan.matrix import Planned, Step, steps_of
-from bench.records.files import load_record, save_record
-from bench.records.record import CellRecord, RecordError
+from bench.plan.plan import Plan
+from bench.records.files import save_record
+from bench.records.record import CellRecord
 from bench.runner.assembly import assemble, failed, not_applicable_record
 from bench.runner.estimate import Durations
 from bench.runner.executors import Inline, Settings, pool_for
 from bench.runner.rundir import RunDir
+from bench.runner.store import StoreError
 from bench.runner.worker import Outcome, Task, compute
 
-__all__ = ["Summary", "Watch", "execute", "unsettled"]
+__all__ = ["Summary", "Terminated", "Watch", "execute"]
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM, as schedulers do."""
 
 
 @dataclass
 class Summary:
-    """How a run ended."""
+    """How a run ended.
+
+    Attributes:
+        records: of all cells that are settled.
+        computed, cached: numbers of steps.
+        failures: step's key -> traceback.
+        notes: what a person should know and no record says.
+        stopped: whether steps are left because time was up or a signal came.
+        signal: SIGINT or SIGTERM, where that ended it.
+    """
 
     records: list[CellRecord] = field(default_factory=list)
     computed: int = 0
     cached: int = 0
     failures: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     stopped: bool = False
+    signal: int | None = None
 
 
 class Watch(Protocol):
@@ -51,33 +69,32 @@ class Watch(Protocol):
         """A cell has its record."""
 
 
-def unsettled(planned: Sequence[Planned], run_dir: RunDir) -> tuple[list[Planned], list[CellRecord]]:
-    """The cells still to be computed, and the valid records of the others."""
-    todo, done = [], []
-    for cell in planned:
-        record = _existing(cell, run_dir)
-        if record is None or record.status == "failed" or record.cell_key != cell.key:
-            todo.append(cell)
-        else:
-            done.append(record)
-    return todo, done
-
-
-def execute(planned: Sequence[Planned], run_dir: RunDir, settings: Settings, watch: Watch) -> Summary:
+def execute(plan: Plan, run_dir: RunDir, settings: Settings, watch: Watch, durations: Durations) -> Summary:
     """Compute what is missing and write a record per cell as soon as its steps are settled.
 
-    A step that fails fails its cells, with its traceback, and no others; it is retried by the next run.
+    A step that fails fails its cells, with its traceback, and no others; it is retried by the next run. SIGINT and
+    `Terminated` end the run and the worker processes; what is settled is in the summary.
+
+    Args:
+        plan: what to compute.
+        run_dir: where it is kept.
+        settings: how to compute it.
+        watch: told of the progress.
+        durations: told what each step took.
     """
     start = time.perf_counter()
     run_dir.store.sweep()
-    todo, done = unsettled(planned, run_dir)
-    summary = Summary(records=list(done))
-    work = _Work(todo, run_dir, settings, watch, summary)
-    if settings.jobs == 1 and settings.executor == "local":
-        work.drain(Inline(settings))
-    else:
-        with pool_for(settings) as pool:
-            work.drain(pool)
+    summary = Summary(records=list(plan.settled), cached=plan.cached)
+    work = _Work(plan, run_dir, settings, watch, durations, summary)
+    try:
+        if settings.jobs == 1 and settings.executor == "local":
+            work.drain(Inline(settings))
+        else:
+            with pool_for(settings) as pool:
+                work.drain_or_kill(pool)
+    except KeyboardInterrupt as error:
+        summary.signal = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+        summary.stopped = True
     summary.seconds = time.perf_counter() - start
     return summary
 
@@ -86,17 +103,26 @@ class _Work:
     """The steps to do and the cells that wait for them."""
 
     def __init__(
-        self, todo: Sequence[Planned], run_dir: RunDir, settings: Settings, watch: Watch, summary: Summary
+        self, plan: Plan, run_dir: RunDir, settings: Settings, watch: Watch, durations: Durations, summary: Summary
     ) -> None:
         self.run_dir, self.settings, self.watch, self.summary = run_dir, settings, watch, summary
-        self.cells = list(todo)
-        self.durations = Durations(run_dir.durations)
-        steps = steps_of(todo)
-        self.done = {step.key for step in steps if run_dir.store.has(step.key)}
-        self.pending = [step for step in steps if step.key not in self.done]
+        self.durations = durations
+        self.cells = list(plan.todo)
+        self.steps = {step.key: step for step in steps_of(plan.todo)}
+        self.pending = list(plan.missing)
+        self.done = set(self.steps) - {step.key for step in plan.missing}
+        self.repaired: set[str] = set()
         self.alone: set[str] = set()
         self.deadline = None if settings.max_time_s is None else time.monotonic() + settings.max_time_s
-        summary.cached = len(self.done)
+
+    def drain_or_kill(self, pool: Executor) -> None:
+        """`drain`; whatever interrupts it ends the worker processes, too, in the middle of their steps."""
+        try:
+            self.drain(pool)
+        except BaseException:
+            for child in active_children():
+                child.terminate()
+            raise
 
     def drain(self, pool: Executor) -> None:
         """Submit what is ready, take what is finished, until nothing is left."""
@@ -143,6 +169,9 @@ class _Work:
         except Exception:  # an executor's own trouble is this step's failure, not the run's
             outcome = Outcome(step.key, 0.0, tracebacks.format_exc())
         self.alone.discard(step.key)
+        if outcome.damaged is not None and self._repair(outcome.damaged):
+            self.pending.append(step)
+            return
         self.watch.finished(step, outcome)
         if outcome.error is None:
             self.done.add(step.key)
@@ -150,6 +179,20 @@ class _Work:
             self.durations.add(step, outcome.seconds)
         else:
             self._fail(step, outcome.error)
+
+    def _repair(self, key: str) -> bool:
+        """See to it that a step whose stored result was damaged is computed again, once; false if that is hopeless."""
+        if key not in self.steps or (key in self.repaired and key in self.done):
+            return False
+        if key not in self.repaired:
+            self.repaired.add(key)
+            self.done.discard(key)
+            self.pending.insert(0, self.steps[key])
+            label = self.steps[key].label
+            self.summary.notes.append(
+                f"The stored result of '{label}' was damaged: it was set aside, and computed again."
+            )
+        return True
 
     def _fail(self, step: Step, error: str) -> None:
         self.summary.failures[step.key] = error
@@ -182,16 +225,7 @@ class _Work:
             return None
         try:
             return assemble(cell, self.run_dir.store)
-        except Exception:  # a damaged result, or one that no record can hold: this cell's failure alone
+        except Exception as error:  # a damaged result, or one that no record can hold: this cell's failure alone
+            if isinstance(error, StoreError) and error.key is not None and self._repair(error.key):
+                return None
             return failed(cell, tracebacks.format_exc(), **where)
-
-
-def _existing(cell: Planned, run_dir: RunDir) -> CellRecord | None:
-    """The record that an earlier run left for this cell, if it is readable."""
-    name = cell.cell.filename
-    for folder in (run_dir.records, run_dir.records / "failed"):
-        try:
-            return load_record(folder / name)
-        except RecordError:
-            continue
-    return None

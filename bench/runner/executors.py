@@ -1,4 +1,4 @@
-"""Where steps run: in this process, in worker processes, or on Ray."""
+"""Executors of steps: this process, worker processes, or Ray."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from bench.registry import RegistryError
+from bench.runner.cores import cores
 from bench.runner.worker import compute
 from bench.steps.workspace import Place
 
@@ -21,6 +22,7 @@ __all__ = ["Inline", "Settings", "pick_device", "pool_for"]
 
 
 TRIES = 2
+KINDS = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -42,19 +44,20 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not self.threads:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            object.__setattr__(self, "threads", max(1, cores // self.jobs))
+            object.__setattr__(self, "threads", max(1, cores() // self.jobs))
 
 
 def pick_device(asked: str) -> str:
     """`auto` is a GPU where there is one.
 
     Raises:
-        ValueError: the device does not exist here.
+        ValueError: the device does not exist here, or is of a kind that was never tried.
     """
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        if torch.device(asked).type not in KINDS:
+            raise ValueError(f"Expected a device of kind {' or '.join(KINDS)}, but got {asked!r}: try --device auto.")
         torch.empty(0, device=asked)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

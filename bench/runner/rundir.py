@@ -1,9 +1,12 @@
-"""Where a run keeps things."""
+"""The folder in which a run keeps things."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from bench.plan.matrix import Planned
+from bench.plan.plan import Plan
 from bench.runner.store import Store
 
 __all__ = ["RunDir"]
@@ -20,3 +23,7 @@ class RunDir:
         self.durations = path / "durations.jsonl"
         self.ledger = path / "mlflow-ledger.json"
         self.site = path / "site"
+
+    def plan(self, cells: Iterable[Planned]) -> Plan:
+        """What of `cells` is settled here, and what is missing."""
+        return Plan.make(cells, self.records, self.store.has)

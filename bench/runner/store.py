@@ -1,4 +1,4 @@
-"""Where do results of steps live? In a content-addressed folder: written once, atomically, with checksums.
+"""The content-addressed store of results: each is written once, atomically, with checksums.
 
 `STORE/ab/abcd.../` holds `meta.json` (what was computed, from what, how long it took), `result.json` and one
 safetensors file per group of tensors. A folder that is there is complete, because it was renamed into place.
@@ -6,7 +6,6 @@ safetensors file per group of tensors. A folder that is there is complete, becau
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -14,10 +13,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from bench.lease import lease
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +27,15 @@ __all__ = ["Store", "StoreError", "Stored"]
 
 
 class StoreError(RuntimeError):
-    """A stored result is missing or damaged."""
+    """A stored result is missing or damaged.
+
+    Attributes:
+        key: of the step to compute again; None where that would not help.
+    """
+
+    def __init__(self, message: str, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 @dataclass(frozen=True)
@@ -49,8 +58,8 @@ class Stored:
         if not path.exists():
             raise StoreError(f"Expected tensors {group!r} in {self.folder}, but there are none.")
         content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != self.meta["files"][path.name]:
-            raise StoreError(_set_aside(self.folder, path.name))
+        if hashlib.sha256(content).hexdigest() != self.meta["files"].get(path.name):
+            raise _set_aside(self.folder, path.name)
         return load(content)
 
 
@@ -69,11 +78,7 @@ class Store:
         folder = self.folder(key)
         if not folder.exists():
             return False
-        try:
-            sizes = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["sizes"]
-            whole = all((folder / name).stat().st_size == size for name, size in sizes.items())
-        except (FileNotFoundError, ValueError, KeyError):  # any other OSError says nothing about the result
-            whole = False
+        whole = _whole(folder)
         if not whole:
             shutil.rmtree(folder, ignore_errors=True)
         return whole
@@ -82,22 +87,31 @@ class Store:
         """The result of `key`.
 
         Raises:
-            StoreError: there is none, or it is damaged.
+            StoreError: there is none, or it is damaged and was set aside.
         """
         folder = self.folder(key)
         try:
             meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
             content = (folder / "result.json").read_bytes()
-        except (OSError, ValueError) as error:
-            raise StoreError(f"Expected a stored result in {folder}, but could not read it: {error}") from error
-        if hashlib.sha256(content).hexdigest() != meta["files"]["result.json"]:
-            raise StoreError(_set_aside(folder, "result.json"))
+            whole = hashlib.sha256(content).hexdigest() == meta["files"]["result.json"]
+        except FileNotFoundError as error:
+            raise StoreError(f"Expected a stored result in {folder}, but there is none.", key) from error
+        except OSError as error:
+            raise StoreError(f"Expected a stored result in {folder}, but could not read it: {error}.") from error
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            raise _set_aside(folder, "result.json")
         return Stored(folder, meta, json.loads(content))
 
     def save(
         self, key: str, meta: Mapping[str, Any], result: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]
     ) -> None:
-        """Write a result: into a temporary folder first, then renamed; who comes second loses nothing."""
+        """Write a result: into a temporary folder first, then renamed; who comes second loses nothing.
+
+        Raises:
+            OSError: it could not be written, or not be renamed.
+        """
         import torch
         from safetensors.torch import save
 
@@ -116,25 +130,28 @@ class Store:
         _write(temporary / "meta.json", json.dumps({**meta, "files": sums, "sizes": sizes}, indent=1).encode())
         try:
             temporary.rename(target)
-        except OSError:  # another process was first: its result is the same
+        except OSError:
             shutil.rmtree(temporary, ignore_errors=True)
+            if not self.has(key):  # else another process was first: its result is the same
+                raise
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """Only one process computes `key` at a time; the lock goes with the process, however it ends."""
+        """Only one process computes `key` at a time; the lock is void once the process is gone."""
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / key).open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with lease(folder / key):
             yield
 
-    def metas(self) -> Iterator[dict[str, Any]]:
-        """The `meta.json` of everything stored."""
+    def metas(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Key and `meta.json` of everything stored; one that is not as it was written is passed over."""
         for path in self.root.glob("??/*/meta.json"):
             try:
-                yield json.loads(path.read_text(encoding="utf-8"))
+                meta = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
+            if isinstance(meta, dict) and isinstance(meta.get("identity"), dict) and "label" in meta:
+                yield path.parent.name, meta
 
     def sweep(self, older_than_s: float = 86_400.0) -> None:
         """Remove what killed writers left half-written, and what was set aside as damaged, a day ago."""
@@ -143,12 +160,26 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _set_aside(folder: Path, name: str) -> str:
-    """Move a damaged result out of the way, so that the next run computes it again; returns the sentence."""
+def _whole(folder: Path) -> bool:
+    """Whether every file is there in its full size.
+
+    Raises:
+        OSError: a file cannot be read, which says nothing about the result.
+    """
+    try:
+        sizes = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["sizes"]
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _set_aside(folder: Path, name: str) -> StoreError:
+    """Move a damaged result out of the way, so that it is computed again; returns the error to raise."""
     aside = folder.parent.parent / f".damaged-{folder.name}"
     shutil.rmtree(aside, ignore_errors=True)
-    folder.rename(aside)
-    return f"{folder / name} was damaged (its checksum differs); it is set aside: give the same command again."
+    with suppress(FileNotFoundError):  # another process has moved it
+        folder.rename(aside)
+    return StoreError(f"{folder / name} was damaged (its checksum differs) and is set aside.", folder.name)
 
 
 def _write(path: Path, content: bytes) -> None:

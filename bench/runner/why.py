@@ -1,4 +1,4 @@
-"""Why is a step not cached? What differs from the nearest one that is."""
+"""Explains why a step is not cached: what differs from the nearest one that is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.plan.fingerprint import closure
+from bench.plan.fingerprint import changed
 from bench.plan.matrix import Step
 from bench.records.files import load_records
 from bench.runner.rundir import RunDir
@@ -33,7 +33,8 @@ def remember(steps: Iterable[Step], run_dir: RunDir) -> None:
 def explain(prefix: str, folder: Path) -> list[str]:
     """Sentences about every step or cell whose key begins with `prefix`; empty if there is none."""
     run_dir = RunDir(folder)
-    stored = {_key_of(meta): (meta["label"], meta["identity"]) for meta in run_dir.store.metas()}
+    kept = {key: [meta["label"], meta["identity"]] for key, meta in run_dir.store.metas()}
+    stored = {key: entry for key, entry in kept.items() if _remembered(entry)}
     planned = _planned(run_dir)
     lines: list[str] = []
     for record in load_records(run_dir.records):
@@ -50,12 +51,8 @@ def explain(prefix: str, folder: Path) -> list[str]:
 def _explain(key: str, stored: Mapping[str, Any], planned: Mapping[str, Any]) -> list[str]:
     if key in stored:
         label, identity = stored[key]
-        changed = _changed_since(identity)
-        now = (
-            "the source is unchanged since"
-            if not changed
-            else "but the source has changed since: " + ", ".join(changed)
-        )
+        edited = changed(identity["sources"])
+        now = f"but the source has changed since: {', '.join(edited)}" if edited else "the source is unchanged since"
         return [f"  {key[:12]} {label}: cached, {now}"]
     if key not in planned:
         return [f"  {key[:12]}: neither stored nor planned"]
@@ -80,26 +77,19 @@ def _differences(new: Identity, old: Identity) -> list[str]:
     return lines
 
 
-def _changed_since(identity: Identity) -> list[str]:
-    try:
-        now = closure(identity["sources"])
-    except ModuleNotFoundError as error:
-        return [str(error)]
-    return sorted(name for name, known in identity["sources"].items() if now.get(name) != known)
-
-
-def _key_of(meta: Mapping[str, Any]) -> str:
-    from bench.identity import digest
-
-    return digest(meta["identity"])
-
-
 def _planned(run_dir: RunDir) -> dict[str, Any]:
+    """Key -> [label, identity] of the planned steps that were remembered; a malformed entry counts as absent."""
     try:
-        found: dict[str, Any] = json.loads((run_dir.path / "planned.json").read_text(encoding="utf-8"))
+        found = json.loads((run_dir.path / "planned.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found
+    return {key: entry for key, entry in found.items() if _remembered(entry)} if isinstance(found, dict) else {}
+
+
+def _remembered(entry: Any) -> bool:
+    parts = ("kind", "spec", "inputs", "sources", "data")
+    whole = isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], dict)
+    return whole and all(part in entry[1] for part in parts)
 
 
 def _short(value: Any) -> str:

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from bench.plan.fingerprint import closure
+from bench.plan.fingerprint import changed
 from bench.registry import attacks, schemes
 from bench.runner.assembly import whereabouts
-from bench.runner.store import Store
+from bench.runner.store import Store, StoreError
 from bench.steps.kinds import COMPUTE
 from bench.steps.scheme_workspace import SchemeWorkspace
 from bench.steps.workspace import Place
@@ -34,11 +34,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a worker answers; `error` is the traceback of a failure."""
+    """What a worker answers.
+
+    Attributes:
+        error: the traceback of a failure.
+        damaged: key of an input whose stored result was damaged, and must be computed again first.
+    """
 
     key: str
     seconds: float
     error: str | None = None
+    damaged: str | None = None
 
 
 def compute(task: Task, store_root: Path, place: Place) -> Outcome:
@@ -60,6 +66,8 @@ def compute(task: Task, store_root: Path, place: Place) -> Outcome:
                     "where": whereabouts(place.device, torch.get_num_threads()),
                 }
                 store.save(task.key, meta, output.result, output.tensors)
+    except StoreError as error:
+        return Outcome(task.key, time.perf_counter() - start, tracebacks.format_exc(), error.key)
     except (Exception, SystemExit):  # whatever a submitted scheme raises must fail its own cells only
         return Outcome(task.key, time.perf_counter() - start, tracebacks.format_exc())
     return Outcome(task.key, time.perf_counter() - start)
@@ -69,10 +77,9 @@ def _same_source(task: Task) -> None:
     """A worker that started after an edit must not store its result under the key of the code before."""
     for load in (schemes, attacks):  # a plug-in's module exists once the registry has loaded it
         load()
-    known = task.identity["sources"]
-    changed = [name for name, hashed in closure(known).items() if known.get(name) != hashed]
-    if changed:
+    edited = changed(task.identity["sources"])
+    if edited:
         raise RuntimeError(
-            f"Expected the source that the run was planned with, but {', '.join(changed)} changed meanwhile: "
+            f"Expected the source that the run was planned with, but {', '.join(edited)} changed meanwhile: "
             "give the same command again."
         )

@@ -1,4 +1,4 @@
-"""Makes the owners' keys, and embeds their marks."""
+"""Embeds the owners' marks, and has the marked model judged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import nn
 
-from bench.contract.fields import ContractError
 from bench.contract.images import ImageSet
 from bench.contract.keys import Key
 from bench.contract.networks import clock_s
@@ -22,43 +21,7 @@ from bench.steps.ownership import heldout_users, owner_shares, published_images
 from bench.steps.scheme_workspace import SchemeWorkspace, host_for, stored_keys
 from bench.steps.workspace import Output
 
-__all__ = ["embed", "make_keys", "train_control"]
-
-
-def make_keys(workspace: SchemeWorkspace) -> Output:
-    """One key per owner."""
-    scheme, start_s = workspace.scheme, clock_s(workspace.device)
-    hosts = [host_for(workspace, share, number) for number, share in enumerate(owner_shares(workspace, scheme))]
-    keys = [scheme.keygen(host, workspace.rng("key", workspace.spec["scheme"], i)) for i, host in enumerate(hosts)]
-    for key in keys:
-        if not isinstance(key, scheme.key_type):
-            raise ContractError(f"Expected keygen to return a {scheme.key_type.__name__}, but got {key!r:.60}.")
-    capacity = scheme.capacity(hosts[0])
-    stored = stored_keys(keys)
-    return Output(
-        {
-            **stored.result,
-            "histories": hosts[0].notes,
-            "capacity_bits": capacity and capacity.bits,
-            "capacity_limit": capacity and capacity.limit,
-            "time_s": clock_s(workspace.device) - start_s,
-        },
-        stored.tensors,
-    )
-
-
-def train_control(workspace: SchemeWorkspace) -> Output:
-    """The clean host after the same further training without a mark: what fidelity is measured against."""
-    rng, published = workspace.rng("embedding", "control"), _unmarked(workspace)
-    trained = workspace.train(workspace.start(), published, workspace.recipe, rng)
-    return Output({"test_accuracy": training.accuracy(trained.model, workspace.data.heldout), "time_s": trained.time_s})
-
-
-def _unmarked(workspace: SchemeWorkspace) -> ImageSet:
-    images = workspace.data.owner
-    if workspace.spec["situation"] != "distill":
-        return images
-    return ImageSet(images.images, images.labels, training.soft_targets(workspace.model("host"), images))
+__all__ = ["embed"]
 
 
 def embed(workspace: SchemeWorkspace) -> Output:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.steps.attack import run_attack
-from bench.steps.embed import embed, make_keys, train_control
-from bench.steps.host import train_host
+from bench.steps.embed import embed
+from bench.steps.host import train_control, train_host
+from bench.steps.keys import make_keys
 from bench.steps.nulls import attacked_false_claims, false_claims
 from bench.steps.scheme_workspace import SchemeWorkspace
 from bench.steps.workspace import Output

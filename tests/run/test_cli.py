@@ -46,6 +46,10 @@ def test_every_command_and_option_is_explained() -> None:
         (("run", "--set", "bits=4"), "Expected --set NAME.PARAM=VALUE"),
         (("run", "--dataset", "cifar10", "--data-root", "nowhere"), "cifar10"),
         (("run", "--device", "cuda:9"), "Expected a device of this machine"),
+        (("run", "--device", "meta"), "Expected a device of kind cpu or cuda, but got 'meta'"),
+        (("run", "--device", "mps"), "Expected a device of kind cpu or cuda, but got 'mps'"),
+        (("run", "--device", "xla"), "Expected a device of kind cpu or cuda, but got 'xla'"),
+        (("run", "--device", "gpu"), "Expected a device of this machine"),
         (("show", "scheme", "uchida"), "Expected a scheme"),
         (("check", "nothing"), "Expected a scheme or attack"),
         (("results", "--run-dir", "nowhere"), "Expected a run directory"),
@@ -124,6 +128,17 @@ def test_plan_counts_and_computes_nothing(bench: Bench, tmp_path: Path) -> None:
     assert len(listed) == 6
     assert "not cached" in bench("why", listed[0], "--run-dir", tmp_path).stdout
     bench("why", "ffffffffffffffffffff", "--run-dir", tmp_path, check=2)
+
+
+def test_plan_counts_reasons_instead_of_cells_and_says_who_stands_alone(tmp_path: Path) -> None:
+    words = ("plan", "--profile", "smoke", "--scheme", "uchida-random,uchida-diff,zhang-noise", "--seeds", "50",
+             "--attack", "images-jpeg,cutout", "--owners", "5", "--run-dir", str(tmp_path))  # fmt: skip
+    printed = CliRunner().invoke(main, list(words)).output
+    assert "300 cells: 0 to compute, 300 not applicable." in printed
+    reasons = [line for line in printed.splitlines() if " not applicable: " in line]
+    assert len(reasons) == 2
+    assert all(line.startswith("150 not applicable: The attack acts on ") for line in reasons)
+    assert printed.count("--owners 5 has no effect on uchida-diff, uchida-random: a host carries one such mark.") == 1
 
 
 def test_doctor_is_content(bench: Bench, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,6 +75,17 @@ def test_the_same_command_elsewhere_gives_the_same_records(
         assert record.findings() == theirs[scheme].findings()
 
 
+def survivors(process: subprocess.Popen) -> list[str]:
+    """Processes that outlive the first one of their session: they notice within a second, and may finish a file."""
+    left: list[str] = []
+    for _ in range(100):
+        left = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True).stdout.split()
+        if not left:
+            break
+        time.sleep(0.1)
+    return left
+
+
 def test_killed_in_the_middle_it_resumes_without_repeating(tmp_path: Path, bench: Bench) -> None:
     command = [sys.executable, "-m", "bench.cli", *RUN, "--run-dir", str(tmp_path), "--jobs", "2"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -82,18 +94,52 @@ def test_killed_in_the_middle_it_resumes_without_repeating(tmp_path: Path, bench
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    for _ in range(100):  # workers of the killed process notice within a second, and may finish what they write
-        orphans = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True).stdout.split()
-        if not orphans:
-            break
-        time.sleep(0.1)
-    assert not orphans
+    assert not survivors(process)
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("??/*/meta.json")}
     assert len(kept) >= 2
     done = bench(*RUN, "--run-dir", tmp_path)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert f", {len(kept)} cached" in done.stderr
     assert {record.status for record in records(tmp_path).values()} == {"ok"}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_sigterm_ends_with_what_is_settled_and_leaves_no_child(tmp_path: Path, jobs: int) -> None:
+    command = [sys.executable, "-m", "bench.cli", *RUN, "--run-dir", str(tmp_path), "--jobs", str(jobs)]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "store").glob("??/*/meta.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert "Stopped by SIGTERM: the same command goes on." in printed
+    assert "Traceback" not in printed + errors
+    assert (tmp_path / "site" / "index.html").exists()
+    assert not survivors(process)
+
+
+def test_a_damaged_result_is_computed_again_in_the_same_run_and_said_once(
+    finished: tuple[Path, str], bench: Bench, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "copy"
+    shutil.copytree(finished[0], run_dir)
+    before = records(run_dir)["uchida-random"]
+    shutil.rmtree(run_dir / "records")
+    shutil.rmtree(run_dir / "store" / before.provenance.steps["attack"][:2] / before.provenance.steps["attack"])
+    for kind, name in (("mark", "model.safetensors"), ("keys", "result.json")):
+        key = before.provenance.steps[kind]
+        path = run_dir / "store" / key[:2] / key / name
+        content = bytearray(path.read_bytes())
+        content[-3] ^= 1
+        path.write_bytes(bytes(content))
+    printed = bench(*RUN, "--run-dir", run_dir).stdout
+    assert printed.count("was damaged: it was set aside, and computed again.") == 2
+    after = records(run_dir)["uchida-random"]
+    assert after.status == "ok"
+    assert after.findings() == before.findings()
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -127,12 +173,9 @@ def test_a_worker_that_dies_takes_no_innocent_step_with_it(tmp_path: Path, bench
 
 
 def test_provenance_is_of_the_process_that_computed(finished: tuple[Path, str], bench: Bench, tmp_path: Path) -> None:
-    import shutil
-
     run_dir = tmp_path / "copy"
     shutil.copytree(finished[0], run_dir)
-    for path in (run_dir / "records").glob("*.json"):
-        path.unlink()
+    shutil.rmtree(run_dir / "records")
     bench(*RUN, "--run-dir", run_dir, env={"BENCH_THREADS": "2"})
     for record in records(run_dir).values():
         assert record.provenance.threads == 1, "assembled anew from what one thread computed"

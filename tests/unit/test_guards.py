@@ -9,7 +9,7 @@ import pytest
 from bench.data import DataError
 from bench.runner.worker import Task, compute
 from bench.steps.workspace import Job, Place
-from tests.unit.test_estimate import planned
+from tests.fakes import planned
 
 
 def test_data_that_changed_since_the_plan_are_refused() -> None:

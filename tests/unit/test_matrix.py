@@ -7,25 +7,14 @@ from typing import Any
 
 import pytest
 
-from bench.plan.matrix import Planned, Request, expand, not_applicable, steps_of
+from bench.plan.matrix import ROOTS, Planned, expand, not_applicable, steps_of
 from bench.plan.profiles import PROFILES
 from bench.registry import RegistryError, attacks, schemes
+from bench.steps.kinds import COMPUTE
+from tests.fakes import CHECKSUMS, request
+from tests.fakes import planned as only
 
-DATA = {"digits-m": "c" * 64, "cifar10": "d" * 64}
 ALL = tuple(schemes())
-
-
-def request(**fields: Any) -> Request:
-    base = {
-        "schemes": ("uchida-random",), "attacks": ("pruning",), "archs": ("wrn",), "datasets": ("digits-m",),
-        "situations": ("fine-tune",), "profile": PROFILES["smoke"], "seeds": (0,),
-    }  # fmt: skip
-    return Request(**{**base, **fields})
-
-
-def only(**fields: Any) -> Planned:
-    (planned,) = expand(request(**fields), DATA)
-    return planned
 
 
 def count(kind: str, planned: list[Planned]) -> int:
@@ -33,25 +22,25 @@ def count(kind: str, planned: list[Planned]) -> int:
 
 
 def test_every_cell_shares_the_clean_host() -> None:
-    planned = expand(request(schemes=ALL, attacks=("pruning", "pruning-random")), DATA)
+    planned = expand(request(schemes=ALL, attacks=("pruning", "pruning-random")), CHECKSUMS)
     assert len(planned) == 2 * len(ALL)
     assert count("host", planned) == 1
 
 
 def test_attacks_branch_from_one_marked_model() -> None:
-    planned = expand(request(attacks=("pruning", "pruning-random", "pruning-global")), DATA)
+    planned = expand(request(attacks=("pruning", "pruning-random", "pruning-global")), CHECKSUMS)
     assert (count("mark", planned), count("attack", planned), count("nulls", planned)) == (1, 3, 1)
 
 
 def test_inputs_come_before_those_that_read_them() -> None:
     seen: set[str] = set()
-    for step in steps_of(expand(request(schemes=ALL), DATA)):
+    for step in steps_of(expand(request(schemes=ALL), CHECKSUMS)):
         assert all(needed.key in seen for needed in step.inputs.values())
         seen.add(step.key)
 
 
 def test_a_situation_shares_the_null_models() -> None:
-    planned = expand(request(situations=("train", "fine-tune", "distill")), DATA)
+    planned = expand(request(situations=("train", "fine-tune", "distill")), CHECKSUMS)
     assert (count("host", planned), count("mark", planned), count("nulls", planned)) == (1, 3, 1)
 
 
@@ -77,7 +66,7 @@ def test_an_unknown_architecture_to_make_keys_against_is_named() -> None:
 
 
 def test_a_post_hoc_scheme_has_one_row_whatever_the_situations() -> None:
-    planned = expand(request(schemes=("uchida-posthoc",), situations=("train", "distill")), DATA)
+    planned = expand(request(schemes=("uchida-posthoc",), situations=("train", "distill")), CHECKSUMS)
     assert [p.cell.situation for p in planned] == ["post-hoc"]
 
 
@@ -104,7 +93,7 @@ def test_the_same_request_has_the_same_key() -> None:
 
 
 def test_changed_data_change_every_key() -> None:
-    (other,) = expand(request(), {**DATA, "digits-m": "e" * 64})
+    (other,) = expand(request(), {**CHECKSUMS, "digits-m": "e" * 64})
     assert not {s.key for s in other.steps.values()} & {s.key for s in only().steps.values()}
 
 
@@ -133,6 +122,10 @@ def test_meaningless_cells_say_why() -> None:
 
 
 def test_a_meaningless_cell_needs_no_steps() -> None:
-    (planned,) = expand(request(schemes=("zhang-content",), attacks=("pruning-embedded",)), DATA)
+    (planned,) = expand(request(schemes=("zhang-content",), attacks=("pruning-embedded",)), CHECKSUMS)
     assert planned.reason
     assert steps_of([planned]) == []
+
+
+def test_a_step_is_hashed_from_the_module_that_computes_it() -> None:
+    assert {kind: compute.__module__ for kind, compute in COMPUTE.items()} == ROOTS

@@ -1,4 +1,4 @@
-"""The content-addressed store and the hash of sources."""
+"""The content-addressed store, and the lease that lets one process compute a result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.plan import fingerprint as sources
+from bench.lease import _machine, _void, lease
 from bench.runner.store import Store, StoreError
 
 KEY = "ab" * 32
@@ -105,32 +105,78 @@ def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
         assert True
 
 
-def test_sources_ignore_comments_and_see_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sources, "PACKAGES", ("housed",))
-    (tmp_path / "housed").mkdir()
-    deep, top = tmp_path / "housed" / "deep.py", tmp_path / "housed" / "top.py"
-    (tmp_path / "housed" / "__init__.py").touch()
-
-    def hashes(deep_text: str) -> dict[str, str]:
-        deep.write_text(deep_text)
-        top.write_text("def f():\n    from housed.deep import x\n    return x\n")
-        sources._read.cache_clear()
-        return sources.closure(["housed.top"])
-
-    first = hashes("x = 1\n")
-    assert set(first) == {"housed.deep", "housed.top"}
-    assert hashes('"""Words."""\n\n# more words\nx = 1\n') == first
-    top.write_text("from .deep import x\n")
-    sources._read.cache_clear()
-    assert set(sources.closure(["housed.top"])) == {"housed.top", "housed.deep"}, "relative imports count too"
-    changed = hashes("x = 2\n")
-    assert changed["housed.deep"] != first["housed.deep"]
-    assert changed["housed.top"] == first["housed.top"]
+@pytest.mark.parametrize(
+    "content", ["", "[]", "null", "7", '{"sizes": 3}', '{"sizes": {"result.json": "x"}}', '{"sizes": []}']
+)
+def test_a_malformed_meta_file_counts_as_absent(tmp_path: Path, content: str) -> None:
+    store = filled(tmp_path)
+    (store.folder(KEY) / "meta.json").write_text(content)
+    assert list(store.metas()) == []
+    with pytest.raises(StoreError) as caught:
+        store.load(KEY)
+    assert caught.value.key == KEY
+    assert not store.has(KEY)
 
 
-def test_the_closure_of_a_step_leaves_the_command_line_out() -> None:
-    found = sources.closure(["bench.steps.kinds", "schemes.uchida"])
-    assert {"bench.api", "bench.steps.training", "schemes.uchida"} <= set(found)
-    assert not {name for name in found if name.startswith(("bench.cli", "leaderboard", "bench.runner"))}
-    assert json.dumps(found)
+def test_a_failed_rename_is_raised_unless_another_process_was_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, target: Path) -> None:
+        raise PermissionError(f"no {target}")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PermissionError):
+        filled(tmp_path)
+    assert not list(tmp_path.glob(".writing-*"))
+    monkeypatch.undo()
+    filled(tmp_path)
+    monkeypatch.setattr(Path, "rename", refuse)
+    filled(tmp_path)
+
+
+def _add(path: Path, times: int) -> None:
+    for _ in range(times):
+        with lease(path.with_suffix(".lease")):
+            path.write_text(str(int(path.read_text()) + 1))
+
+
+def test_one_process_at_a_time_holds_a_lease(tmp_path: Path) -> None:
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    processes = [multiprocessing.get_context("spawn").Process(target=_add, args=(counter, 25)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert counter.read_text() == "75"
+    assert not list(tmp_path.glob("*.lease"))
+
+
+def held(path: Path, **fields: object) -> Path:
+    path.write_text(json.dumps({**_machine(), "pid": os.getpid(), **fields}))
+    return path
+
+
+@pytest.mark.parametrize("fields", [{"boot": "another"}, {"pid": 2**22 + 1}, {"pid": "x"}])
+def test_a_lease_whose_holder_is_gone_is_void(tmp_path: Path, fields: dict[str, object]) -> None:
+    with lease(held(tmp_path / "l", **fields)):
+        assert json.loads((tmp_path / "l").read_text())["pid"] == os.getpid()
+    assert not (tmp_path / "l").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "age_s", "void"), [({}, 0, False), ({"host": "far"}, 10, False), ({"host": "far"}, 90, True)]
+)
+def test_a_lease_of_another_machine_lasts_as_long_as_it_is_touched(
+    tmp_path: Path, fields: dict[str, object], age_s: float, void: bool
+) -> None:
+    path = held(tmp_path / "l", **fields)
+    os.utime(path, (time.time() - age_s, time.time() - age_s))
+    assert _void(path, 60.0) is void
+
+
+def test_a_held_lease_is_touched(tmp_path: Path) -> None:
+    with lease(tmp_path / "l", expiry_s=0.2):
+        os.utime(tmp_path / "l", (0, 0))
+        time.sleep(0.3)
+        assert (tmp_path / "l").stat().st_mtime > 0

@@ -1,0 +1,105 @@
+"""A lock between processes that works on every file system: a lease file that only one process can create.
+
+The file names its holder and is touched while it is held. A lease is void when its holder, a process of this machine,
+is gone, or when it was not touched for a minute. Two processes may, once in a great while, both find a lease void and
+both hold it: use it where that costs time, but breaks nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+__all__ = ["lease"]
+
+EXPIRY_S = 60.0
+POLL_S = 0.1
+
+
+@contextmanager
+def lease(path: Path, *, expiry_s: float = EXPIRY_S) -> Iterator[None]:
+    """Hold the lease `path`; wait for whoever holds it.
+
+    Args:
+        path: of the lease file; its folder exists.
+        expiry_s: seconds after which a lease that nobody touched is void.
+
+    Raises:
+        OSError: the file cannot be created, because the folder is read-only, full or missing.
+    """
+    while not _created(path):
+        if _void(path, expiry_s):
+            with suppress(FileNotFoundError):
+                path.unlink()
+        else:
+            time.sleep(POLL_S)
+    released = threading.Event()
+    threading.Thread(target=_touch, args=(path, expiry_s / 4, released), daemon=True).start()
+    try:
+        yield
+    finally:
+        released.set()
+        with suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _created(path: Path) -> bool:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            json.dump({**_machine(), "pid": os.getpid()}, file)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _void(path: Path, expiry_s: float) -> bool:
+    """Whether the holder is gone, or has not touched its lease for too long."""
+    try:
+        age_s = time.time() - path.stat().st_mtime
+        holder: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False  # just released
+    except ValueError:
+        return age_s > 1.0  # being written, or left empty by a kill
+    if age_s > expiry_s or not isinstance(holder, dict):
+        return True
+    here = _machine()
+    if holder.get("host") != here["host"]:
+        return False
+    return holder.get("boot") != here["boot"] or not _alive(holder.get("pid"))
+
+
+def _alive(pid: object) -> bool:
+    if not isinstance(pid, int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # somebody else's process
+    return True
+
+
+def _touch(path: Path, every_s: float, released: threading.Event) -> None:
+    while not released.wait(every_s):
+        with suppress(OSError):
+            os.utime(path)
+
+
+@cache
+def _machine() -> dict[str, str]:
+    """The machine since it was started: after a restart no process of before is alive."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    except OSError:
+        boot = ""
+    return {"host": socket.gethostname(), "boot": boot}
