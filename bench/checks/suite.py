@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +39,7 @@ PARTNERS = {"attack": ("pruning",), "scheme": ("uchida-random", "zhang-content",
 
 
 def suite(name: str, folder: Path | None = None) -> Iterator[tuple[str, str | None]]:
-    """Yield (what was checked, None or what is wrong) for one scheme or attack.
+    """Yield (what was checked, None or what is wrong) for one scheme or attack, up to a failure that explains the rest.
 
     Args:
         name: of the scheme or attack.
@@ -49,7 +50,10 @@ def suite(name: str, folder: Path | None = None) -> Iterator[tuple[str, str | No
         trial = _Trial(name, part, RunDir(folder or Path(temporary)))
         for check in (*CARD, *(SCHEME if part == "scheme" else ATTACK)):
             title = (check.__doc__ or check.__name__).split(".")[0]
-            yield title, _outcome(check, trial)
+            error = _outcome(check, trial)
+            yield title, error
+            if error and check in DECISIVE:
+                return
 
 
 def _outcome(check: Callable[[_Trial], None], trial: _Trial) -> str | None:
@@ -58,7 +62,7 @@ def _outcome(check: Callable[[_Trial], None], trial: _Trial) -> str | None:
     except AssertionError as error:
         return str(error)
     except Exception as error:  # whatever a submitted file raises is its failure, not the suite's
-        return f"{type(error).__name__}: {error}"
+        return "".join(traceback.format_exception(error))
     return None
 
 
@@ -257,6 +261,7 @@ def same_again(trial: _Trial) -> None:
         assert _without_times(again) == _without_times(stored), f"Expected {kind!r} to give the same result twice."
 
 
+DECISIVE = (tiny_is_valid, runs_through)  # a failure of these explains those of all later checks
 CARD: tuple[Callable[[_Trial], None], ...] = (card_is_complete, tiny_is_valid, imports_the_api_only, runs_through)
 SCHEME: tuple[Callable[[_Trial], None], ...] = (
     keys_follow_the_rng, marks_as_declared, finds_its_mark, keeps_the_error_rate, same_again,
