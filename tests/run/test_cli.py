@@ -71,6 +71,29 @@ def test_list_as_json_and_table(what: str) -> None:
     assert all(entry["name"] in table for entry in entries)
 
 
+@pytest.mark.parametrize("what", ["schemes", "attacks", "archs", "datasets", "profiles"])
+def test_lists_fit_80_columns_with_names_whole(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every entry begins a line, with its name in one piece and nothing cut off."""
+    monkeypatch.setenv("COLUMNS", "80")
+    entries = json.loads(CliRunner().invoke(main, ["list", what, "--format", "json"]).output)
+    table = CliRunner().invoke(main, ["list", what]).output
+    lines = table.splitlines()
+    assert max(map(len, lines)) <= 80
+    first = [line.split()[0] for line in lines if line[:2].strip()]
+    assert [name for name in first if name in {entry["name"] for entry in entries}] == [e["name"] for e in entries]
+    assert "…" not in table
+    words = " ".join(entry["title"] for entry in entries).split()
+    assert all(word in table for word in words), "titles are broken between words only"
+
+
+def test_piped_output_is_as_wide_as_columns_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths = {}
+    for columns in ("60", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        widths[columns] = max(map(len, CliRunner().invoke(main, ["list", "attacks"]).output.splitlines()))
+    assert widths["60"] <= 60 < widths["200"]
+
+
 def test_show_a_card() -> None:
     card = CliRunner().invoke(main, ["show", "scheme", "uchida-random"]).output
     assert "Uchida" in card
