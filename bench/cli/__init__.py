@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import rich_click as click
@@ -33,6 +35,9 @@ def main(plugins: tuple[Path, ...]) -> None:
 
     Begin with: bench run --scheme all --attack pruning
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must end no command
+            stream.reconfigure(errors="backslashreplace")
     if plugins:
         from bench.cli.common import sentences
         from bench.registry import add_plugins

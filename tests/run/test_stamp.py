@@ -14,11 +14,12 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
 
-from bench import folderhost, stamping
+from bench import stamping
 from bench.api import Host, Key, Rng, replace
 from bench.cli import main
 from bench.plan.profiles import PROFILES
 from bench.stamping import StampError, fitted, sample, stamp_all, survey, walk, writing
+from bench.stamping import host as folder_host
 from bench.stamping.host import KeyMaker
 from bench.stamping.keyfile import About, KeyFileError, load_key, save_key
 from tests.plugins.shapes import Stamp as Toy
@@ -138,8 +139,8 @@ def test_only_a_few_pictures_are_read_ahead(tmp_path: Path, monkeypatch: pytest.
     for i in range(80):
         write(tmp_path / "in" / f"{i:03d}.bmp", seed=i)
     opened: list[Path] = []
-    read = writing.read_picture
-    monkeypatch.setattr(writing, "read_picture", lambda path, size=None: opened.append(path) or read(path, size))
+    read = writing.read_at
+    monkeypatch.setattr(writing, "read_at", lambda path, size=None: opened.append(path) or read(path, size))
     seen: list[int] = []
 
     class Watching(Numbered):
@@ -315,12 +316,12 @@ def test_without_class_folders_colours_are_the_classes(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8), (i, i, 20) if dark else (250 - i, 250, 200)).save(tmp_path / f"{i:02d}.png")
         shades.append(dark)
     pictures, names, _ = sample(tmp_path, 40, 100, Rng(0), (32, 32))
-    labels, classes, how = folderhost._labels(pictures, names, Rng(0))
+    labels, classes, how = folder_host._labels(pictures, names, Rng(0))
     assert len(classes) == 10
     assert "clusters of coarse colours" in how
     assert not set(labels[torch.tensor(shades)].tolist()) & set(labels[~torch.tensor(shades)].tolist())
     with pytest.raises(StampError, match="at least 20 pictures"):
-        folderhost._labels(pictures[:19], names[:19], Rng(0))
+        folder_host._labels(pictures[:19], names[:19], Rng(0))
 
 
 ABOUT = About(scheme="visible-static", params={"blend": 0.5, "watermark": None}, size=(8, 9), options={"seed": 3})
