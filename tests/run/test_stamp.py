@@ -79,7 +79,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_files_are_walked_in_sorted_order_and_no_two_share_a_target(tmp_path: Path) -> None:
     for name in ("b.png", "B/z.jpg", "a.jpg", "a.bmp", "a.JPEG", "A/x.tiff", ".h/y.png", "c.webp", "B.bmp", "c.txt"):
-        write(tmp_path / "in" / name) if name != "c.txt" else (tmp_path / "in" / name).write_text("")
+        write(tmp_path / "in" / name) if name != "c.txt" else (tmp_path / "in" / name).write_text("x")
     (tmp_path / "in" / "link").symlink_to(tmp_path / "in" / "A")
     others = stamping.Report()
     entries = list(walk(tmp_path / "in", others=others))
