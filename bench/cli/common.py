@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,11 +16,23 @@ if TYPE_CHECKING:
 
     from bench.plan.matrix import Planned, Request
 
-__all__ = ["console", "data_options", "own_store", "plan_of", "run_dir_option", "selectors", "sentences"]
+__all__ = ["FiniteRange", "console", "data_options", "own_store", "plan_of", "run_dir_option", "selectors", "sentences"]
 
 Command = Callable[..., Any]
 
 SELECT = "names, globs, comma lists, `all`, or @tags"
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds; NaN and infinity, which no comparison refuses, are refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"Expected a finite number, but got {value}.", param, ctx)
+        return number
+
 
 run_dir_option = click.option(
     "--run-dir", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), envvar="BENCH_RUN_DIR",

@@ -1,4 +1,4 @@
-"""How does an owner's key outlive the process that made it? One safetensors file with JSON metadata, no pickle.
+"""Key files: an owner's key as one safetensors file with JSON metadata and a checksum of both, no pickle.
 
 What is loaded may come from anybody, so its sizes are bounded and every field is checked before it is used.
 """
@@ -6,8 +6,10 @@ What is loaded may come from anybody, so its sizes are bounded and every field i
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -17,10 +19,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from bench import __version__
-from bench.contract.fields import Detail, Key, Name, Scalar, Strict
+from bench.contract.fields import Detail, Hex, Key, Name, Scalar, Strict
 from bench.data import DataError
+from bench.data.walking import shown
+from bench.identity import canonical
 
-__all__ = ["About", "KeyFileError", "key_path", "load_key", "save_key"]
+__all__ = ["About", "KeyFileError", "file_digest", "key_path", "load_key", "save_key"]
 
 FILE_NAME = "key.safetensors"
 MAX_FILE, MAX_HEADER, MAX_TENSORS = 1 << 30, 1 << 22, 1000
@@ -42,16 +46,18 @@ class About(Strict):
         values: the key's JSON values.
         size: height and width, in pixels, that the key was made for.
         options: what else was asked for, so that a resumed command can tell whether it is the same one.
+        checksum: of all that and the tensors; it tells damage and edits, the file's published digest tells forgeries.
     """
 
     format: Literal["watermark-bench key"] = "watermark-bench key"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     bench_version: Name = __version__
     scheme: Name
     params: dict[Name, Detail] = Field(default_factory=dict, max_length=200)
     values: dict[str, JsonValue] = Field(default_factory=dict, max_length=1000)
     size: tuple[Annotated[int, Field(ge=1, le=65_536)], Annotated[int, Field(ge=1, le=65_536)]]
     options: dict[Name, Scalar] = Field(default_factory=dict, max_length=100)
+    checksum: Hex | None = None
 
 
 def key_path(path: Path) -> Path:
@@ -68,6 +74,7 @@ def save_key(path: Path, key: Key, about: About) -> Path:
     target = key_path(path)
     about = about.model_copy(update={"values": dict(key.values)})
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in key.tensors.items()}
+    about = about.model_copy(update={"checksum": _checksum(about, tensors)})
     content = save(tensors, {"about": about.model_dump_json()})
     part = target.with_name(f".{target.name}.part")
     try:
@@ -105,6 +112,8 @@ def load_key(path: Path) -> tuple[Key, About]:
         if isinstance(error, KeyFileError):
             raise
         _refuse(target, f"{type(error).__name__}: {str(error)[:200]}")
+    if about.checksum != _checksum(about, tensors):
+        _refuse(target, "one that was changed since: its checksum is another")
     for name, tensor in tensors.items():
         if tensor.dtype not in DTYPES or not bool(torch.isfinite(tensor).all()):
             _refuse(target, f"tensor {name[:80]!r} of {tensor.dtype} with values that no key has")
@@ -116,7 +125,7 @@ def _check_sizes(path: Path) -> None:
     """Refuse, before anything is parsed, what is no regular file of a key's size with a header of a key's size."""
     if not path.is_file():
         raise KeyFileError(
-            f"Expected a key in {path}, but there is none: give the file or folder that `bench stamp` wrote."
+            f"Expected a key in {shown(path)}, but there is none: give the file or folder that `bench stamp` wrote."
         )
     size, head = path.stat().st_size, b""
     with contextlib.suppress(OSError), path.open("rb") as file:
@@ -126,12 +135,41 @@ def _check_sizes(path: Path) -> None:
         _refuse(path, f"{size} bytes with a header of {header}")
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hex: of a key, what is published with the pictures.
+
+    Raises:
+        KeyFileError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise KeyFileError(f"Expected to read {shown(path)}, but cannot: {error}.") from error
+
+
+def _checksum(about: About, tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of everything else in the file, in hex."""
+    sha = hashlib.sha256(canonical(about.model_dump(mode="json", exclude={"checksum"})).encode())
+    for name, tensor in sorted(tensors.items()):
+        sha.update(canonical([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
 def _strict_json(text: str) -> Any:
     def constant(name: str) -> NoReturn:
         raise ValueError(f"{name} is no number of JSON")
 
-    return json.loads(text, parse_constant=constant)
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(items)) < len(items):
+            raise ValueError("a name stands twice in one object")
+        return dict(items)
+
+    return json.loads(text, parse_constant=constant, object_pairs_hook=pairs)
 
 
 def _refuse(path: Path, got: str) -> NoReturn:
-    raise KeyFileError(f"Expected {path} to be a key written by `bench stamp`, but got {got}: restore it from a copy.")
+    raise KeyFileError(
+        f"Expected {shown(path)} to be a key written by `bench stamp`, but got {got}: restore it from a copy."
+    )

@@ -14,7 +14,7 @@ from bench.steps import training
 from bench.steps.ownership import Published
 from bench.steps.workspace import Job, start
 
-__all__ = ["Judge"]
+__all__ = ["Judge", "examine"]
 
 
 class _Filtered(nn.Module):
@@ -27,6 +27,38 @@ class _Filtered(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         answer: Tensor = self.model(self.transform(x))
         return answer
+
+
+def examine(
+    scheme: Scheme,
+    keys: Iterable[Key],
+    *,
+    model: nn.Module | None = None,
+    images: ImageSet | None = None,
+    details: bool = True,
+) -> list[Verdict]:
+    """One verdict per key on the same suspect, with the queries that each needed.
+
+    Args:
+        scheme: whose keys these are.
+        keys: of the claimants.
+        model: the suspect network; None where the data set alone is examined.
+        images: the suspect data set.
+        details: grant what the card asks for beyond its access, which a p-value never needs.
+
+    Raises:
+        ContractError: `verify` returns something else than a verdict, or fills in what the harness decides.
+    """
+    card = scheme.card
+    suspect = Suspect(card.access, model=model, images=images, also=card.also if details else None)
+    found = []
+    for key in keys:
+        before = suspect.queries
+        verdict = scheme.verify(suspect, key)
+        if not isinstance(verdict, Verdict) or verdict.detected is not None:
+            raise ContractError(f"Expected verify to return a Verdict without `detected`, but got {verdict!r}.")
+        found.append(verdict.model_copy(update={"queries": suspect.queries - before}))
+    return found
 
 
 class Judge:
@@ -80,16 +112,7 @@ class Judge:
             keys: of the claimants.
             details: grant what the card asks for beyond its access, which a p-value never needs.
         """
-        card = self.scheme.card
-        suspect = Suspect(card.access, model=model, images=images, also=card.also if details else None)
-        found = []
-        for key in keys:
-            before = suspect.queries
-            verdict = self.scheme.verify(suspect, key)
-            if not isinstance(verdict, Verdict) or verdict.detected is not None:
-                raise ContractError(f"Expected verify to return a Verdict without `detected`, but got {verdict!r}.")
-            found.append(verdict.model_copy(update={"queries": suspect.queries - before}))
-        return found
+        return examine(self.scheme, keys, model=model, images=images, details=details)
 
     def p_values(self, claim: Claim, keys: Iterable[Key]) -> list[float]:
         """The p-value of each key, or of the one that the claim is made with."""

@@ -15,7 +15,7 @@ from bench.api import Attack, Context, Host, ImageSet, Key, Recipe, Rng, Scheme
 from bench.registry import attacks, make, schemes
 from bench.steps import training
 
-__all__ = ["AttackContext", "Job", "Output", "Place", "Stored", "host_for", "start", "stored_keys"]
+__all__ = ["AttackContext", "Job", "Output", "Place", "Stored", "host_for", "host_of", "start", "stored_keys"]
 
 
 class Stored(Protocol):
@@ -200,6 +200,11 @@ def host_for(job: Job, share: ImageSet, number: int = 0) -> Host:
     """What an owner of this share sees of the clean host."""
     host_spec = job.inputs["host"].meta["identity"]["spec"]
     return _HostView(job, share, number, lambda: job.model("host"), _recipe(host_spec))
+
+
+def host_of(job: Job, images: ImageSet, model: Callable[[], nn.Module], recipe: Recipe) -> Host:
+    """What an owner sees of a host that no step has left: of these images, trained by this recipe."""
+    return _HostView(job, images, 0, model, recipe)
 
 
 def start(job: Job) -> nn.Module:

@@ -413,6 +413,14 @@ def test_pixels_without_a_known_range_are_refused_by_loader_and_stamper(root, mo
         decoding.read_picture(path)
 
 
+def test_signed_16_bits_are_refused(root):
+    Image.fromarray(np.array([[5, 7]], np.uint16)).save(root / "a.tif", tiffinfo={339: 2})
+    with Image.open(root / "a.tif") as opened:
+        assert opened.mode == "I"
+    with pytest.raises(DataError, match="integers of 16 bits, whose range no file tells"):
+        decoding.read_picture(root / "a.tif")
+
+
 def test_loader_and_stamper_see_the_same_pixels(root):
     """Of every kind that both take."""
     from bench.stamping.reading import read_at
