@@ -1,20 +1,25 @@
-"""What exists, and how is it named? Finds schemes and attacks by scanning their folders; nobody edits a list.
+"""All schemes and attacks by name, found by scanning their folders; nobody edits a list.
 
-`BENCH_PLUGINS` (files or folders, separated as in PATH) adds schemes and attacks from outside the repository.
+Those from outside the repository come from the files and folders in `BENCH_PLUGINS` (separated as in PATH; `--plugin`
+adds to it) and from the entry points of installed packages in the groups `watermark_bench.schemes` and
+`watermark_bench.attacks`, each of which names a module or a class.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import copy
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, partial
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType, NoneType
 from typing import Any, TypeVar, get_args, get_origin
@@ -27,7 +32,12 @@ import schemes as scheme_package
 from bench.api import Attack, Params, Scheme
 from bench.identity import unknown
 
-__all__ = ["RegistryError", "attack_chain", "attacks", "choose", "make", "params_of", "schemes", "tags", "unknown"]
+__all__ = [
+    "PLUGINS", "RegistryError", "add_plugins", "attack_chain", "attacks", "choose", "make", "params_of", "schemes", "tags",
+    "unknown",
+]  # fmt: skip
+
+PLUGINS = "BENCH_PLUGINS"
 
 Part = TypeVar("Part", bound=Scheme | Attack)
 
@@ -44,6 +54,22 @@ def schemes() -> dict[str, type[Scheme]]:
 def attacks() -> dict[str, type[Attack]]:
     """All registered attacks by name."""
     return _collect(Attack, tuple(_plugin_files()))  # type: ignore[type-abstract]  # the base is only compared
+
+
+def add_plugins(files: Collection[Path]) -> None:
+    """Add files or folders to `BENCH_PLUGINS`, which worker processes inherit.
+
+    Raises:
+        RegistryError: one does not exist, or its path cannot stand in a list of paths.
+    """
+    for path in map(Path.absolute, files):
+        _check_plugin(path)
+        if os.pathsep in str(path):
+            raise RegistryError(
+                f'Expected the path of a plug-in without "{os.pathsep}", but got {path}: move the file.'
+            )
+    before = os.environ.get(PLUGINS)
+    os.environ[PLUGINS] = os.pathsep.join([*filter(None, [before]), *(str(path.absolute()) for path in files)])
 
 
 def make(cls: type[Part], params: Mapping[str, Any]) -> Part:
@@ -137,16 +163,40 @@ def attack_chain(text: str) -> list[tuple[str, float | None]]:
 
 @cache
 def _collect(base: type[Part], plugins: tuple[Path, ...]) -> dict[str, type[Part]]:
-    package = scheme_package if issubclass(base, Scheme) else attack_package
     found: dict[str, type[Part]] = {}
-    for module in (*_package_modules(package), *map(_plugin_module, plugins)):
-        for _, cls in inspect.getmembers(module, inspect.isclass):
-            if not issubclass(cls, base) or cls.__module__ != module.__name__ or "card" not in cls.__dict__:
-                continue
-            for named in (cls, *_variants(cls)):
-                _check(named, found)
-                found[named.card.name] = named
+    for cls in dict.fromkeys(_classes(base, plugins)):
+        for named in (cls, *_variants(cls)):
+            _check(named, found)
+            found[named.card.name] = named
     return dict(sorted(found.items()))
+
+
+def _classes(base: type[Part], plugins: tuple[Path, ...]) -> Iterator[type[Part]]:
+    """Every class with a card of its own: of the project's folder, of plug-in files, of installed packages."""
+    package = scheme_package if issubclass(base, Scheme) else attack_package
+    for module in (*_package_modules(package), *map(_plugin_module, plugins)):
+        yield from _defined(module, base)
+    for point in entry_points(group=f"watermark_bench.{package.__name__}"):
+        yield from _pointed_at(point, base)
+
+
+def _defined(module: ModuleType, base: type[Part]) -> Iterator[type[Part]]:
+    """The classes that a module or its submodules define; what it only imports is another's."""
+    for _, cls in inspect.getmembers(module, inspect.isclass):
+        own = f"{cls.__module__}.".startswith(f"{module.__name__}.")
+        if own and issubclass(cls, base) and "card" in cls.__dict__:
+            yield cls
+
+
+def _pointed_at(point: EntryPoint, base: type[Part]) -> Iterator[type[Part]]:
+    where = f"Entry point {point.group}:{point.name} = {point.value}"
+    loaded = _imported(where, point.load)
+    if isinstance(loaded, ModuleType):
+        yield from _defined(loaded, base)
+    elif isinstance(loaded, type) and issubclass(loaded, base) and "card" in loaded.__dict__:
+        yield loaded
+    else:
+        raise RegistryError(f"{where}: expected a module or a {base.__name__} with a card, but got {loaded!r}.")
 
 
 def _variants(cls: type[Part]) -> Iterator[type[Part]]:
@@ -182,7 +232,9 @@ def _with_default(field: FieldInfo, value: Any) -> FieldInfo:
 def _check(cls: type[Any], found: Mapping[str, type[Any]]) -> None:
     if cls.card.name in found:
         other = found[cls.card.name]
-        raise RegistryError(f'Two classes call themselves "{cls.card.name}": {_where(other)} and {_where(cls)}.')
+        raise RegistryError(
+            f'Two classes call themselves "{cls.card.name}": {_where(other)} and {_where(cls)}: rename one.'
+        )
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(cls.__abstractmethods__))
         raise RegistryError(f"{_where(cls)} does not override {missing}: see bench/api.py for the signatures.")
@@ -191,46 +243,60 @@ def _check(cls: type[Any], found: Mapping[str, type[Any]]) -> None:
 
 
 def _where(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
+    return f"{cls.__qualname__} in {sys.modules[cls.__module__].__file__}"
 
 
 def _package_modules(package: ModuleType) -> Iterator[ModuleType]:
     for folder in package.__path__:
         for path in sorted(Path(folder).glob("[!_]*.py")):
-            yield _imported(path, lambda name=f"{package.__name__}.{path.stem}": importlib.import_module(name))
+            yield _imported(path, partial(importlib.import_module, f"{package.__name__}.{path.stem}"))
 
 
 def _plugin_files() -> Iterator[Path]:
-    for entry in filter(None, os.environ.get("BENCH_PLUGINS", "").split(os.pathsep)):
-        path = Path(entry).resolve()
-        if not path.exists():
-            raise RegistryError(f"Expected BENCH_PLUGINS to name files or folders, but there is no {path}.")
-        yield from sorted(path.glob("[!_]*.py")) if path.is_dir() else [path]
+    """Each plug-in file once, however often it or its folder is named."""
+    files: dict[Path, None] = {}
+    for entry in filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)):
+        path = _check_plugin(Path(entry)).resolve()
+        files |= dict.fromkeys(sorted(path.glob("[!_]*.py")) if path.is_dir() else [path])
+    return iter(files)
+
+
+def _check_plugin(path: Path) -> Path:
+    if not path.exists():
+        raise RegistryError(
+            f"Expected {PLUGINS} and --plugin to name files or folders, but there is no {path.absolute()}."
+        )
+    return path
 
 
 def _plugin_module(path: Path) -> ModuleType:
-    name = f"bench_plugin_{path.stem}"
+    """A plug-in file as a module whose name holds a digest of its path, so that equal stems do not meet."""
+    name = f"bench_plugin_{path.stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise RegistryError(f"Expected a Python file, but got {path}.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    loader = spec.loader
-
-    def load() -> ModuleType:
-        loader.exec_module(module)
-        return module
-
-    return _imported(path, load)
-
-
-def _imported(path: Path, load: Any) -> ModuleType:
+        raise RegistryError(f"Expected a Python file, but got {path}: give a file that ends in .py.")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        module: ModuleType = load()
+        _imported(path, partial(spec.loader.exec_module, module))
+    except RegistryError:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _imported(where: Path | str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
     except RegistryError:
         raise
-    except Exception as error:  # a submitted file may fail in any way; the message must name it
-        raise RegistryError(f"{path} could not be imported: {type(error).__name__}: {error}") from error
-    return module
+    except (Exception, SystemExit) as error:  # a submitted file may fail in any way; the message must name it
+        line = _line(where, error)
+        raise RegistryError(f"{where} could not be imported{line}: {type(error).__name__}: {error}") from error
+
+
+def _line(where: Path | str, error: BaseException) -> str:
+    """The last line of the file that took part in the error."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(where)]
+    return f" (line {lines[-1]})" if lines else ""

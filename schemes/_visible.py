@@ -145,6 +145,10 @@ class VisibleScheme(Scheme[VK]):
         seeds = rng.child("stamping").seed, rng.child("decoys").seed
         return VisibleKey(mark, probe.images, probe.labels, base, self.params.blend, *seeds).to(host.device)
 
+    def redraw(self, key: VK, host: Host, rng: Rng) -> VK:
+        """The same key with its mark drawn, by the same secrets, at the size of this host's images."""
+        return replace(key, **{**vars(self.draw_key(host, rng)), "visibility": key.visibility})
+
     def measured(self, key: VK) -> VK:
         """The same key, with the visibility of its mark on the probe images."""
         return replace(key, visibility=visibility(key.probe, self.stamp(key.probe, key)))

@@ -16,8 +16,9 @@ TARGET = Path(__file__).parents[1] / "docs" / "cli.md"
 def reference() -> str:
     """Every command with its arguments and options, as Markdown."""
     lines = ["# Command line", "", "Written by `make docs` from the commands' own help.", ""]
-    for name, command in main.commands.items():
-        lines += [f"## bench {name}", "", *paragraphs(command.help), ""]
+    shown = {"bench [OPTIONS] COMMAND": main} | {f"bench {name}": command for name, command in main.commands.items()}
+    for title, command in shown.items():
+        lines += [f"## {title}", "", *paragraphs(command.help), ""]
         arguments = [param for param in command.params if isinstance(param, click.Argument)]
         options = [param for param in command.params if isinstance(param, click.Option)]
         if arguments:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -42,7 +43,7 @@ PARTNERS = {"attack": ("pruning",), "scheme": ("uchida-random", "zhang-content",
 
 
 def suite(name: str, folder: Path | None = None) -> Iterator[tuple[str, str | None]]:
-    """Yield (what was checked, None or what is wrong) for one scheme or attack.
+    """Yield (what was checked, None or what is wrong) for one scheme or attack, up to a failure that explains the rest.
 
     Args:
         name: of the scheme or attack.
@@ -65,7 +66,7 @@ def _outcome(check: Callable[[_Trial], None], trial: _Trial) -> str | None:
     except AssertionError as error:
         return str(error)
     except Exception as error:  # whatever a submitted file raises is its failure, not the suite's
-        return f"{type(error).__name__}: {error}"
+        return "".join(traceback.format_exception(error))
     return None
 
 

@@ -1,9 +1,14 @@
-"""`bench new`, `bench check`, `bench why` and `bench doctor`."""
+"""The commands `bench new`, `bench check`, `bench why` and `bench doctor`."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
+import shlex
 import sys
+import textwrap
+from importlib.resources import files
 from pathlib import Path
 
 import rich_click as click
@@ -18,53 +23,88 @@ __all__ = ["COMMANDS"]
 @click.argument("kind", type=click.Choice(["scheme", "attack"]))
 @click.argument("name")
 @click.option(
-    "--folder", type=click.Path(path_type=Path, file_okay=False), default=None, help="[default: schemes/ or attacks/]"
+    "--folder", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Where the file is written."
 )
 @sentences
-def new(kind: str, name: str, folder: Path | None) -> None:
+def new(kind: str, name: str, folder: Path) -> None:
     """Write the one file of a new scheme or attack, which works at once, from a template."""
+    from bench.checks.submission import PLACEHOLDER
+    from bench.registry import RegistryError
+
+    _check_name(kind, name)
+    target = folder / f"{name.replace('-', '_')}.py"
+    if target.exists():
+        raise RegistryError(f"Expected to write a new file, but {target} exists: choose another name or --folder.")
+    template = files("bench.cli").joinpath(f"template_{kind}.txt").read_text(encoding="utf-8")
+    words = template.replace("@NAME@", name).replace("@CLASS@", _class_name(kind, name)).replace("@TITLE@", PLACEHOLDER)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        target.write_text(words, encoding="utf-8")
+    except OSError as error:
+        raise RegistryError(f"Expected to write {target}, but cannot ({error}): choose another --folder.") from error
+    _next(kind, name, target)
+
+
+def _check_name(kind: str, name: str) -> None:
+    from bench.registry import RegistryError, attacks, schemes
+
+    if not re.fullmatch(r"(?=.{1,40}$)[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
+        raise RegistryError(f'Expected a name such as "my-{kind}" (lower case, digits, hyphens), but got "{name}".')
+    for other, known in (("scheme", schemes()), ("attack", attacks())):
+        if name in known:
+            raise RegistryError(
+                f'Expected the name of a new {kind}, but "{name}" exists: see `bench show {other} {name}`.'
+            )
+
+
+def _class_name(kind: str, name: str) -> str:
+    """`my-method` as `MyMethodScheme`: no keyword, and no name that the template imports."""
+    words = "".join(part.capitalize() for part in name.split("-"))
+    return words if words.endswith(kind.capitalize()) and name != kind else words + kind.capitalize()
+
+
+def _next(kind: str, name: str, target: Path) -> None:
+    """Tell how to go on; a file in the project's own folder needs no `--plugin`."""
     import attacks
     import schemes
-    from bench.registry import RegistryError
-    from bench.registry import attacks as all_attacks
-    from bench.registry import schemes as all_schemes
 
-    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
-        raise RegistryError(f'Expected a name such as "my-{kind}" (lower case, digits, hyphens), but got "{name}".')
-    if name in (all_schemes() if kind == "scheme" else all_attacks()):
-        raise RegistryError(f'Expected the name of a new {kind}, but "{name}" exists: see `bench show {kind} {name}`.')
-    package = schemes if kind == "scheme" else attacks
-    target = (folder or Path(package.__path__[0])) / f"{name.replace('-', '_')}.py"
-    if target.exists():
-        raise RegistryError(f"Expected to write a new file, but {target} exists: choose another name.")
-    template = (Path(__file__).parent / f"template_{kind}.txt").read_text(encoding="utf-8")
-    words = "".join(part.capitalize() for part in name.split("-"))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(template.replace("@NAME@", name).replace("@CLASS@", words), encoding="utf-8")
-    out = console()
-    out.print(f"Wrote {target}.", soft_wrap=True)
-    out.print(f"Next: edit it, then `bench check {name}`, then `bench run --{kind} {name}`.")
+    own = {Path(folder).resolve() for package in (schemes, attacks) for folder in package.__path__}
+    plugin = "" if target.parent.resolve() in own else f"--plugin {shlex.quote(str(target))} "
+    say = functools.partial(console().print, soft_wrap=True, markup=False)
+    say(f"Wrote {target}. Edit it, then:")
+    say(f"  bench {plugin}check {name}")
+    say(f"  bench {plugin}run --{kind} {name}")
 
 
 @click.command()
 @click.argument("name")
+@click.option("--submission", is_flag=True, help="Check too that nothing of the template is left on its card.")
 @sentences
-def check(name: str) -> None:
-    """Run the contract suite on one scheme or attack, as CI does. Exit status 1 if a check fails."""
+def check(name: str, submission: bool) -> None:
+    """Run the contract suite on one scheme or attack, as CI does. Exit status 1 if a check fails.
+
+    The suite stops at a failure that explains all later ones.
+    """
+    from bench.checks.frames import authors_first
+    from bench.checks.submission import outcomes
     from bench.checks.suite import suite
     from bench.registry import RegistryError, attacks, schemes, unknown
 
-    if name not in {**schemes(), **attacks()}:
-        raise RegistryError(unknown(name, [*schemes(), *attacks()], "a scheme or attack"))
-    out, failures = console(), 0
-    for title, error in suite(name):
+    known = {**schemes(), **attacks()}
+    if name not in known:
+        raise RegistryError(unknown(name, known, "a scheme or attack"))
+    say = functools.partial(console().print, soft_wrap=True)
+    failures = 0
+    for title, error in itertools.chain(outcomes(known[name].card) if submission else (), suite(name)):
         failures += error is not None
-        out.print(
-            f"[red]failed[/red]  {title}\n        {escape(error)}" if error else f"[green]ok[/green]      {title}",
-            soft_wrap=True,
-        )
-    out.print(f"{failures} checks failed." if failures else f"{name} keeps the contract.")
+        mark = "[green]ok[/green]     " if error is None else "[red]failed[/red] "
+        say(f"{mark} {escape(title)}" + (f"\n{_indented(authors_first(error, known[name]))}" if error else ""))
+    say(f"{failures} check{'s' * (failures > 1)} failed." if failures else f"{name} keeps the contract.")
     sys.exit(1 if failures else 0)
+
+
+def _indented(text: str) -> str:
+    return textwrap.indent(escape(text), " " * 8)
 
 
 @click.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,11 +132,12 @@ def own_store(run_dir: Path) -> str:
 
 
 def console(stderr: bool = False) -> Console:
-    """A console that does not squeeze tables when the output goes to a file."""
+    """A console that does not squeeze tables when the output goes to a file, unless COLUMNS says how wide it is."""
     from rich.console import Console
 
     made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=240)
+    told = made.is_terminal or os.environ.get("COLUMNS", "").isdecimal()
+    return made if told else Console(stderr=stderr, highlight=False, width=240)
 
 
 def cells_of(options: dict[str, Any]) -> list[Planned]:

@@ -1,4 +1,4 @@
-"""`bench list` and `bench show`."""
+"""The commands `bench list` and `bench show`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ def list_(what: str, style: str) -> None:
         console().print(f"No {what} yet.")
         return
     columns = [name for name in _COLUMNS[what] if name in entries[0]]
-    console().print(plain_table(columns, [[_short(entry[name]) for name in columns] for entry in entries]))
+    table = plain_table(columns, [[_short(entry[name]) for name in columns] for entry in entries])
+    table.collapse_padding = True
+    for column in table.columns:  # only what is long anyway is broken, between its words
+        column.no_wrap = column.header not in _LONG
+    console().print(table)
 
 
 @click.command()
@@ -100,13 +104,14 @@ _ENTRIES: dict[str, Callable[[], list[dict[str, Any]]]] = {
 }  # fmt: skip
 
 _COLUMNS = {
-    "schemes": ("name", "title", "carrier", "access", "payload", "situations", "paper"),
-    "attacks": ("name", "title", "stage", "knowledge", "unit", "paper"),
-    "archs": ("name", "title", "layers"),
-    "datasets": ("name", "title", "classes", "content", "augment"),
-    "profiles": ("name", "title", "dataset", "archs", "situation", "seeds", "owner", "ranked"),
+    "schemes": ("name", "carrier", "access", "payload", "title"),
+    "attacks": ("name", "stage", "paper", "title"),
+    "archs": ("name", "layers", "title"),
+    "datasets": ("name", "classes", "content", "augment", "title"),
+    "profiles": ("name", "dataset", "seeds", "ranked", "title"),
     "claims": ("id", "paper", "statement"),
 }
+_LONG = ("title", "layers", "statement")
 
 
 def _card(cls: type[Any]) -> dict[str, Any]:
@@ -138,8 +143,11 @@ def _kind(annotation: Any) -> str:
 
 
 def _short(value: Any) -> str | None:
+    """What fits into a column: a paper as its first author's surname and its year, a map as its names."""
     if isinstance(value, dict) and "authors" in value:
-        return f"{value['authors'].split(',')[0].split(' and ')[0]} {value['year']}"
+        return f"{value['authors'].split(',')[0].split(' and ')[0].split()[-1]} {value['year']}"
+    if isinstance(value, dict):
+        return ", ".join(value)
     if isinstance(value, list | tuple) and len(value) > 6:
         return f"{len(value)}"
     return _long(value)

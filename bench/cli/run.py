@@ -165,7 +165,7 @@ def _reasons(meaningless: Iterable[Planned]) -> list[str]:
     """Why cells are not applicable: each reason once, with the number of its cells and the pairs that it is about."""
     groups: dict[str, Counter[str]] = {}
     for cell in meaningless:
-        scheme, attack = cell.scheme.name, cell.attack.name
+        scheme, attack = cell.scheme.name, cell.cell.attack
         general = (cell.reason or "").replace(attack, "the attack").replace(scheme, "the scheme")
         groups.setdefault(general[:1].upper() + general[1:], Counter())[f"{scheme} x {attack}"] += 1
     lines = []

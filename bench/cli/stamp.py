@@ -1,27 +1,28 @@
-"""`bench stamp`: a mark on every picture of a person's own folder."""
+"""The command `bench stamp`: a mark on every picture of a person's own folder."""
 
 from __future__ import annotations
 
 import functools
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import rich_click as click
 
 from bench.cli.common import FiniteRange, console, sentences
-from bench.cli.stampkey import NOTE, Form, Request, begun_by
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bench.api import Key, Scheme
     from bench.stamping import Report
 
 __all__ = ["COMMANDS", "device_of", "device_option", "folder_option"]
+
+STAMPING = ("deepstamp", "visible-displacement", "visible-opacity", "visible-static")
 
 
 class SideType(click.ParamType):
@@ -50,7 +51,7 @@ device_option = click.option(
 
 
 @click.command()
-@click.option("--scheme", "name", default="visible-static", help="deepstamp, visible-static, visible-opacity ...")
+@click.option("--scheme", "name", default="visible-static", help=f"{', '.join(STAMPING)}, or a plug-in's.")
 @folder_option("--images", "Folder of PNG, JPEG, WebP, BMP and TIFF files, however nested; it is only read.")
 @click.option(
     "--out",
@@ -106,7 +107,9 @@ device_option = click.option(
 @click.option("--overwrite", is_flag=True, help="Write again what an earlier command wrote, instead of going on.")
 @device_option
 @sentences
-def stamp(images: Path, out: Path, form: Form, side: int | None, batch: int, overwrite: bool, **options: Any) -> None:
+def stamp(
+    images: Path, out: Path, form: Literal["png", "keep"], side: int | None, batch: int, overwrite: bool, **options: Any
+) -> None:
     """Put a visible mark on every picture of a folder, and write the secret key that proves it is yours.
 
     Pictures become RGB with 8 bits: transparency is laid over white, EXIF rotation is applied and then dropped with
@@ -118,32 +121,51 @@ def stamp(images: Path, out: Path, form: Form, side: int | None, batch: int, ove
     32. Its labels are your class folders; where there are none, it learns clusters of coarse colours (k-means)
     instead, so that the mark keeps what makes pictures differ.
     """
-    from bench.stamping import check_apart, stamp_all, survey
+    from bench.stamping import check_apart, survey
     from bench.stamping.keyfile import key_path
+    from bench.stamping.session import Folder, Wish
 
     check_apart(images, out)
     options["profile"] = _profile(options["profile"])
     device, scheme = device_of(options["device"]), _scheme(options)
-    out_, looked = console(stderr=True), survey(images, out, form)
-    beside = out.resolve()
+    looked, beside = survey(images, out, form), out.resolve()
     path = key_path(options["key_file"] or beside.with_name(f"{beside.name}.key"))
-    say = functools.partial(out_.print, soft_wrap=True, markup=False)
-    begun = functools.partial(begun_by, out, path, looked, side, form, overwrite)
-    begun()
-    out.mkdir(parents=True, exist_ok=True)
-    key = Request(scheme, images, looked, side, device, options, say).key(path)
-    (out / NOTE).write_text(json.dumps(begun()) + "\n", encoding="utf-8")
+    folder = Folder(out, looked, side, form)
+    folder.check(path, overwrite)
+    say = functools.partial(console(stderr=True).print, soft_wrap=True, markup=False)
+    key = Wish(
+        scheme, images, looked, side, options["seed"], options["arch"], options["profile"], device, say
+    ).key(path)  # fmt: skip
+    folder.check(path, overwrite)
+    _about_the_key(path, out, folder.begin(path))
     start_s = time.perf_counter()
-    with Bar(looked.total, out_) as bar:
+    report = _stamped(
+        scheme, key, images, out, looked.total, form=form, side=side, batch=batch, device=device, overwrite=overwrite
+    )
+    _summary(report, looked.others, out, time.perf_counter() - start_s)
+
+
+def _about_the_key(path: Path, out: Path, digest: str) -> None:
+    """Said first: whatever happens to the pictures, the key's place is known."""
+    from bench.data.walking import shown
+
+    say = functools.partial(console().print, soft_wrap=True, markup=False)
+    say(f"Key: {shown(path)}. Keep this secret, it is the proof.")
+    if out.resolve() in path.resolve().parents:
+        say(f"Move it elsewhere before you publish {shown(out)}.")
+    say(f"Digest to publish with the pictures: {digest}")
+
+
+def _stamped(scheme: Any, key: Key, images: Path, out: Path, total: int, **how: Any) -> Report:
+    from bench.stamping import stamp_all
+
+    out_ = console(stderr=True)
+    with Bar(total, out_) as bar:
         try:
-            report = stamp_all(
-                scheme, key, images, out,
-                form=form, side=side, batch=batch, device=device, overwrite=overwrite, tell=bar.tell,
-            )  # fmt: skip
+            return stamp_all(scheme, key, images, out, tell=bar.tell, **how)
         except KeyboardInterrupt:
             out_.print("Interrupted. What is written is kept: the same command goes on from there.")
             sys.exit(130)
-    _summary(report, looked.others, out, path, time.perf_counter() - start_s)
 
 
 COMMANDS = (stamp,)
@@ -196,39 +218,35 @@ def device_of(asked: str) -> str:
 
 
 def _profile(asked: str) -> str:
+    from bench.plan.profiles import PROFILES
     from bench.registry import choose
 
     return choose(asked, dict.fromkeys(PROFILES, ()), "a profile")[0]
 
 
-def _scheme(options: Mapping[str, Any]) -> Any:
+def _scheme(options: Mapping[str, Any]) -> Scheme:
     """The scheme that was asked for, with its parameters; it can stamp."""
     from bench.cli.common import overrides
-    from bench.registry import choose, make, schemes
+    from bench.registry import choose
+    from bench.stamping.session import able, scheme_to_stamp
 
-    able = {name: cls for name, cls in schemes().items() if hasattr(cls, "stamp")}
-    name = choose(options["name"], dict.fromkeys(able, ()), "a scheme that stamps pictures")[0]
-    params = dict(able[name].card.scales.get(options["profile"], {})) | overrides(options["settings"], [name]).get(
-        name, {}
-    )
-    given = {"blend": options["blend"], "watermark": options["watermark"]}
-    return make(able[name], params | {param: str(value) for param, value in given.items() if value is not None})
+    name = choose(options["name"], dict.fromkeys(able(), ()), "a scheme that stamps pictures")[0]
+    given = {param: str(options[param]) for param in ("blend", "watermark") if options[param] is not None}
+    return scheme_to_stamp(name, options["profile"], overrides(options["settings"], [name]).get(name, {}) | given)
 
 
-def _summary(report: Report, others: Report, out: Path, key_path: Path, seconds: float) -> None:
+def _summary(report: Report, others: Report, out: Path, seconds: float) -> None:
     from bench.cli.run import duration
+    from bench.data.walking import shown
 
     say = functools.partial(console().print, soft_wrap=True, markup=False)
     rate = f" ({report.stamped / max(seconds, 1e-9):,.0f} pictures/s)" if report.stamped else ""
     kept = f", {report.kept:,} were there already" if report.kept else ""
     pictures = "picture" if report.stamped == 1 else "pictures"
-    say(f"{report.stamped:,} {pictures} stamped in {duration(seconds)}{rate}{kept}: {out}")
+    say(f"{report.stamped:,} {pictures} stamped in {duration(seconds)}{rate}{kept}: {shown(out)}")
     if report.converted:
         say("Converted: " + ", ".join(f"{count:,} {note}" for note, count in report.converted.most_common()) + ".")
     for found, words in ((report, "unreadable"), (others, "of other kinds")):
         if found.skipped:
             more = ", ..." if found.skipped > len(found.named) else ""
             say(f"Skipped {found.skipped:,} {words}: {', '.join(found.named)}{more}.")
-    say(f"Key: {key_path}. Keep this secret, it is the proof.")
-    if out.resolve() in key_path.resolve().parents:
-        say(f"Move it elsewhere before you publish {out}.")

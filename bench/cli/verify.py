@@ -1,4 +1,4 @@
-"""`bench verify-images`: does a folder of pictures carry the mark of a key?"""
+"""The command `bench verify-images`: whether a folder of pictures carries the mark of a key."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from bench.cli.common import FiniteRange, console, sentences
 from bench.cli.stamp import device_of, device_option, folder_option
 
 if TYPE_CHECKING:
-    from bench.api import Key, Scheme, Verdict
-    from bench.stamping import Size
-    from bench.stamping.keyfile import About
+    from bench.stamping.session import Examined
 
 __all__ = ["COMMANDS"]
 
@@ -51,75 +49,63 @@ def _examined(function: Callable[..., Any]) -> Callable[..., Any]:
     "--set", "settings", multiple=True, metavar="NAME.PARAM=VALUE",
     help="Set a parameter of the scheme: more decoys allow a smaller p-value.",
 )  # fmt: skip
+@click.option(
+    "--digest", default=None, metavar="SHA256", help="The digest that was published; a key with another is refused."
+)
 @click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", help="How to answer.")
 @device_option
 @_examined
 @sentences
 def verify_images(
-    key_file: Path, images: Path, fpr: float, samples: int, seed: int, style: str, **options: Any
+    key_file: Path, images: Path, fpr: float, samples: int, seed: int, style: str, digest: str | None, **options: Any
 ) -> None:
     """Say whether a folder of pictures carries the mark of a key: its p-value and the scheme's evidence.
 
     Pictures of another size than the key was made for are resized to it, and the answer says how many. Exit status: 0
     detected, 1 not detected, 2 usage or an error.
     """
-    from bench.api import Rng
-    from bench.stamping import Report, sample, survey
+    from bench.cli.common import overrides
     from bench.stamping.keyfile import load_key
+    from bench.stamping.session import examine_folder
 
-    place = device_of(options["device"])
-    key, about = load_key(key_file)
-    scheme, report = _scheme_of(about, options["settings"]), Report()
-    total = survey(images).total
-    rng = Rng("verify-images", seed)
-    pictures, _, resized = sample(images, total, samples, rng, about.size, report)
-    verdict = _verdict(scheme, key, pictures, place)
-    answer: dict[str, Any] = {
-        "scheme": about.scheme,
-        "images": len(pictures),
-        "of": total,
-        "resized": resized,
-        "skipped": report.skipped,
-        "p_value": verdict.p_value,
-        "fpr": fpr,
-        "detected": verdict.p_value <= fpr,
-        "statistic": verdict.statistic,
-        "details": verdict.details,
-    }
+    name = load_key(key_file)[1].scheme
+    settings = overrides(options["settings"], [name]).get(name, {})
+    found = examine_folder(
+        key_file, images, samples=samples, seed=seed, overrides=settings, digest=digest,
+        device=device_of(options["device"]),
+    )  # fmt: skip
+    answer = _answer(found, fpr)
     if style == "json":
         click.echo(json.dumps(answer))
     else:
-        _show(answer, about.size)
+        _show(answer, found)
     sys.exit(0 if answer["detected"] else 1)
 
 
 COMMANDS = (verify_images,)
 
 
-def _scheme_of(about: About, settings: tuple[str, ...]) -> Scheme:
-    from bench.cli.common import overrides
-    from bench.registry import make, schemes, unknown
-    from bench.stamping import StampError
-
-    known = schemes()
-    if about.scheme not in known:
-        raise StampError(unknown(about.scheme, known, "the key of a scheme that is installed"))
-    return make(known[about.scheme], about.params | overrides(settings, [about.scheme]).get(about.scheme, {}))
-
-
-def _verdict(scheme: Scheme, key: Key, pictures: Any, device: str) -> Verdict:
-    import torch
-
-    from bench.api import ImageSet, Suspect
-
-    images = ImageSet(pictures, torch.zeros(len(pictures), dtype=torch.int64)).to(device)
-    with torch.no_grad():
-        return scheme.verify(Suspect(scheme.card.access, images=images), key.to(device))
+def _answer(found: Examined, fpr: float) -> dict[str, Any]:
+    return {
+        "scheme": found.about.scheme,
+        "images": found.images,
+        "of": found.total,
+        "resized": found.resized,
+        "skipped": found.skipped,
+        "p_value": found.verdict.p_value,
+        "fpr": fpr,
+        "detected": found.verdict.p_value <= fpr,
+        "statistic": found.verdict.statistic,
+        "details": found.verdict.details,
+        "key_digest": found.digest,
+        "published_key": found.published,
+    }
 
 
-def _show(answer: Mapping[str, Any], size: Size) -> None:
+def _show(answer: Mapping[str, Any], found: Examined) -> None:
     from rich.table import Table
 
+    size = found.about.size
     table = Table(show_header=False)
     table.add_row("answer", "DETECTED" if answer["detected"] else "not detected", style="bold")
     table.add_row("p-value", f"{answer['p_value']:.3g} (false positive rate {answer['fpr']:g})")
@@ -128,6 +114,8 @@ def _show(answer: Mapping[str, Any], size: Size) -> None:
     skipped = f", {answer['skipped']:,} not readable" if answer["skipped"] else ""
     table.add_row("pictures examined", f"{answer['images']:,} of {answer['of']:,}{skipped}")
     table.add_row("resized", f"{answer['resized']:,} to {size[1]} x {size[0]}, the key's size")
+    named = {None: "", True: ", which the folder's own note names", False: ", but the folder's own note names another"}
+    table.add_row("digest of the key", f"{found.digest}{named[found.published]}")
     for name, value in answer["details"].items():
         table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
     console().print(table)

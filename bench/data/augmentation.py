@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from bench.data.catalog import DataError
+from bench.data.errors import DataError
 
 __all__ = ["AUGMENTATIONS", "augment", "crop", "flip"]
 

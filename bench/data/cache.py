@@ -1,4 +1,4 @@
-"""Where are decoded images kept between runs? One safetensors file per state of a data set's files."""
+"""Keeps decoded images between runs: one safetensors file for each state of a data set's files."""
 
 from __future__ import annotations
 

@@ -1,21 +1,21 @@
-"""Which image sets are known, before any of them is loaded?"""
+"""The image sets that are known, before any of them is loaded, and how a name becomes one of them."""
 
 from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.api import DatasetCard
-from bench.identity import unknown
+from bench.data.errors import DataError
+from bench.data.layout import class_root
+from bench.data.walking import class_folders, shown
+from bench.identity import digest, unknown
 
-__all__ = ["DATASETS", "SPECS", "DataError", "Spec", "card", "class_folders", "default_cache", "resolve_root", "spec"]
-
-
-class DataError(ValueError):
-    """A data set cannot be had as asked; one sentence says what was looked for, where, and what to do."""
+__all__ = ["DATASETS", "SPECS", "DataError", "Spec", "card", "default_cache", "resolve_root", "spec"]
 
 
 @dataclass(frozen=True)
@@ -164,28 +164,48 @@ def card(name: str, *, data_root: Path | None = None) -> DatasetCard:
     return spec(name, resolve_root(data_root)).card
 
 
-def class_folders(folder: Path) -> list[str]:
-    """The names of the class folders in `folder`, sorted."""
-    return sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-
-
 def _own_folder(name: str, root: Path) -> Spec:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,59}", name):
-        raise DataError(
-            f'Expected folder:NAME with the plain name of a folder in {root}, but got "{name}": '
-            "choose the folder above it with --data-root."
-        )
-    base = root / name
-    if not base.is_dir():
-        known = _listed(child.name for child in root.iterdir() if child.is_dir()) if root.is_dir() else "no such folder"
-        raise DataError(f"Expected a folder of images in {base}, but there is none ({root}: {known}): see --data-root.")
-    base = base / "train" if (base / "train").is_dir() else base
-    classes = class_folders(base)
+    base = _named(name, root)
+    classes = class_folders(class_root(base))
     if len(classes) < 2:
         raise DataError(
-            f"Expected one folder of pictures for each class in {base}, but found {len(classes)}: sort them."
+            f"Expected one folder of pictures for each class in {shown(class_root(base))}, but found {len(classes)}: "
+            "sort them."
         )
-    return Spec(DatasetCard(f"folder@{name}", name, tuple(classes), "objects"), 32, None, (name,))
+    names = tuple(map(shown, classes))
+    return Spec(DatasetCard(f"folder@{_slug(base.name)}", shown(base.name), names, "objects"), 32, None, (base.name,))
+
+
+def _named(name: str, root: Path) -> Path:
+    """The folder of this name in the data root, or the one that records call so.
+
+    Raises:
+        DataError: there is none, or the name is a path.
+    """
+    if not name or Path(name).name != name or name.startswith(".") or "\0" in name:
+        raise DataError(
+            f'Expected folder:NAME with the plain name of a folder in {root}, but got "{shown(name)}": '
+            "choose the folder above it with --data-root."
+        )
+    if (root / name).is_dir():
+        return root / name
+    known = class_folders(root) if root.is_dir() else []
+    for other in known:
+        if _slug(other) == name:
+            return root / other
+    state = _listed(map(shown, known)) if root.is_dir() else "no such folder"
+    raise DataError(
+        f"Expected a folder of images in {shown(root / name)}, but there is none ({root}: {state}): see --data-root."
+    )
+
+
+def _slug(name: str) -> str:
+    """The name of a folder as records and file names can carry it: itself where it is plain, else with a digest."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,59}", name):
+        return name
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", plain).strip("-")[:40]
+    return "-".join(filter(None, (plain, digest(unicodedata.normalize("NFC", name))[:8])))
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.data.catalog import DATASETS, DataError
+from bench.data.catalog import DATASETS
+from bench.data.errors import DataError
 from bench.data.source import Part, Source
 from bench.data.split import stratified
 from bench.identity import Rng

@@ -6,22 +6,24 @@ Uchida et al. (2017, section 4) do. A folder of one's own without a test folder 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 
-from bench.data.catalog import DataError, Spec, class_folders
-from bench.data.decode import decode
+from bench.data.catalog import Spec
+from bench.data.decode import SUFFIXES, decode
+from bench.data.errors import DataError
+from bench.data.layout import class_root, part_folders
 from bench.data.source import Found, Part, Source
+from bench.data.walking import class_folders, shown, walk
 from bench.identity import Rng
 
 __all__ = ["find"]
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
-TEST_NAMES = ("test", "val", "valid", "validation")
 CALTECH_TRAIN, CALTECH_TEST = 30, 40
 OWN_TRAIN = 0.8
 
@@ -30,12 +32,23 @@ Pictures = list[tuple[Path, int]]
 
 @dataclass
 class Listing:
-    """Pictures by part, with their class numbers, and the text files that told them."""
+    """Pictures by part, with their class numbers; the text files that told them; files of zero bytes."""
 
     classes: tuple[str, ...]
     train: Pictures = field(default_factory=list)
     test: Pictures = field(default_factory=list)
     tables: list[Path] = field(default_factory=list)
+    empty: list[Path] = field(default_factory=list)
+
+    def pictures(self, folder: Path) -> list[Path]:
+        """The pictures below a folder, sorted; files of zero bytes are noted."""
+        found = [
+            folder / place / name
+            for place, names in walk(folder, lambda name: self.empty.append(folder / name))
+            for name in names
+            if PurePosixPath(name).suffix.lower() in SUFFIXES
+        ]
+        return sorted(found)
 
 
 def find(spec: Spec, root: Path) -> Found | None:
@@ -51,13 +64,47 @@ def find(spec: Spec, root: Path) -> Found | None:
             listing = _class_folders(base) or (_unsplit(base, spec) if spec.own else None)
         if listing:
             listing = _in_card_order(listing, spec)
+            _announce(listing)
             files = [*listing.tables, *(path for path, _ in listing.train + listing.test)]
             return Found("folder", base, files, partial(_read, listing, spec))
     return None
 
 
 def _read(listing: Listing, spec: Spec) -> Source:
-    return Source(listing.classes, _part(listing.train, spec), _part(listing.test, spec))
+    source = Source(listing.classes, _part(listing.train, spec), _part(listing.test, spec))
+    if spec.own:
+        _check_apart(listing, source)
+    return source
+
+
+def _check_apart(listing: Listing, source: Source) -> None:
+    """Refuse a folder of one's own in which a picture of the test part is one of the training part, too.
+
+    Raises:
+        DataError: there are such pictures; the message counts them and names the first two.
+    """
+    first = {image.tobytes(): path for image, (path, _) in zip(source.train.images.numpy(), listing.train, strict=True)}
+    both = [
+        (first[image.tobytes()], path)
+        for image, (path, _) in zip(source.test.images.numpy(), listing.test, strict=True)
+        if image.tobytes() in first
+    ]
+    if both:
+        trained, tested = (shown(path) for path in both[0])
+        raise DataError(
+            f"Expected no picture both among training and test pictures, but {len(both)} are there twice, the first as "
+            f"{trained} and {tested}: remove one of each two."
+        )
+
+
+def _announce(listing: Listing) -> None:
+    """Warn of files of zero bytes, once for each folder."""
+    if listing.empty:
+        warnings.warn(
+            f"{len(listing.empty)} empty files are no pictures and left out, the first {shown(listing.empty[0])}: "
+            "copy them again if they should be.",
+            stacklevel=2,
+        )
 
 
 def _part(pictures: Pictures, spec: Spec) -> Part:
@@ -71,36 +118,33 @@ def _in_card_order(listing: Listing, spec: Spec) -> Listing:
         return listing
     number = [spec.card.classes.index(name) for name in listing.classes]
     train, test = ([(path, number[label]) for path, label in part] for part in (listing.train, listing.test))
-    return Listing(spec.card.classes, train, test, listing.tables)
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return Listing(spec.card.classes, train, test, listing.tables, listing.empty)
 
 
 def _class_folders(base: Path) -> Listing | None:
     """`train/CLASS/...` beside `test/CLASS/...` or `val/CLASS/...`."""
-    tests = [base / name for name in TEST_NAMES if (base / name).is_dir()]
-    if not tests or not (base / "train").is_dir():
+    train, test = part_folders(base) if base.is_dir() else (None, None)
+    if train is None or test is None:
         return None
-    classes = class_folders(base / "train")
-    strange = sorted(set(class_folders(tests[0])) - set(classes))
+    classes = class_folders(train)
+    strange = sorted(set(class_folders(test)) - set(classes))
     if strange:
         raise DataError(
-            f"Expected the class folders of {base / 'train'} in {tests[0]}, but got {strange[0]}: rename it."
+            f"Expected the class folders of {shown(train)} in {shown(test)}, but got {shown(strange[0])}: rename it."
         )
-    train, test = (
-        [(path, label) for label, name in enumerate(classes) for path in _pictures(part / name)]
-        for part in (base / "train", tests[0])
-    )
-    return Listing(tuple(classes), train, test)
+    listing = Listing(tuple(map(shown, classes)))
+    for label, name in enumerate(classes):
+        listing.train += [(path, label) for path in listing.pictures(train / name)]
+        if (test / name).is_dir():
+            listing.test += [(path, label) for path in listing.pictures(test / name)]
+    return listing
 
 
 def _drawn(base: Path, classes: list[str], name: str, sizes: Callable[[int], tuple[int, int]]) -> Listing:
     """A seeded draw within each class; `sizes` tells how many of n pictures are for training and for testing."""
-    listing = Listing(tuple(classes))
+    listing = Listing(tuple(map(shown, classes)))
     for label, folder in enumerate(classes):
-        paths = _pictures(base / folder)
+        paths = listing.pictures(base / folder)
         order = torch.randperm(len(paths), generator=Rng("data", name, "test part").torch(folder)).tolist()
         train, test = sizes(len(paths))
         listing.train += [(paths[row], label) for row in sorted(order[:train])]
@@ -112,13 +156,12 @@ def _unsplit(base: Path, spec: Spec) -> Listing | None:
     """`CLASS/...` of anybody's own, without a test part."""
     if not base.is_dir():
         return None
-    base = base / "train" if (base / "train").is_dir() else base
 
     def sizes(count: int) -> tuple[int, int]:
         train = round(OWN_TRAIN * count)
         return train, count - train
 
-    return _drawn(base, class_folders(base), spec.card.name, sizes)
+    return _drawn(class_root(base), class_folders(class_root(base)), spec.card.name, sizes)
 
 
 def _caltech(base: Path) -> Listing | None:
@@ -144,14 +187,16 @@ def _tiny_imagenet(base: Path) -> Listing | None:
         return None
     classes = class_folders(base / "train") if (base / "train").is_dir() else []
     number = {name: label for label, name in enumerate(classes)}
-    train = [(path, label) for name, label in number.items() for path in _pictures(base / "train" / name)]
+    listing = Listing(tuple(classes), tables=[table])
+    for name, label in number.items():
+        listing.train += [(path, label) for path in listing.pictures(base / "train" / name)]
     try:
-        test = [(base / "val" / "images" / row[0], number[row[1]]) for row in _table(table)]
+        listing.test = [(base / "val" / "images" / row[0], number[row[1]]) for row in _table(table)]
     except (KeyError, IndexError) as error:
         raise DataError(
             f"Expected {table} to name classes of {base / 'train'}, but got {error}: unpack it again."
         ) from error
-    return Listing(tuple(classes), train, test, [table])
+    return listing
 
 
 def _cub(base: Path) -> Listing | None:

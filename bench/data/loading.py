@@ -1,4 +1,4 @@
-"""How does a name become images on a device? Locate, decode or take from the cache, deal out, move."""
+"""Loads a data set by name: locates it, decodes it or takes it from the cache, deals it out, moves it to the device."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import torch
 from bench.api import DatasetCard, ImageSet
 from bench.data import cache as kept
 from bench.data import folders, parquet, torchvision_files
-from bench.data.catalog import DataError, Spec, default_cache, resolve_root, spec
+from bench.data.catalog import Spec, default_cache, resolve_root, spec
 from bench.data.digits import digits_m
+from bench.data.errors import DataError
 from bench.data.source import Found, Part, Source
 from bench.data.split import share
 

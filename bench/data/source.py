@@ -1,4 +1,4 @@
-"""What is a data set once it is decoded, and what before?"""
+"""A data set once it is decoded, and where it lies before."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.data.catalog import DataError, Spec
+from bench.data.catalog import Spec
+from bench.data.errors import DataError
 from bench.identity import digest
 
 __all__ = ["Found", "Part", "Source"]
 
-FORMAT = 1  # of decoded images; a new number makes every cache file stale
-FEWEST = 10  # training images of a class below which a data set counts as broken
+FORMAT = 2  # of decoded images; a new number makes every cache file stale
+FEWEST = 10  # training images of a class
 
 
 @dataclass(frozen=True)
@@ -53,29 +54,39 @@ class Source:
         """Refuse what cannot be the data set.
 
         Raises:
-            DataError: a part is empty, a label has no class, a class has nearly no images.
+            DataError: a part is empty, a label has no class, a class has nearly no images, or none in the test part.
         """
         title, known = spec.card.title, len(spec.card.classes)
         if len(self.classes) != known:
             raise DataError(
-                f"Expected {known} classes of {title} in {where}, but found {len(self.classes)}: copy again."
+                f"Expected {known} classes of {title} in {where}, but found {len(self.classes)}: copy it again."
             )
         for name, part in (("training", self.train), ("test", self.test)):
             if not len(part.labels):
-                raise DataError(f"Expected {name} images of {title} in {where}, but found none: copy it again.")
+                raise DataError(f"Expected {name} images of {title} in {where}, but found none: {_advice(spec)}.")
             low, high = int(part.labels.min()), int(part.labels.max())
             if low < 0 or high >= known:
                 raise DataError(
                     f"Expected {name} labels of {title} in {where} to be in 0..{known - 1}, but got {low}..{high}: "
                     "see whether this is another data set."
                 )
-        counts = torch.bincount(self.train.labels, minlength=known)
-        if counts.min() < FEWEST:
-            poorest = self.classes[int(counts.argmin())]
-            raise DataError(
-                f"Expected at least {FEWEST} training images a class of {title} in {where}, but class {poorest} has "
-                f"{int(counts.min())}: copy it again."
-            )
+        self._check_classes(spec, where)
+
+    def _check_classes(self, spec: Spec, where: Path) -> None:
+        """Refuse a class with nearly no training images, or with no test image: its accuracy could not be measured."""
+        for name, part, fewest in (("training", self.train, FEWEST), ("test", self.test, 1)):
+            counts = torch.bincount(part.labels, minlength=len(self.classes))
+            if counts.min() < fewest:
+                poorest = self.classes[int(counts.argmin())]
+                raise DataError(
+                    f"Expected at least {fewest} {name} image{'s' * (fewest > 1)} a class of {spec.card.title} in "
+                    f"{where}, but class {poorest} has {int(counts.min())}: {_advice(spec)}."
+                )
+
+
+def _advice(spec: Spec) -> str:
+    """What the owner of a folder can do, and what somebody can who copied a public data set."""
+    return "add pictures to it, or remove the class" if spec.own else "copy it again"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Who gets which images? Disjoint, seeded shares for the owner and the adversary; the test part is held out."""
+"""Deals out a data set: disjoint, seeded shares for the owner and the adversary; the test part is held out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.data.catalog import DataError
+from bench.data.errors import DataError
 from bench.data.source import Part, Source
 from bench.identity import Rng
 

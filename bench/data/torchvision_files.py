@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from bench.data.catalog import DataError, Spec
+from bench.data.catalog import Spec
 from bench.data.decode import pad
+from bench.data.errors import DataError
 from bench.data.source import Found, Part, Source
 
 __all__ = ["download", "find"]

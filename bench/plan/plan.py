@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.plan.matrix import Planned, Step, steps_of
 from bench.records.files import load_record
-from bench.records.record import Record, RecordError
+from bench.records.record import CellRecord, RecordError
 
 __all__ = ["Plan"]
 
@@ -26,7 +26,7 @@ class Plan:
     """
 
     cells: tuple[Planned, ...]
-    settled: tuple[Record, ...]
+    settled: tuple[CellRecord, ...]
     todo: tuple[Planned, ...]
     steps: tuple[Step, ...]
     missing: tuple[Step, ...]
@@ -53,9 +53,9 @@ class Plan:
         return len(self.steps) - len(self.missing)
 
 
-def _settled(cell: Planned, records: Path) -> Record | None:
+def _settled(cell: Planned, records: Path) -> CellRecord | None:
     """The record that an earlier run left for this very cell, if it is readable; a failed one settles nothing."""
-    path = records / Record.name_of(cell.cell)
+    path = records / cell.cell.filename
     if not path.exists():
         return None
     try:

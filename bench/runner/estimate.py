@@ -1,8 +1,8 @@
 """Expected durations of steps: from past runs, else from shipped typical ones scaled to this machine.
 
 `durations.jsonl` beside the store holds what steps took here. `typical.json` is shipped: what steps took on one machine
-(`tools/typical.py` writes it). One factor lies between them: how much slower this machine is. It is measured in a second
-where nothing else is known, and corrected by every step that ends.
+(`tools/typical.py` writes it). One factor lies between them: how much slower this machine is. It is measured in a
+second where nothing else is known, and corrected by every step that ends.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How does a person's own folder of pictures get a visible mark, and how is a folder examined for one?"""
+"""Stamps a visible mark on a person's own pictures, and examines pictures for one."""
 
 from bench.stamping.reading import Size, key_size, sample
 from bench.stamping.walking import Entry, Report, StampError, Survey, check_apart, survey, walk

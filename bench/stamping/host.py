@@ -1,86 +1,56 @@
-"""What does a key learn from a person's own folder? A host of its pictures, and a classifier where one is needed."""
+"""The host that key generation sees of a person's own folder: its pictures, and a classifier where one is needed."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from bench import archs
 from bench.api import DatasetCard, Host, ImageSet, Key, Rng, Scheme
-from bench.data import DataError
+from bench.data import Data, DataError
+from bench.data.layout import TEST_NAMES, TRAIN_NAMES
 from bench.plan.profiles import Profile
 from bench.stamping import Size, StampError, sample
 from bench.steps import training
+from bench.steps.scheme_workspace import HostView
+from bench.steps.workspace import Place, Workspace
 
-__all__ = ["FolderHost", "KeyMaker"]
+__all__ = ["KeyMaker"]
 
 Say = Callable[[str], None]
 
 TRAIN_SIDE, TRAIN_IMAGES, TRAIN_HELDOUT = 32, 2000, 0.2
 KEY_IMAGES = 16
 PSEUDO_CLASSES, THUMB = 10, 4
-SPLITS = {"train", "test", "val", "valid", "validation"}
 
 
-class FolderHost(Host):
-    """What key generation sees of a person's folder; a classifier is trained only if it is asked for.
+class _FolderWorkspace(Workspace):
+    """A step whose data set is a person's folder: its networks are built and trained as all others."""
 
-    Args:
-        images: labelled pictures of the folder; a fifth is held out.
-        classes: names of the labels.
-        arch: name of the classifier's architecture.
-        profile: tells the recipe and the width.
-        rng: of every training.
-        device: where tensors live.
-        say: told what takes time.
-    """
+    def __init__(self, folder: Data, arch: str, profile: Profile, device: str) -> None:
+        spec = {"dataset": folder.card.name, "arch": arch, "width": profile.width(arch), "seed": 0}
+        super().__init__(spec, {}, Place(device=device))
+        self._folder = folder
 
-    number = 0
+    @property
+    def data(self) -> Data:
+        """The folder's pictures."""
+        return self._folder
 
-    def __init__(
-        self, images: ImageSet, classes: Sequence[str], arch: str, profile: Profile, rng: Rng, device: str, say: Say
-    ) -> None:
-        order = torch.randperm(len(images), generator=rng.torch("split"))
-        held = min(max(1, round(TRAIN_HELDOUT * len(images))), len(images) - 1)
-        self.heldout = images[order[:held].sort().values].to(device)
-        self.images = self.share = images[order[held:].sort().values].to(device)
-        self.arch = archs.arch(arch)
-        self.dataset = DatasetCard("folder", "A person's own pictures", tuple(classes), "objects")
-        self.device = torch.device(device)
-        self._name, self._profile, self._rng, self._say = arch, profile, rng, say
-        self._model: nn.Module | None = None
 
-    def model(self) -> nn.Module:
-        """The classifier of the folder's classes, trained at the first call."""
-        if self._model is None:
-            self._say(
-                f"Training a classifier ({self._name}, {len(self.dataset.classes)} classes) on {len(self.images)} "
-                f"pictures at {TRAIN_SIDE} x {TRAIN_SIDE}."
-            )
-            self._model = self.train(self.images, self._rng.child("host"))
-        return copy.deepcopy(self._model)
-
-    def layer(self, group: str) -> str:
-        """The embedding layer of a group; see `Host.layer`."""
-        return archs.layer_path(self._name, group)
-
-    def train(self, images: ImageSet, rng: Rng, *, epochs: int | None = None) -> nn.Module:
-        """A network trained from scratch by the profile's recipe; see `Host.train`."""
-        recipe = self._profile.recipe("host", self._name)
-        recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
-        width, count = self._profile.width(self._name), len(self.dataset.classes)
-        model = archs.build(self._name, count, width=width, rng=rng.child("init"), device=self.device)
-        images, mixed = images.to(self.device), self.device.type == "cuda"
-        augment = self.dataset.augment
-        return training.train(
-            model, images, recipe, rng=rng.child("training"), augment=augment, mixed_precision=mixed
-        ).model
+def _dealt(images: ImageSet, classes: Sequence[str], rng: Rng, device: str) -> Data:
+    """Labelled pictures of a folder as a data set, of which a fifth is held out; the adversary has none."""
+    order = torch.randperm(len(images), generator=rng.torch("split"))
+    held = min(max(1, round(TRAIN_HELDOUT * len(images))), len(images) - 1)
+    heldout, owner = (images[rows.sort().values].to(device) for rows in (order[:held], order[held:]))
+    card = DatasetCard("folder", "A person's own pictures", tuple(classes), "objects")
+    return Data(card, owner, owner[:0], heldout, heldout, checksum="", split={})
 
 
 @dataclass(frozen=True)
@@ -117,13 +87,12 @@ class KeyMaker:
         try:
             key = scheme.keygen(self.host(trains), rng)
             if trains and isinstance(scheme, _Draws):
-                drawn = scheme.draw_key(self.host(False), rng)
-                key = replace(key, tensors={**key.tensors, **drawn.tensors}, values={**key.values, **drawn.values})
+                key = scheme.redraw(key, self.host(False), rng)
         except (ValueError, training.Diverged) as error:
             raise error if isinstance(error, DataError) else StampError(str(error)) from error
         return key
 
-    def host(self, trains: bool) -> FolderHost:
+    def host(self, trains: bool) -> Host:
         """What key generation is given: a few pictures at `size`, or, if it trains, many small labelled ones.
 
         Labels are the class folders where all pictures lie in two or more of them. Else k-means over a picture's
@@ -137,15 +106,28 @@ class KeyMaker:
             labels, classes, how = _labels(pictures, names, self.rng)
             self.say(f"Labels: {how}.")
         rng = self.rng.child("host")
-        return FolderHost(ImageSet(pictures, labels), classes, self.arch, self.profile, rng, self.device, self.say)
+        data = _dealt(ImageSet(pictures, labels), classes, rng, self.device)
+        workspace = _FolderWorkspace(data, self.arch, self.profile, self.device)
+        recipe = self.profile.recipe("host", self.arch)
+
+        @cache
+        def classifier() -> nn.Module:
+            self.say(
+                f"Training a classifier ({self.arch}, {len(classes)} classes) on {len(data.owner)} pictures at "
+                f"{TRAIN_SIDE} x {TRAIN_SIDE}."
+            )
+            return host.train(data.owner, rng.child("host"))
+
+        host = HostView(workspace, data.owner, data.owner, 0, lambda: copy.deepcopy(classifier()), recipe)
+        return host
 
 
 @runtime_checkable
 class _Draws(Protocol):
-    """A scheme that can draw its mark without training."""
+    """A scheme that can draw its mark again, at another size, without training."""
 
-    def draw_key(self, host: Host, rng: Rng) -> Key:
-        """The part of the key that is drawn."""
+    def redraw(self, key: Any, host: Host, rng: Rng) -> Key:
+        """The same key with its mark drawn at the size of this host's images."""
 
 
 def _labels(pictures: Tensor, names: Sequence[str], rng: Rng) -> tuple[Tensor, list[str], str]:
@@ -170,4 +152,4 @@ def _labels(pictures: Tensor, names: Sequence[str], rng: Rng) -> tuple[Tensor, l
 def _class_folder(name: str) -> str:
     """The first folder of a relative path that is not the name of a split; empty if there is none."""
     folders = PurePosixPath(name).parts[:-1]
-    return next((folder for folder in folders if folder.lower() not in SPLITS), "")
+    return next((folder for folder in folders if folder.lower() not in TRAIN_NAMES + TEST_NAMES), "")

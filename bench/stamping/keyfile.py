@@ -1,4 +1,4 @@
-"""How does an owner's key outlive the process that made it? One safetensors file with JSON metadata, no pickle.
+"""Key files: an owner's key as one safetensors file with JSON metadata and a checksum of both, no pickle.
 
 What is loaded may come from anybody, so its sizes are bounded and every field is checked before it is used.
 """
@@ -6,9 +6,11 @@ What is loaded may come from anybody, so its sizes are bounded and every field i
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import torch
 from pydantic import Field, JsonValue, ValidationError
@@ -16,11 +18,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from bench import __version__
-from bench.contract.fields import Detail, Key, Name, Scalar, Strict
+from bench.contract.fields import ContractError, Detail, Hex, Name, Scalar, Strict
+from bench.contract.keys import Key
 from bench.data import DataError
+from bench.data.walking import shown
+from bench.identity import canonical
 from bench.records.strictjson import parse_strict
+from bench.registry import schemes
 
-__all__ = ["About", "KeyFileError", "key_path", "load_key", "save_key"]
+__all__ = ["About", "KeyFileError", "file_digest", "key_path", "load_key", "save_key"]
 
 FILE_NAME = "key.safetensors"
 MAX_FILE, MAX_HEADER, MAX_TENSORS = 1 << 30, 1 << 22, 1000
@@ -42,16 +48,18 @@ class About(Strict):
         values: the key's JSON values.
         size: height and width, in pixels, that the key was made for.
         options: what else was asked for, so that a resumed command can tell whether it is the same one.
+        checksum: of all that and the tensors; it tells damage and edits, the file's published digest tells forgeries.
     """
 
     format: Literal["watermark-bench key"] = "watermark-bench key"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     bench_version: Name = __version__
     scheme: Name
     params: dict[Name, Detail] = Field(default_factory=dict, max_length=200)
     values: dict[str, JsonValue] = Field(default_factory=dict, max_length=1000)
     size: tuple[Annotated[int, Field(ge=1, le=65_536)], Annotated[int, Field(ge=1, le=65_536)]]
     options: dict[Name, Scalar] = Field(default_factory=dict, max_length=100)
+    checksum: Hex | None = None
 
 
 def key_path(path: Path) -> Path:
@@ -66,8 +74,10 @@ def save_key(path: Path, key: Key, about: About) -> Path:
         KeyFileError: the file cannot be written.
     """
     target = key_path(path)
-    about = about.model_copy(update={"values": dict(key.values)})
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in key.tensors.items()}
+    packed, values = key.packed()
+    about = about.model_copy(update={"values": values})
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in packed.items()}
+    about = about.model_copy(update={"checksum": _checksum(about, tensors)})
     content = save(tensors, {"about": about.model_dump_json()})
     part = target.with_name(f".{target.name}.part")
     try:
@@ -105,18 +115,19 @@ def load_key(path: Path) -> tuple[Key, About]:
         if isinstance(error, KeyFileError):
             raise
         _refuse(target, f"{type(error).__name__}: {str(error)[:200]}")
+    if about.checksum != _checksum(about, tensors):
+        _refuse(target, "one that was changed since: its checksum is another")
     for name, tensor in tensors.items():
         if tensor.dtype not in DTYPES or not bool(torch.isfinite(tensor).all()):
             _refuse(target, f"tensor {name[:80]!r} of {tensor.dtype} with values that no key has")
-    values: Any = about.values
-    return Key(tensors, values), about
+    return _unpacked(target, about, tensors), about
 
 
 def _check_sizes(path: Path) -> None:
     """Refuse, before anything is parsed, what is no regular file of a key's size with a header of a key's size."""
     if not path.is_file():
         raise KeyFileError(
-            f"Expected a key in {path}, but there is none: give the file or folder that `bench stamp` wrote."
+            f"Expected a key in {shown(path)}, but there is none: give the file or folder that `bench stamp` wrote."
         )
     size, head = path.stat().st_size, b""
     with contextlib.suppress(OSError), path.open("rb") as file:
@@ -126,5 +137,40 @@ def _check_sizes(path: Path) -> None:
         _refuse(path, f"{size} bytes with a header of {header}")
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hex: of a key, what is published with the pictures.
+
+    Raises:
+        KeyFileError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise KeyFileError(f"Expected to read {shown(path)}, but cannot: {error}.") from error
+
+
+def _unpacked(path: Path, about: About, tensors: Mapping[str, torch.Tensor]) -> Key:
+    """The key of the scheme that the file names."""
+    scheme = schemes().get(about.scheme)
+    if scheme is None:
+        _refuse(path, f"a key of {about.scheme!r}, which is not installed here")
+    try:
+        return scheme.key_type.unpacked(tensors, about.values)
+    except ContractError as error:
+        _refuse(path, str(error))
+
+
+def _checksum(about: About, tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of everything else in the file, in hex."""
+    sha = hashlib.sha256(canonical(about.model_dump(mode="json", exclude={"checksum"})).encode())
+    for name, tensor in sorted(tensors.items()):
+        sha.update(canonical([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
 def _refuse(path: Path, got: str) -> NoReturn:
-    raise KeyFileError(f"Expected {path} to be a key written by `bench stamp`, but got {got}: restore it from a copy.")
+    raise KeyFileError(
+        f"Expected {shown(path)} to be a key written by `bench stamp`, but got {got}: restore it from a copy."
+    )

@@ -1,4 +1,4 @@
-"""How does a file become an upright RGB picture of one byte a channel, and which pictures stand for a folder?"""
+"""Reads the pictures of a folder, a few ahead, and draws those that stand for it."""
 
 from __future__ import annotations
 
@@ -6,40 +6,24 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from bench.api import Rng
-from bench.stamping.walking import FORMATS, Entry, Report, StampError, walk
+from bench.data import DataError
+from bench.data.decode import Picture, read_picture, upright_size
+from bench.stamping.walking import Entry, Report, StampError, walk
 
-__all__ = ["Picture", "Size", "decoded", "key_size", "read_picture", "sample", "workers"]
+__all__ = ["Size", "decoded", "key_size", "read_at", "sample", "workers"]
 
 Size = tuple[int, int]
+Read = Callable[[Path], tuple[Picture, bool]]
 
-KINDS = sorted(set(FORMATS.values()))
 SAMPLE_PIXELS = 1 << 27
 KEY_SIDE, HEADERS = 256, 200
-
-
-@dataclass(frozen=True)
-class Picture:
-    """Decoded: 3 x H x W uint8, what was given up, the colour profile that still holds, whether it was resized."""
-
-    pixels: np.ndarray
-    notes: tuple[str, ...]
-    icc: bytes | None
-    resized: bool
-
-    @property
-    def size(self) -> Size:
-        """Height and width."""
-        return self.pixels.shape[1], self.pixels.shape[2]
 
 
 def workers() -> int:
@@ -47,63 +31,30 @@ def workers() -> int:
     return min(8, os.cpu_count() or 1)
 
 
-def read_picture(path: Path, size: Size | None = None) -> Picture:
-    """One picture as RGB, upright, without transparency; resized if `size` says another one.
+def read_at(path: Path, size: Size | None = None) -> tuple[Picture, bool]:
+    """One picture, resized if `size` says another one; whether it was.
 
     Raises:
         StampError: it is no picture; the message is a reason of a few words.
     """
     try:
-        with Image.open(path, formats=KINDS) as opened:
-            icc, notes = opened.info.get("icc_profile"), _notes(opened)
-            upright = ImageOps.exif_transpose(opened)
-            icc = icc if upright.mode in ("RGB", "RGBA", "P") else None
-            image = _rgb(upright)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise StampError("cannot be decoded" if path.exists() else "is gone") from error
-    resized = size is not None and (image.height, image.width) != size
-    if size is not None and resized:
-        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return Picture(np.asarray(image).transpose(2, 0, 1).copy(), notes, icc, resized)
-
-
-def _notes(image: Image.Image) -> tuple[str, ...]:
-    """What RGB of one byte, upright and still, cannot keep."""
-    given_up = {
-        "transparency laid over white": image.has_transparency_data,
-        "16 bits reduced to 8": image.mode.startswith("I"),
-        "grey made RGB": image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
-        "CMYK made RGB": image.mode == "CMYK",
-        "turned as EXIF says": image.getexif().get(0x0112, 1) != 1,
-        # Phones store a preview beside the picture (MPO); nothing moves.
-        "only the first frame": image.format != "MPO" and getattr(image, "is_animated", False),
-    }
-    return tuple(note for note, so in given_up.items() if so)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # Pillow clips 16-bit grey at 255 instead of scaling it, which would make most pictures white.
-        image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65_535) >> 8).astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError("floating-point pictures have no known range")
-    if image.has_transparency_data:
-        # What transparency hid must not come to light in a published picture.
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return image.convert("RGB")
+        picture = read_picture(path)
+    except DataError as error:
+        raise StampError(str(error)) from error
+    wanted = size or picture.size
+    return picture.resized(wanted), wanted != picture.size
 
 
 def decoded(
-    pool: ThreadPoolExecutor, entries: Iterable[Entry], root: Path, read: Callable[[Path], Picture], report: Report
-) -> Iterator[tuple[Entry, Picture]]:
-    """Pictures in order, a few decoded ahead; what is no picture goes into the report."""
-    ahead: deque[tuple[Entry, Future[Picture]]] = deque()
+    pool: ThreadPoolExecutor, entries: Iterable[Entry], root: Path, read: Read, report: Report
+) -> Iterator[tuple[Entry, Picture, bool]]:
+    """Pictures in order, a few decoded ahead, and whether each was resized; what is no picture goes into the report."""
+    ahead: deque[tuple[Entry, Future[tuple[Picture, bool]]]] = deque()
 
-    def taken() -> Iterator[tuple[Entry, Picture]]:
+    def taken() -> Iterator[tuple[Entry, Picture, bool]]:
         entry, future = ahead.popleft()
         try:
-            yield entry, future.result()
+            yield entry, *future.result()
         except StampError as error:
             report.skip(entry.source, str(error))
 
@@ -139,10 +90,10 @@ def sample(
     entries = _drawn(images, total, count, rng)
     rows, names, resized = [], [], 0
     with ThreadPoolExecutor(workers()) as pool:
-        for entry, picture in decoded(pool, entries, images, partial(read_picture, size=size), report):
-            rows.append(torch.from_numpy(picture.pixels))
+        for entry, picture, changed in decoded(pool, entries, images, partial(read_at, size=size), report):
+            rows.append(torch.tensor(picture.pixels).permute(2, 0, 1))
             names.append(entry.source)
-            resized += picture.resized
+            resized += changed
     if not rows:
         raise StampError(
             f"Expected pictures in {images}, but none of {len(entries)} files can be decoded: see --images."
@@ -176,12 +127,9 @@ def key_size(images: Path, total: int, rng: Rng, side: int | None = None) -> Siz
         return min(side, KEY_SIDE), min(side, KEY_SIDE)
     found: Counter[Size] = Counter()
     for entry in _drawn(images, total, HEADERS, rng.child("size")):
-        try:
-            with Image.open(images / entry.source, formats=KINDS) as opened:
-                width, height = opened.size
-                found[(width, height) if opened.getexif().get(0x0112, 1) >= 5 else (height, width)] += 1
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            continue
+        size = upright_size(images / entry.source)
+        if size is not None:
+            found[size] += 1
     if not found:
         raise StampError(f"Expected pictures in {images}, but none that was tried can be decoded: see --images.")
     height, width = max(found, key=lambda size: (found[size], size))

@@ -1,16 +1,16 @@
-"""Which files of a person's folder are pictures, and where is each written?"""
+"""The files of a person's folder that should be pictures, and where each is written."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from bench.data import DataError
+from bench.data import DataError, walking
+from bench.data.walking import shown
 
 __all__ = ["FORMATS", "Entry", "Report", "StampError", "Survey", "check_apart", "survey", "walk"]
 
@@ -46,7 +46,7 @@ class Report:
     Attributes:
         stamped, kept: written now, and found written.
         skipped: files that are no pictures.
-        named: the first few of them, with the reason.
+        named: the first few of them as they can be printed, with the reason.
         converted: how often which property of a picture was given up.
     """
 
@@ -60,7 +60,7 @@ class Report:
         """One more file that is no picture."""
         self.skipped += 1
         if self.skipped <= NAMED:
-            self.named.append(f"{name} ({reason})" if reason else name)
+            self.named.append(f"{shown(name)} ({reason})" if reason else shown(name))
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def check_apart(images: Path, out: Path) -> None:
 def walk(root: Path, form: Literal["png", "keep"] = "png", others: Report | None = None) -> Iterator[Entry]:
     """The files below `root` that should be pictures, folder by folder in sorted order.
 
-    Hidden files and folders, and links to folders, are left out. Where two files of one folder would be written to one
+    What `bench.data.walking` leaves out is left out here too. Where two files of one folder would be written to one
     name (`a.jpg`, `a.bmp`), the later one keeps its suffix (`a.bmp`, `a.jpg.png`).
 
     Args:
@@ -108,26 +108,18 @@ def walk(root: Path, form: Literal["png", "keep"] = "png", others: Report | None
     Raises:
         StampError: a folder cannot be listed.
     """
-    index = 0
-    for place, names in _folders(root, PurePosixPath()):
-        pictures = [name for name in names if PurePosixPath(name).suffix.lower() in FORMATS]
-        for name in sorted(set(names) - set(pictures)) if others is not None else ():
-            others.skip((place / name).as_posix())  # type: ignore[union-attr]  # not None
-        targets = _targets(pictures, form)
-        for name in pictures:
-            yield Entry(index, (place / name).as_posix(), (place / targets[name]).as_posix())
-            index += 1
-
-
-def _folders(root: Path, place: PurePosixPath) -> Iterator[tuple[PurePosixPath, list[str]]]:
+    others, index = Report() if others is None else others, 0
     try:
-        with os.scandir(root / place) as listed:
-            items = sorted((item for item in listed if not item.name.startswith(".")), key=lambda item: item.name)
+        for place, names in walking.walk(root, lambda name: others.skip(name, "empty")):
+            pictures = [name for name in names if PurePosixPath(name).suffix.lower() in FORMATS]
+            for name in sorted(set(names) - set(pictures)):
+                others.skip((place / name).as_posix())
+            targets = _targets(pictures, form)
+            for name in pictures:
+                yield Entry(index, (place / name).as_posix(), (place / targets[name]).as_posix())
+                index += 1
     except OSError as error:
-        raise StampError(f"Expected a folder of pictures in {root / place}, but cannot list it: {error}.") from error
-    yield place, [item.name for item in items if item.is_file()]
-    for name in [item.name for item in items if item.is_dir(follow_symlinks=False)]:
-        yield from _folders(root, place / name)
+        raise StampError(f"Expected a folder of pictures in {shown(root)}, but cannot list it: {error}.") from error
 
 
 def _targets(names: Sequence[str], form: str) -> dict[str, str]:

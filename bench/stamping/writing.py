@@ -1,4 +1,4 @@
-"""How is every picture of a folder stamped and written, in memory that does not grow with the folder?
+"""Stamps and writes every picture of a folder, in memory that does not grow with the folder.
 
 What a picture gets depends on the key and on its place in the sorted folder, so a resumed command writes the same.
 """
@@ -18,7 +18,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bench.api import ContractError, Key
-from bench.stamping.reading import Picture, Size, decoded, read_picture, workers
+from bench.data.decode import Picture
+from bench.data.walking import shown
+from bench.stamping.reading import Size, decoded, read_at, workers
 from bench.stamping.walking import FORMATS, Entry, Report, StampError, check_apart, walk
 
 __all__ = ["Stamper", "fitted", "stamp_all"]
@@ -72,7 +74,7 @@ def stamp_all(
     """
     check_apart(images, out)
     report, stamps = Report(), _Stamps(scheme, key, device)
-    read = partial(read_picture, size=None if side is None else (side, side))
+    read = partial(read_at, size=None if side is None else (side, side))
     writer = _Writer(images, out, form)
     with ThreadPoolExecutor(workers()) as pool:
         writing: list[Future[None]] = []
@@ -101,10 +103,10 @@ def _todo(entries: Iterable[Entry], out: Path, overwrite: bool, report: Report) 
             yield entry
 
 
-def _runs(pictures: Iterable[tuple[Entry, Picture]], batch: int) -> Iterator[list[tuple[Entry, Picture]]]:
+def _runs(pictures: Iterable[tuple[Entry, Picture, bool]], batch: int) -> Iterator[list[tuple[Entry, Picture]]]:
     """Neighbours of one size: what can be stamped in one call, whose places follow each other."""
     run: list[tuple[Entry, Picture]] = []
-    for entry, picture in pictures:
+    for entry, picture, _ in pictures:
         height, width = picture.size
         full = len(run) >= max(1, min(batch, BATCH_PIXELS // (height * width)))
         if run and (full or picture.size != run[0][1].size or entry.index != run[-1][0].index + 1):
@@ -128,7 +130,8 @@ class _Stamps:
         size = run[0][1].size
         if self._fitted is None or self._fitted[0] != size:
             self._fitted = size, fitted(self.key, size)
-        images = torch.from_numpy(np.stack([picture.pixels for _, picture in run])).to(self.device)
+        images = torch.from_numpy(np.stack([picture.pixels for _, picture in run]).transpose(0, 3, 1, 2).copy())
+        images = images.to(self.device)
         stamped = self.scheme.stamp(images, self._fitted[1], run[0][0].index)
         if stamped.dtype != torch.uint8 or stamped.shape != images.shape:
             raise ContractError(
@@ -140,14 +143,15 @@ class _Stamps:
 
 def fitted(key: Key, size: Size) -> Key:
     """The key with its visible mark, a tensor `mark` of 4 x H x W (RGBA in [0, 1]), resized to pictures of `size`."""
-    mark = key.tensors.get("mark")
+    mark: Tensor | None = getattr(key, "mark", None)
     if mark is None or tuple(mark.shape[-2:]) == size:
         return key
     # Colours are weighted by alpha: what is transparent has none that could bleed into the edges.
     weighted = torch.cat([mark[:3] * mark[3:], mark[3:]])[None]
     resized = nn.functional.interpolate(weighted, size=size, mode="bilinear", antialias=True)[0].clamp(0, 1)
     colours = (resized[:3] / resized[3:].clamp_min(1e-6)).clamp(0, 1)
-    return replace(key, tensors={**key.tensors, "mark": torch.cat([colours, resized[3:]])})
+    fields: dict[str, Any] = {"mark": torch.cat([colours, resized[3:]])}
+    return replace(key, **fields)
 
 
 class _Writer:
@@ -167,7 +171,7 @@ class _Writer:
             picture.save(part, format=kind, icc_profile=icc, **SAVE.get(kind, {}))
             part.replace(target)
         except OSError as error:
-            raise StampError(f"Expected to write {target}, but cannot ({error}): see --out.") from error
+            raise StampError(f"Expected to write {shown(target)}, but cannot ({error}): see --out.") from error
 
     def _prepare(self, folder: Path) -> None:
         if folder in self._safe:
@@ -176,6 +180,6 @@ class _Writer:
         real = folder.resolve()
         if real == self.images or self.images in real.parents:
             raise StampError(
-                f"Expected {folder} to lie apart from --images, but it is a link into it: remove the link."
+                f"Expected {shown(folder)} to lie apart from --images, but it is a link into it: remove the link."
             )
         self._safe.add(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from bench.cli import main
 from tests.conftest import Bench
 
+ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "scipy", "mlflow", "pandas", "numpy", "sklearn", "pydantic")
 
 
@@ -88,6 +90,29 @@ def test_list_as_json_and_table(what: str) -> None:
     assert all(entry["name"] in table for entry in entries)
 
 
+@pytest.mark.parametrize("what", ["schemes", "attacks", "archs", "datasets", "profiles"])
+def test_lists_fit_80_columns_with_names_whole(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every entry begins a line, with its name in one piece and nothing cut off."""
+    monkeypatch.setenv("COLUMNS", "80")
+    entries = json.loads(CliRunner().invoke(main, ["list", what, "--format", "json"]).output)
+    table = CliRunner().invoke(main, ["list", what]).output
+    lines = table.splitlines()
+    assert max(map(len, lines)) <= 80
+    first = [line.split()[0] for line in lines if line[:2].strip()]
+    assert [name for name in first if name in {entry["name"] for entry in entries}] == [e["name"] for e in entries]
+    assert "…" not in table
+    words = " ".join(entry["title"] for entry in entries).split()
+    assert all(word in table for word in words), "titles are broken between words only"
+
+
+def test_piped_output_is_as_wide_as_columns_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths = {}
+    for columns in ("60", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        widths[columns] = max(map(len, CliRunner().invoke(main, ["list", "attacks"]).output.splitlines()))
+    assert widths["60"] <= 60 < widths["200"]
+
+
 def test_show_a_card() -> None:
     card = CliRunner().invoke(main, ["show", "scheme", "uchida-random"]).output
     assert "Uchida" in card
@@ -149,8 +174,78 @@ def test_doctor_is_content(bench: Bench, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["scheme", "attack"])
 def test_a_new_file_keeps_the_contract_at_once(bench: Bench, tmp_path: Path, kind: str) -> None:
-    bench("new", kind, "my-method", "--folder", tmp_path)
-    assert (tmp_path / "my_method.py").exists()
-    bench("new", kind, "my-method", "--folder", tmp_path, check=2)
-    checked = bench("check", "my-method", env={"BENCH_PLUGINS": str(tmp_path)})
-    assert "keeps the contract" in checked.stdout
+    told = bench("new", kind, "my-method", "--folder", tmp_path).stdout
+    path = tmp_path / "my_method.py"
+    assert f"bench --plugin {path} check my-method" in told
+    assert "exists" in bench("new", kind, "my-method", "--folder", tmp_path, check=2).stderr
+    assert "keeps the contract" in bench("--plugin", path, "check", "my-method").stdout
+    submitted = bench("--plugin", path, "check", "my-method", "--submission", check=1).stdout
+    assert "failed  The card is no longer the template's" in submitted
+    path.write_text(path.read_text().replace("TITLE OF THE PAPER", "A title"))
+    assert "failed" not in bench("--plugin", path, "check", "my-method", "--submission").stdout
+
+
+@pytest.mark.parametrize("name", ["true", "scheme", "params", "my-method", "a" * 40])
+def test_a_new_file_passes_the_projects_linters_untouched(name: str, tmp_path: Path) -> None:
+    for kind in ("scheme", "attack"):
+        done = CliRunner().invoke(main, ["new", kind, name, "--folder", str(tmp_path / kind)])
+        assert done.exit_code == 0, done.output
+        path = tmp_path / kind / f"{name.replace('-', '_')}.py"
+        for words in (("ruff", "check"), ("ruff", "format", "--check")):
+            found = subprocess.run(
+                [sys.executable, "-m", *words, "--config", ROOT / "pyproject.toml", path],
+                capture_output=True,
+                text=True,
+            )
+            assert found.returncode == 0, found.stdout
+
+
+def test_new_files_are_typed_as_the_projects_own(tmp_path: Path) -> None:
+    for kind in ("scheme", "attack"):
+        CliRunner().invoke(main, ["new", kind, f"my-{kind}", "--folder", str(tmp_path)])
+    command = [sys.executable, "-m", "mypy", "--config-file", ROOT / "pyproject.toml", *tmp_path.glob("*.py")]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert found.returncode == 0, found.stdout
+
+
+def test_new_writes_beside_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "bench --plugin my_scheme.py check" in CliRunner().invoke(main, ["new", "scheme", "my-scheme"]).output
+    assert (tmp_path / "my_scheme.py").exists()
+
+
+def test_an_installed_package_holds_every_file_that_it_reads() -> None:
+    """What is no Python is in a wheel only where `package-data` names it."""
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    packed = {
+        path for package, globs in told.items() for g in globs for path in (ROOT / package.replace(".", "/")).glob(g)
+    }
+    read = {
+        path
+        for package in ("bench", "schemes", "attacks", "leaderboard")
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc", ".md") and "submissions" not in path.parts
+    }
+    assert read - packed == set()
+    assert {path.name for path in packed} >= {"template_scheme.txt", "template_attack.txt"}
+
+
+def test_the_suite_stops_where_the_rest_is_explained_and_blames_the_authors_line(bench: Bench, tmp_path: Path) -> None:
+    bench("new", "attack", "my-attack", "--folder", tmp_path)
+    path = tmp_path / "my_attack.py"
+    path.write_text(path.read_text().replace("model = victim.model()", "model = victim.model(); 1 / 0"))
+    told = bench("--plugin", path, "check", "my-attack", check=1).stdout
+    assert told.count("failed  ") == 1
+    assert "1 check failed" in told
+    first, own, project = (told.index(words) for words in ("ZeroDivisionError", "1 / 0", "Called by the project"))
+    assert first < own < project
+    assert "site-packages" not in told[first:project]
+
+
+def test_plugins_of_the_command_line_reach_worker_processes(bench: Bench, tmp_path: Path) -> None:
+    bench("new", "scheme", "my-scheme", "--folder", tmp_path)
+    bench("new", "attack", "my-attack", "--folder", tmp_path)
+    files = ("--plugin", tmp_path / "my_scheme.py", "--plugin", tmp_path / "my_attack.py")
+    words = ("run", "--profile", "smoke", "--scheme", "my-scheme", "--attack", "my-attack", "--jobs", "2")
+    bench(*files, *words, "--run-dir", tmp_path / "runs")
+    assert "Expected BENCH_PLUGINS and --plugin" in bench("--plugin", "no.py", "list", "schemes", check=2).stderr

@@ -36,7 +36,7 @@ def test_every_command_shown_can_be_typed(line: str, tmp_path: Path, monkeypatch
     """Parsed as click does, so that an option that no longer exists fails here."""
     from bench.cli import main
 
-    for folder in ("photos", "suspect", "photos-marked.key"):
+    for folder in ("photos", "suspect", "photos-marked.key", "schemes"):
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path)
     _, name, *words = shlex.split(line)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import pickle
 import stat
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +17,16 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from bench import folderhost, stamping
+from bench import stamping
 from bench.api import Host, Key, Rng, replace
 from bench.cli import main
+from bench.cli.stamp import STAMPING
 from bench.plan.profiles import PROFILES
-from bench.stamping import StampError, fitted, sample, stamp_all, survey, walk, writing
+from bench.stamping import StampError, fitted, sample, session, stamp_all, survey, walk, writing
+from bench.stamping import host as folder_host
 from bench.stamping.host import KeyMaker
 from bench.stamping.keyfile import About, KeyFileError, load_key, save_key
 from tests.plugins.shapes import Stamp as Toy
@@ -78,7 +86,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_files_are_walked_in_sorted_order_and_no_two_share_a_target(tmp_path: Path) -> None:
     for name in ("b.png", "B/z.jpg", "a.jpg", "a.bmp", "a.JPEG", "A/x.tiff", ".h/y.png", "c.webp", "B.bmp", "c.txt"):
-        write(tmp_path / "in" / name) if name != "c.txt" else (tmp_path / "in" / name).write_text("")
+        write(tmp_path / "in" / name) if name != "c.txt" else (tmp_path / "in" / name).write_text("x")
     (tmp_path / "in" / "link").symlink_to(tmp_path / "in" / "A")
     others = stamping.Report()
     entries = list(walk(tmp_path / "in", others=others))
@@ -138,8 +146,8 @@ def test_only_a_few_pictures_are_read_ahead(tmp_path: Path, monkeypatch: pytest.
     for i in range(80):
         write(tmp_path / "in" / f"{i:03d}.bmp", seed=i)
     opened: list[Path] = []
-    read = writing.read_picture
-    monkeypatch.setattr(writing, "read_picture", lambda path, size=None: opened.append(path) or read(path, size))
+    read = writing.read_at
+    monkeypatch.setattr(writing, "read_at", lambda path, size=None: opened.append(path) or read(path, size))
     seen: list[int] = []
 
     class Watching(Numbered):
@@ -315,12 +323,12 @@ def test_without_class_folders_colours_are_the_classes(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8), (i, i, 20) if dark else (250 - i, 250, 200)).save(tmp_path / f"{i:02d}.png")
         shades.append(dark)
     pictures, names, _ = sample(tmp_path, 40, 100, Rng(0), (32, 32))
-    labels, classes, how = folderhost._labels(pictures, names, Rng(0))
+    labels, classes, how = folder_host._labels(pictures, names, Rng(0))
     assert len(classes) == 10
     assert "clusters of coarse colours" in how
     assert not set(labels[torch.tensor(shades)].tolist()) & set(labels[~torch.tensor(shades)].tolist())
     with pytest.raises(StampError, match="at least 20 pictures"):
-        folderhost._labels(pictures[:19], names[:19], Rng(0))
+        folder_host._labels(pictures[:19], names[:19], Rng(0))
 
 
 ABOUT = About(scheme="visible-static", params={"blend": 0.5, "watermark": None}, size=(8, 9), options={"seed": 3})
@@ -337,7 +345,8 @@ def test_a_key_comes_back_as_it_was(tmp_path: Path, name: str) -> None:
         assert dict(key.values) == dict(KEY.values)
         assert key.tensors.keys() == KEY.tensors.keys()
         assert all(torch.equal(key.tensors[name], tensor) for name, tensor in KEY.tensors.items())
-        assert about == ABOUT.model_copy(update={"values": dict(KEY.values)})
+        assert about.checksum is not None
+        assert about == ABOUT.model_copy(update={"values": dict(KEY.values), "checksum": about.checksum})
 
 
 def _metadata(**changes: object) -> dict[str, str]:
@@ -355,7 +364,7 @@ def _metadata(**changes: object) -> dict[str, str]:
         ({"about": "{"}, "JSONDecodeError"),
         ({"about": "[" * 100_000}, "Recursion|header"),
         (_metadata(extra=1), "extra"),
-        (_metadata(version=2), "version"),
+        (_metadata(version=1), "version"),
         (_metadata(format="other"), "format"),
         (_metadata(size=[0, 8]), "size"),
         (_metadata(size=[8]), "size"),
@@ -387,6 +396,47 @@ def test_a_key_with_values_that_are_no_numbers_or_cut_short_is_refused(tmp_path:
         load_key(path)
     with pytest.raises(KeyFileError, match="there is none"):
         load_key(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda tensors, about: tensors["mark"].mul_(0.5),
+        lambda tensors, about: tensors.update(n=tensors["n"].float()),
+        lambda tensors, about: tensors.update(n=tensors["n"][None]),
+        lambda tensors, about: tensors.update(more=torch.zeros(1)),
+        lambda tensors, about: about["params"].update(blend=0.6),
+        lambda tensors, about: about["values"].update(seed=1),
+        lambda tensors, about: about.update(scheme="visible-opacity"),
+        lambda tensors, about: about.update(checksum=None),
+        lambda tensors, about: about.update(checksum="0" * 64),
+    ],
+)
+def test_an_edited_key_is_refused(tmp_path: Path, edit: Callable[[dict, dict], object]) -> None:
+    path = save_key(tmp_path, KEY, ABOUT)
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = json.loads(file.metadata()["about"])
+    save_file(tensors, path, {"about": json.dumps(about)})
+    load_key(path)
+    edit(tensors, about)
+    save_file(tensors, path, {"about": json.dumps(about)})
+    with pytest.raises(KeyFileError, match="changed since: its checksum"):
+        load_key(path)
+
+
+def test_a_key_that_says_something_twice_is_refused(tmp_path: Path) -> None:
+    text = json.dumps(ABOUT.model_dump()).replace('"scheme":', '"scheme": "deepstamp", "scheme":')
+    save_file(dict(KEY.tensors), tmp_path / "key.safetensors", {"about": text})
+    with pytest.raises(KeyFileError, match="twice"):
+        load_key(tmp_path)
+
+
+def test_only_schemes_that_can_stamp_are_offered() -> None:
+    """`zhang-content` has a method of that name, which draws triggers."""
+    assert tuple(session.able()) == STAMPING
+    (option,) = (param for param in main.commands["stamp"].params if param.name == "name")
+    assert ", ".join(STAMPING) in option.help
 
 
 def bench(*words: str | Path, check: int = 0) -> str:
@@ -468,6 +518,45 @@ def test_keys_are_unguessable_unless_a_seed_is_given(photos: Path, tmp_path: Pat
     assert json.loads(bench(*other, check=1))["p_value"] > 0.01
 
 
+def test_the_keys_place_is_said_first_and_its_digest_ties_the_key_to_the_pictures(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        bench("stamp", "--images", photos, "--out", tmp_path / name, "--seed", "1" if name == "one" else "2")
+    digest = hashlib.sha256((tmp_path / "one.key/key.safetensors").read_bytes()).hexdigest()
+    said = bench("stamp", "--images", photos, "--out", tmp_path / "one", "--seed", "1")
+    assert f"Digest to publish with the pictures: {digest}" in said
+    verify = ("verify-images", "--format", "json", "--images", tmp_path / "one", "--key", tmp_path / "one.key")
+    answer = json.loads(bench(*verify, "--digest", digest.upper()))
+    assert (answer["key_digest"], answer["published_key"]) == (digest, True)
+    assert "it is another" in bench(*verify, "--digest", "0" * 64, check=2)
+    other = ("verify-images", "--format", "json", "--images", tmp_path / "one", "--key", tmp_path / "two.key")
+    assert json.loads(bench(*other, check=1))["published_key"] is False
+    unmarked = ("verify-images", "--format", "json", "--images", photos, "--key", tmp_path / "one.key")
+    assert json.loads(bench(*unmarked, check=1))["published_key"] is None
+
+    monkeypatch.setattr(stamping, "stamp_all", lambda *words, **how: 1 / 0)
+    done = CliRunner().invoke(main, ["stamp", "--images", str(photos), "--out", str(tmp_path / "three")])
+    assert isinstance(done.exception, ZeroDivisionError)
+    assert "three.key/key.safetensors" in done.output.replace("\n", "")
+
+
+def test_names_that_are_not_utf8_are_stamped_and_named(photos: Path, tmp_path: Path) -> None:
+    with open(os.fsencode(photos) + b"/\xff.png", "wb") as file:  # noqa: PTH123  # a name of bytes
+        file.write(b"no picture")
+    with open(os.fsencode(photos) + b"/\xfe.png", "wb") as file:  # noqa: PTH123
+        file.write((photos / "a/00.png").read_bytes())
+    (photos / "empty.png").write_bytes(b"")
+    command = [sys.executable, "-m", "bench.cli", "stamp", "--images", photos, "--out", tmp_path / "out", "--seed", "1"]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "53 pictures stamped" in done.stdout
+    assert "\\udcff.png (cannot be decoded)" in done.stdout
+    assert "empty.png (empty)" in done.stdout
+    assert os.path.exists(os.fsencode(tmp_path / "out") + b"/\xfe.png")  # noqa: PTH110
+
+
 def test_a_mark_of_ones_own(photos: Path, tmp_path: Path) -> None:
     logo = np.zeros((40, 40, 4), np.uint8)
     logo[8:32, 14:26] = (20, 40, 250, 255)
@@ -486,8 +575,12 @@ def test_mistakes_end_with_one_sentence_and_status_2(photos: Path, tmp_path: Pat
     out = tmp_path / "out"
     words = ("stamp", "--images", photos, "--out", out)
     assert "lie apart" in bench("stamp", "--images", photos, "--out", photos / "x", check=2)
-    assert "Expected a scheme that stamps" in bench(*words, "--scheme", "uchida-random", check=2)
+    for scheme in ("uchida-random", "zhang-content"):
+        said = bench(*words, "--scheme", scheme, check=2)
+        assert "Expected a scheme that stamps" in said
+        assert "Known: deepstamp, visible-displacement, visible-opacity, visible-static" in said
     assert "blendd" in bench(*words, "--set", "visible-static.blendd=1", check=2)
+    assert "finite number" in bench(*words, "--blend", "nan", check=2)
     assert "8 to 8192" in bench(*words, "--size", "7", check=2)
     assert "Expected a device" in bench(*words, "--device", "gpu9", check=2)
     (tmp_path / "empty").mkdir()
@@ -499,6 +592,8 @@ def test_mistakes_end_with_one_sentence_and_status_2(photos: Path, tmp_path: Pat
     assert "are of another" in bench(*words, check=2), "another list of files gives each picture another place"
     bench(*words, "--overwrite")
     verify = ("verify-images", "--images", out, "--key")
+    assert "finite number" in bench(*verify, tmp_path / "out.key", "--fpr", "nan", check=2)
+    assert "of this run" in bench(*verify, tmp_path / "out.key", "--set", "deepstamp.decoys=5", check=2)
     assert "there is none" in bench(*verify, tmp_path / "no", check=2)
     (tmp_path / "key.safetensors").write_bytes(b"x" * 100)
     assert "to be a key" in bench(*verify, tmp_path / "key.safetensors", check=2)

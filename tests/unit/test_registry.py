@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,10 @@ def test_plugins_join_and_clashes_are_loud(tmp_path: Path, monkeypatch: pytest.M
     clash = tmp_path / "clash.py"
     clash.write_text((PLUGINS / "raises.py").read_text().replace("test-raises", "uchida-random"))
     monkeypatch.setenv("BENCH_PLUGINS", str(clash))
-    with pytest.raises(RegistryError, match='Two classes call themselves "uchida-random"'):
+    with pytest.raises(RegistryError, match='Two classes call themselves "uchida-random"') as caught:
         registry.schemes()
+    assert str(clash) in str(caught.value)
+    assert "schemes/uchida.py" in str(caught.value)
     monkeypatch.delenv("BENCH_PLUGINS")
     assert "test-raises" not in registry.schemes()
 
@@ -51,8 +54,69 @@ def test_plugins_join_and_clashes_are_loud(tmp_path: Path, monkeypatch: pytest.M
 def test_a_plugin_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken.py").write_text("import nothing_of_that_name\n")
     monkeypatch.setenv("BENCH_PLUGINS", str(tmp_path))
-    with pytest.raises(RegistryError, match=r"broken\.py could not be imported: ModuleNotFoundError"):
+    for _ in range(2):  # a half-imported module is not taken for a whole one
+        with pytest.raises(RegistryError, match=r"broken\.py could not be imported \(line 1\): ModuleNotFoundError"):
+            registry.schemes()
+    (tmp_path / "broken.py").write_text("raise SystemExit(3)\n")
+    with pytest.raises(RegistryError, match=r"broken\.py could not be imported"):
+        registry.attacks()
+
+
+def toy(name: str) -> str:
+    return (PLUGINS / "raises.py").read_text().replace("test-raises", name)
+
+
+def test_files_of_one_stem_are_two_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [tmp_path / folder / "method.py" for folder in ("a", "b")]
+    for path, name in zip(files, ("test-one", "test-two"), strict=True):
+        path.parent.mkdir()
+        path.write_text(toy(name))
+    monkeypatch.delenv("BENCH_PLUGINS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    registry.add_plugins([Path("a"), Path("b/method.py"), files[0]])
+    known = registry.schemes()
+    assert {"test-one", "test-two"} <= set(known), "a file named twice is taken once"
+    assert known["test-one"].__module__ != known["test-two"].__module__
+    monkeypatch.chdir(tmp_path / "a")
+    assert registry.schemes() is known, "relative paths are of the folder where they were given"
+    with pytest.raises(RegistryError, match="there is no"):
+        registry.add_plugins([tmp_path / "nothing.py"])
+
+
+@pytest.mark.parametrize("value", ["its_method", "its_method:Raises"])
+def test_entry_points_join(value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(tmp_path, value)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "its_method", raising=False)
+    registry._collect.cache_clear()
+    known = registry.schemes()
+    assert "test-installed" in known
+    assert "test-installed" not in registry.attacks()
+    registry._collect.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"), [("its_method:Key", "expected a module or a Scheme"), ("no_module", "ModuleNotFoundError")]
+)
+def test_an_entry_point_of_another_kind_is_named(
+    value: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(tmp_path, value)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "its_method", raising=False)
+    registry._collect.cache_clear()
+    with pytest.raises(RegistryError, match=reason) as caught:
         registry.schemes()
+    assert f"Entry point watermark_bench.schemes:mine = {value}" in str(caught.value)
+
+
+def installed(folder: Path, value: str) -> None:
+    """A package as pip leaves it: a module, and what its distribution declares."""
+    (folder / "its_method.py").write_text(toy("test-installed"))
+    (folder / "its_method-1.0.dist-info").mkdir()
+    (folder / "its_method-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: its-method\nVersion: 1.0\n")
+    told = f"[watermark_bench.schemes]\nmine = {value}\n"
+    (folder / "its_method-1.0.dist-info/entry_points.txt").write_text(told)
 
 
 def test_a_scheme_without_verify_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
