@@ -33,8 +33,8 @@ from bench.api import Attack, Params, Scheme
 from bench.identity import unknown
 
 __all__ = [
-    "PLUGINS", "RegistryError", "add_plugins", "attack_chain", "attacks", "choose", "make", "params_of", "schemes", "tags",
-    "unknown",
+    "PLUGINS", "RegistryError", "add_plugins", "attack_chain", "attacks", "choose", "make", "params_of", "schemes",
+    "tags", "unknown",
 ]  # fmt: skip
 
 PLUGINS = "BENCH_PLUGINS"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 from typing import Any
 
@@ -18,7 +18,7 @@ from bench.metrics.fidelity import fidelity_pp
 from bench.metrics.protection import Protection, protection_over_seeds
 from bench.metrics.robustness import effectiveness, hits, removal_cost, survival, worst_case
 from bench.metrics.security import beyond_chance, false_claims, false_claims_after_attack, forged_claims
-from bench.records.record import CellRecord
+from bench.records.record import Cell, CellRecord
 from leaderboard.searches import heldout_users, histories, rung_searches, searches
 from leaderboard.summary import Row, as_dict, canonical, first_known, if_any, short, thin
 
@@ -259,10 +259,17 @@ def _command(members: Sequence[CellRecord], fpr: float) -> str:
     words += ["--seeds", str(max(record.cell.seed for record in members) + 1)]
     words += ["--owners", str(cell.owners)] if cell.owners > 1 else []
     words += ["--fpr", f"{fpr:g}"] if fpr != DEFAULT_FPR else []
-    for part, params in ((cell.scheme, cell.scheme_params), (cell.attack, cell.attack_params)):
-        for name, value in params.items():
-            words += ["--set", f"{part}.{name}={_typed(value)}"]
+    for part, params in _settable(cell):
+        words += [word for name, value in params.items() for word in ("--set", f"{part}.{name}={_typed(value)}")]
     return shlex.join(words)
+
+
+def _settable(cell: Cell) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Scheme and attacks with the parameters that `--set` takes; a chain's name says all strengths but the last's."""
+    yield cell.scheme, cell.scheme_params
+    for number, applied in enumerate(cell.attacks, start=1):
+        named = number < len(cell.attacks)
+        yield applied.name, {name: v for name, v in applied.params.items() if not (named and name == "ladder")}
 
 
 def _typed(value: Any) -> str:

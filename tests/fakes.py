@@ -122,6 +122,7 @@ def of_scheme(
     }
     cell |= {"profile": "quick", "seed": seed, "scheme_params": {"bits": 256}, "attack_params": {}}
     cell |= {name: fields.pop(name) for name in list(fields) if name in cell or name == "owners"}
+    cell["attacks"] = [{"name": attack, "params": cell.pop("attack_params")}]
     owners = cell.setdefault("owners", len(marked.verdicts) if marked else 1)
     provenance = {
         "bench_version": "0.1.0",

@@ -14,7 +14,7 @@ from bench.api import Attack, AttackCard, Recipe, Scheme, SchemeCard
 from bench.identity import digest
 from bench.plan import fingerprint
 from bench.plan.profiles import Profile
-from bench.records.record import Cell
+from bench.records.record import Applied, Cell
 from bench.registry import RegistryError, attack_chain, make, params_of
 from bench.registry import attacks as all_attacks
 from bench.registry import schemes as all_schemes
@@ -247,7 +247,7 @@ class _Builder:
         cell = Cell(
             scheme=scheme_name, attack=chain_name(attacks), arch=arch, dataset=dataset, situation=situation,
             profile=self.request.profile.name, seed=seed, owners=owners,
-            scheme_params=params_of(scheme), attack_params=_chain_params(attacks),
+            scheme_params=params_of(scheme), attacks=[Applied(name=a.card.name, params=params_of(a)) for a in attacks],
         )  # fmt: skip
         cards = tuple(attack.card for attack in attacks)
         reason = not_applicable(scheme.card, *cards)
@@ -361,10 +361,3 @@ def chain_name(attacks: Sequence[Attack]) -> str:
     """A chain as it is typed in full: `pruning=50+output-noise`; the last one's ladder is whole."""
     *before, last = attacks
     return "+".join([*(f"{attack.card.name}={attack.ladder[0]:g}" for attack in before), last.card.name])
-
-
-def _chain_params(attacks: Sequence[Attack]) -> dict[str, Any]:
-    """The parameters of one attack, or of several by `NAME.param`."""
-    if len(attacks) == 1:
-        return params_of(attacks[0])
-    return {f"{a.card.name}.{name}": value for a in attacks for name, value in params_of(a).items()}

@@ -16,6 +16,7 @@ __all__ = [
     "FRESH_KEY",
     "RECORDS",
     "SCHEMA_VERSION",
+    "Applied",
     "CalibrationRecord",
     "Cell",
     "CellRecord",
@@ -43,10 +44,19 @@ class RecordError(ValueError):
     """A file is not a valid record; the message says which file and what is wrong."""
 
 
+class Applied(Strict):
+    """One attack of a chain, with its parameters."""
+
+    name: Name
+    params: Params = {}
+
+
 class Cell(Strict):
     """The identity of one cell of the matrix: what was asked for, nothing of how it went.
 
-    The parameters of a combined attack are named `NAME.param`.
+    Attributes:
+        attack: as it is typed: a name, or a chain such as `pruning=50+output-noise`.
+        attacks: the attacks of the chain in order, with their parameters.
     """
 
     scheme: Name
@@ -58,7 +68,21 @@ class Cell(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     owners: Annotated[int, Field(ge=1, le=10_000)] = 1
     scheme_params: Params = {}
-    attack_params: Params = {}
+    attacks: Annotated[list[Applied], Field(max_length=16)] = []
+
+    @model_validator(mode="after")
+    def _named(self) -> Cell:
+        typed = [part.partition("=")[0] for part in self.attack.split("+")]
+        if self.attacks and [applied.name for applied in self.attacks] != typed:
+            raise ValueError(f"Expected the attacks of {self.attack!r}, but got {[a.name for a in self.attacks]}.")
+        return self
+
+    @property
+    def attack_params(self) -> dict[str, Any]:
+        """The parameters of the attack; of a chain by `NAME.param`."""
+        if len(self.attacks) == 1:
+            return dict(self.attacks[0].params)
+        return {f"{each.name}.{name}": value for each in self.attacks for name, value in each.params.items()}
 
     @property
     def identity(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import bench
+from bench.api import AttackCard
 from bench.identity import digest
 from bench.plan.fingerprint import closure
 from bench.plan.matrix import Planned
@@ -86,9 +87,15 @@ def _head(planned: Planned) -> dict[str, Any]:
         "cell": planned.cell,
         "carrier": planned.scheme.carrier,
         "access": planned.scheme.access,
-        "stage": "+".join(card.stage for card in planned.attacks),
+        "stage": _stage(planned.attacks),
         "unit": planned.attacks[-1].unit,
     }
+
+
+def _stage(attacks: Sequence[AttackCard]) -> str:
+    """Of a chain: where its ladder acts; a forged claim stays one whatever follows."""
+    stages = [card.stage for card in attacks]
+    return "evidence" if "evidence" in stages else stages[-1]
 
 
 def _histories(keys: Mapping[str, Any], mark: Mapping[str, Any]) -> dict[str, list[float]]:

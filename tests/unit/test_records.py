@@ -127,7 +127,12 @@ def test_a_record_under_another_name_is_refused_where_names_count(tmp_path: Path
 
 
 def test_a_combined_attack_has_a_name_and_a_file(tmp_path: Path) -> None:
-    combined = record(cell=cell(attack="pruning=50+output-noise", attack_params={"pruning.order": "random"}))
+    combined = record(
+        cell=cell(
+            attack="pruning=50+output-noise",
+            attacks=[{"name": "pruning", "params": {"order": "random"}}, {"name": "output-noise"}],
+        )
+    )
     path = save_record(combined, tmp_path)
     assert "pruning=50+output-noise" in path.name
     assert list(load_records(tmp_path)) == [combined]
@@ -187,7 +192,7 @@ def test_status_needs_its_evidence(status: str) -> None:
 
 def test_different_parameters_are_different_cells() -> None:
     assert cell().identity != cell(scheme_params={"bits": 128}).identity
-    assert record().filename != record(cell=cell(attack_params={"order": "random"})).filename
+    assert record().filename != record(cell=cell(attacks=[{"name": "pruning", "params": {"order": "random"}}])).filename
 
 
 def test_one_unreadable_file_hides_no_others(tmp_path: Path) -> None:
