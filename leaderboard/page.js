@@ -121,7 +121,7 @@ function schemeCell(row) {
   };
 }
 
-const coverage = (found) => `over ${found.covered} of ${plural(found.of, "attack")}`;
+const coverage = (found) => `${found.covered} of ${plural(found.of, "attack")}`;
 
 function robustnessCell(row) {
   const found = hardness(row);
@@ -138,7 +138,7 @@ function robustnessCell(row) {
     found,
     lines,
     found
-      ? `survives ${wilson(found)}${state.attack ? "" : `, ${coverage(found)}: ${found.attacks.join(", ")}`}`
+      ? `survives ${wilson(found)}${state.attack ? "" : `, over ${coverage(found)}: ${found.attacks.join(", ")}`}`
       : "no attack of this row has been judged",
   );
 }
@@ -177,7 +177,8 @@ function meanCell(found, digits, suffix) {
 function protectionCell(row) {
   const found = row.protection;
   if (!found) return { parts: [MISSING], kind: "num missing" };
-  return { parts: [fixed(found.advantage, 2), sub(of(found))], kind: "num", tip: protection(found) };
+  const heldout = found.others ? ` · ${found.refused} of ${found.others}` : "";
+  return { parts: [fixed(found.advantage, 2), sub(of(found) + heldout)], kind: "num", tip: protection(found) };
 }
 
 const COLUMNS = [
@@ -502,7 +503,7 @@ function numbers(row) {
       ["Effectiveness", row.effectiveness && wilson(row.effectiveness)],
       ["Protection", row.protection && protection(row.protection)],
       ["Held-out users", row.heldout && heldoutText(row.heldout)],
-      ["Worst case", row.robustness && `survives ${wilson(row.robustness)}, ${coverage(row.robustness)}; ${row.robustness.undecided} undecided`],
+      ["Worst case", row.robustness && `survives ${wilson(row.robustness)}, over ${coverage(row.robustness)}; ${row.robustness.undecided} undecided`],
       ...survived.map(([label, attack]) => [`Under ${label}`, `survives ${wilson(attack.survival)}`]),
       ["Removal cost", row.removal && `${bounds(row.removal)} pp, one for each of the decided ${units(row)}`],
       ["False claims", securityText(row).join("; ")],

@@ -372,6 +372,7 @@ def _metadata(**changes: object) -> dict[str, str]:
         (_metadata(params={"blend": {"a": 1}}), "params"),
         ({**_metadata(), "more": "x"}, "metadata"),
         ({"about": json.dumps(ABOUT.model_dump()).replace("0.5", "NaN")}, "NaN is no number"),
+        ({"about": json.dumps(ABOUT.model_dump())[:-1] + ', "scheme": "other"}'}, "'scheme' twice"),
     ],
 )
 def test_what_is_no_key_is_refused_in_one_sentence(tmp_path: Path, content: object, reason: str) -> None:

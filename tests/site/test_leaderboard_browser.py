@@ -202,7 +202,7 @@ def test_yes_and_no_about_membership_say_what_was_counted(open_tab, tmp_path):
     marked, others = rung(0, 0.9, *[member(True)] * 4), [member(True), member(False)]
     tab = open_tab(build([of_scheme("mia", carrier="none", marked=marked, heldout_verdicts=others)], tmp_path))
     (cell,) = tab.page.locator("td[data-label='Protection, advantage']").all()
-    assert cell.inner_text() == "0.25\n4 of 4"
+    assert cell.inner_text() == "0.25\n4 of 4 · 1 of 2"
     tip = cell.get_attribute("title")
     assert tip.startswith("0.250 = mean of 4 of 4 owners told yes and 1 of 2 held-out users told no, less one half")
 
@@ -216,7 +216,7 @@ def test_a_worst_case_over_more_attacks_stands_first(open_tab, tmp_path):
     tab = open_tab(build(made, tmp_path), "#profile=small")
     assert tab.schemes == ["all", "none", "untried", "mia"], "coverage, survival, and baselines apart"
     cells = tab.page.locator("td[data-label='Robustness, survives']").all_inner_texts()
-    assert [text.split("\n")[1] for text in cells] == [f"over {n} of 2 attacks" for n in (2, 2, 1, 2)]
+    assert [text.split("\n")[1] for text in cells] == [f"{n} of 2 attacks" for n in (2, 2, 1, 2)]
     assert tab.page.locator("tr.group").count() == 1
     with tab.page.expect_download() as download:
         tab.page.click("#csv")
