@@ -62,9 +62,9 @@ def add_plugins(files: Collection[Path]) -> None:
     Raises:
         RegistryError: one does not exist, or its path cannot stand in a list of paths.
     """
-    for path in map(Path.absolute, files):
+    for path in files:
         _check_plugin(path)
-        if os.pathsep in str(path):
+        if os.pathsep in str(path.absolute()):
             raise RegistryError(
                 f'Expected the path of a plug-in without "{os.pathsep}", but got {path}: move the file.'
             )

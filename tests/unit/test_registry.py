@@ -85,7 +85,8 @@ def test_files_of_one_stem_are_two_modules(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("value", ["its_method", "its_method:Raises"])
 def test_entry_points_join(value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(tmp_path, value)
+    """A class that two of them lead to is one class."""
+    installed(tmp_path, value, "again = its_method:Raises\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "its_method", raising=False)
     registry._collect.cache_clear()
@@ -110,12 +111,12 @@ def test_an_entry_point_of_another_kind_is_named(
     assert f"Entry point watermark_bench.schemes:mine = {value}" in str(caught.value)
 
 
-def installed(folder: Path, value: str) -> None:
+def installed(folder: Path, value: str, more: str = "") -> None:
     """A package as pip leaves it: a module, and what its distribution declares."""
     (folder / "its_method.py").write_text(toy("test-installed"))
     (folder / "its_method-1.0.dist-info").mkdir()
     (folder / "its_method-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: its-method\nVersion: 1.0\n")
-    told = f"[watermark_bench.schemes]\nmine = {value}\n"
+    told = f"[watermark_bench.schemes]\nmine = {value}\n{more}"
     (folder / "its_method-1.0.dist-info/entry_points.txt").write_text(told)
 
 
