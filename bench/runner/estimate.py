@@ -1,7 +1,7 @@
 """Expected durations of steps: from past runs, else from shipped typical ones scaled to this machine.
 
 `durations.jsonl` beside the store holds what steps took here. `typical.json` is shipped: what steps took on one machine
-(`tools/typical.py` writes it). One factor lies between them: how much slower this machine is. It is measured in a second
+(`tools/typical.py` writes it). Between them lies one factor, how much slower this machine is: measured in a second
 where nothing else is known, and corrected by every step that ends.
 """
 
@@ -189,7 +189,9 @@ def logged(path: Path) -> Iterator[tuple[Names, float]]:
 
 
 def probe_s(device: str = "cpu", threads: int | None = None, budget_s: float = 0.8) -> float:
-    """Measure this machine: median seconds of one training step of a small convolutional network.
+    """Measure this machine: the least seconds of one training step of a small convolutional network.
+
+    The least, because other processes can stretch single steps of several threads by an order of magnitude.
 
     Args:
         device: where steps will be computed.
@@ -211,4 +213,4 @@ def probe_s(device: str = "cpu", threads: int | None = None, budget_s: float = 0
             torch.cuda.synchronize(device)
         taken.append(time.perf_counter() - start)
     torch.set_num_threads(before)
-    return median(taken[2:])
+    return min(taken[2:])

@@ -144,14 +144,14 @@ def changed_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Changed:
     """Which keys change when a text is appended to a file (or a file is added) in a copy of the source."""
     for folder in (*FOLDERS, "leaderboard"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "vendor"))
-    monkeypatch.setattr(fingerprint, "_tree", lambda: Tree(tmp_path))
+    monkeypatch.setattr(fingerprint, "tree", lambda: Tree(tmp_path))
     before = all_keys()
 
     def edit(file: str, text: str) -> set[tuple[str, str, str]]:
         tree = Tree(tmp_path)
         with (tmp_path / file).open("a", encoding="utf-8") as opened:
             opened.write(text)
-        monkeypatch.setattr(fingerprint, "_tree", lambda: tree)
+        monkeypatch.setattr(fingerprint, "tree", lambda: tree)
         after = all_keys()
         return {name for name, key in before.items() if after[name] != key}
 
