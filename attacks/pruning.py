@@ -77,6 +77,7 @@ class Pruning(Attack):
         adversary=Adversary("white-box"),
         unit="% of weights",
         extensions=("no retraining",),
+        scales={"quick": {"ladder": [10, 20, 30, 40, 50, 60, 70, 80, 90]}, "smoke": {"ladder": [30, 60, 90]}},
         tiny={"ladder": [50.0]},
     )
     Params = PruningParams

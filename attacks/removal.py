@@ -59,6 +59,8 @@ _CARD = AttackCard(
     adversary=Adversary(images=("the owner's",)),
     unit="% of the collection",
     carriers=("data",),
+    schemes=("visible-*", "deepstamp"),
+    scales={"quick": {"ladder": [100.0]}, "smoke": {"ladder": [100.0]}},
     extensions=(_ONE_PLACE, "opacity starts from moments over the collection"),
     tiny={"ladder": [100.0], "rounds": 1, "refined": 10},
 )

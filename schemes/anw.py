@@ -66,8 +66,8 @@ CARD = SchemeCard(
     situations=("train",),
     extensions=("the p-value: an exact rank of the loss ratio among images drawn from the user's and unseen ones",),
     scales={
-        "smoke": {"pool": 100, "decoys": 199, "starts": 2, "steps": 10, "probe": 20},
-        "quick": {"pool": 150, "decoys": 199, "starts": 2, "steps": 15, "probe": 40},
+        "smoke": {"share": 0.05, "pool": 60, "decoys": 199, "starts": 2, "steps": 10, "probe": 20},
+        "quick": {"share": 0.05, "pool": 150, "decoys": 499, "starts": 2, "steps": 15, "probe": 40},
         # A user of 1 % owns 60 images, and among so few unseen ones the least loss wanders; the paper's own 500.
         "small": {"heldout": 500, "starts": 2, "steps": 25, "probe": 40},
     },

@@ -128,7 +128,10 @@ CARD = SchemeCard(
         "one decision for all of a user's images",
         "the p-value: an exact rank of the mean loss among images drawn from the user's and unseen ones",
     ),
-    scales={"smoke": {"pool": 100, "decoys": 199}, "quick": {"pool": 300, "decoys": 199}},
+    scales={
+        "smoke": {"share": 0.05, "known": 50, "pool": 100, "decoys": 199},
+        "quick": {"share": 0.05, "pool": 300, "decoys": 499},
+    },
     tiny={"share": 0.05, "known": 50, "pool": 100, "decoys": 99},
 )
 MALT = Paper(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-__all__ = ["ASIDE", "Tree", "changed", "closure", "closure_digest", "digest_of"]
+__all__ = ["ASIDE", "Tree", "changed", "closure", "closure_digest", "digest_of", "tree"]
 
 # Modules that no closure enters: they look things up by name, plan, store or describe, and compute no number of a
 # step. What they find (a scheme's module, an architecture's) is a root of its own.
@@ -115,10 +115,11 @@ class Tree:
 
     Attributes:
         root: the folder that holds `bench/`, `schemes/` and `attacks/`.
+        modules: what was read, by name.
     """
 
     root: Path
-    _read: dict[str, _Module] = field(default_factory=dict, repr=False)
+    modules: dict[str, _Module] = field(default_factory=dict, repr=False)
     _closures: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict, repr=False)
     _digests: dict[tuple[str, ...], str] = field(default_factory=dict, repr=False)
 
@@ -156,16 +157,16 @@ class Tree:
         Raises:
             ModuleNotFoundError: there is no such module, or it has no source.
         """
-        if name not in self._read:
+        if name not in self.modules:
             path = self._path(name)
             if path is None:
                 raise ModuleNotFoundError(f"Expected a module with source, but got {name!r}.")
             source = path.read_text(encoding="utf-8")
             package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-            tree = ast.parse(source)
-            imports = tuple(_imports(tree, package))
-            self._read[name] = _Module(digest_of(source), imports, all(map(_only_passes_on, tree.body)))
-        return self._read[name]
+            parsed = ast.parse(source)
+            imports = tuple(_imports(parsed, package))
+            self.modules[name] = _Module(digest_of(source), imports, all(map(_only_passes_on, parsed.body)))
+        return self.modules[name]
 
     def _behind(self, module: str, name: str | None) -> Iterator[str]:
         """The modules that compute what `from module import name` binds (`import module`: whatever it holds)."""
@@ -226,18 +227,19 @@ def _imports(node: ast.AST, package: str) -> Iterator[_Import]:
 
 
 @cache
-def _tree() -> Tree:
+def tree() -> Tree:
+    """The source that this process runs."""
     return Tree(Path(__file__).resolve().parents[2])
 
 
 def closure(roots: Iterable[str]) -> Mapping[str, str]:
     """`Tree.closure` of the source that this process runs."""
-    return _tree().closure(tuple(roots))
+    return tree().closure(tuple(roots))
 
 
 def closure_digest(roots: Iterable[str]) -> str:
     """One hash of a whole closure."""
-    return _tree().closure_digest(tuple(roots))
+    return tree().closure_digest(tuple(roots))
 
 
 def changed(known: Mapping[str, str]) -> list[str]:
@@ -245,7 +247,7 @@ def changed(known: Mapping[str, str]) -> list[str]:
 
     def now(name: str) -> str | None:
         try:
-            return _tree().module(name).digest
+            return tree().module(name).digest
         except ModuleNotFoundError:
             return None
 

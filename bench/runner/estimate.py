@@ -26,7 +26,7 @@ SHIPPED = Path(__file__).parent / "typical.json"
 PRIOR_S = 10.0
 RECENT = 9
 # The owner's images where the profile leaves the data set its own division: two thirds of the training part.
-IMAGES = {"digits-m": 5_388, "cifar10": 33_333, "cifar100": 33_333, "mnist": 40_000, "tiny-imagenet": 66_667}
+IMAGES = {"digits-m": 898, "cifar10": 33_333, "cifar100": 33_333, "mnist": 40_000, "tiny-imagenet": 66_667}
 DEFAULT_IMAGES = 20_000
 GUESS_S = {"keys": 2.0, "nulls": 4.0, "attack": 15.0, "attacked_nulls": 10.0}
 
@@ -56,7 +56,7 @@ def names_of(step: Step) -> Names:
     return Names(
         step.kind, spec["arch"], float(spec["width"]), spec["dataset"], spec["owner"] or 0,
         spec["recipe"]["epochs"] if "recipe" in spec else 0,
-        spec.get("situation", ""), spec.get("attack", ""), spec.get("scheme", ""),
+        spec.get("situation", ""), "+".join(name for name, _ in spec.get("attacks", [])), spec.get("scheme", ""),
     )  # fmt: skip
 
 
@@ -84,7 +84,7 @@ class Typical:
     def work(self, names: Names) -> float:
         """Seconds that the training in a step takes there; of a step that only judges, those of one epoch."""
         images = names.owner or IMAGES.get(names.dataset, DEFAULT_IMAGES)
-        epochs = names.epochs if names.kind in ("host", "mark") else 1
+        epochs = names.epochs if names.kind in ("host", "control", "mark") else 1
         return self._pace_s(names.arch, names.width) * images / 1000 * max(1, epochs)
 
     def _pace_s(self, arch: str, width: float) -> float:
@@ -189,7 +189,9 @@ def logged(path: Path) -> Iterator[tuple[Names, float]]:
 
 
 def probe_s(device: str = "cpu", threads: int | None = None, budget_s: float = 0.8) -> float:
-    """Measure this machine: median seconds of one training step of a small convolutional network.
+    """Measure this machine: the least seconds of one training step of a small convolutional network.
+
+    The least, because other processes can stretch single steps of several threads by an order of magnitude.
 
     Args:
         device: where steps will be computed.
@@ -211,4 +213,4 @@ def probe_s(device: str = "cpu", threads: int | None = None, budget_s: float = 0
             torch.cuda.synchronize(device)
         taken.append(time.perf_counter() - start)
     torch.set_num_threads(before)
-    return median(taken[2:])
+    return min(taken[2:])

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from bench import archs
+from bench.archs.lookup import scan
 from bench.identity import Rng
 
 RNG = Rng("test archs")
@@ -40,6 +41,26 @@ def test_names_and_their_modules_without_importing_the_networks():
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     files = ["alexnet", "densenet", "resnet", "resnet", "vgg", "wrn", "resnet", "wrn"]
     assert run.stdout.strip() == f"{[f'bench.archs.{file}' for file in files]} False"
+
+
+ONE = "from bench.api import Arch\nclass _Base(Arch):\n    title = 'x'\nclass {cls}(_Base):\n    name = '{name}'\n"
+
+
+def test_a_new_file_is_all_that_an_architecture_takes(tmp_path):
+    (tmp_path / "one.py").write_text(ONE.format(cls="One", name="one"))
+    family = "from bench.api import Arch\nclass F(Arch):\n    pattern: str = r'two-(?P<D>\\d{1,3})-(?P<K>\\d+)'\n"
+    (tmp_path / "two.py").write_text(family)
+    (tmp_path / "help.py").write_text("class Helper:\n    name = 'not an architecture'\n")
+    assert [(each.label, each.cls, each.file.name) for each in scan(tmp_path)] == [
+        ("one", "One", "one.py"), ("two-D-K", "F", "two.py"),
+    ]  # fmt: skip
+
+
+def test_two_files_that_declare_one_name_are_both_named(tmp_path):
+    for file in ("a.py", "b.py"):
+        (tmp_path / file).write_text(ONE.format(cls="One", name="same"))
+    with pytest.raises(ValueError, match=r'called "same", but .*a\.py and .*b\.py declare it'):
+        scan(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["resnet-18-16", "resnet-152-8", "wrn-16-2"])

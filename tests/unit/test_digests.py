@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -139,23 +139,34 @@ def all_keys() -> dict[tuple[str, str, str], str]:
 Changed = Callable[[str, str], "set[tuple[str, str, str]]"]
 
 
-@pytest.fixture
-def changed_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Changed:
-    """Which keys change when a text is appended to a file (or a file is added) in a copy of the source."""
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """A copy of the source, read once."""
+    root = tmp_path_factory.mktemp("copied")
     for folder in (*FOLDERS, "leaderboard"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "vendor"))
-    monkeypatch.setattr(fingerprint, "_tree", lambda: Tree(tmp_path))
-    before = all_keys()
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", "vendor"))
+    return Tree(root)
+
+
+@pytest.fixture
+def changed_by(copied: Tree, monkeypatch: pytest.MonkeyPatch) -> Iterator[Changed]:
+    """Which keys change when a text is appended to a file (or a file is added) in the copy."""
+    monkeypatch.setattr(fingerprint, "tree", lambda: copied)
+    before, kept = all_keys(), {}
 
     def edit(file: str, text: str) -> set[tuple[str, str, str]]:
-        tree = Tree(tmp_path)
-        with (tmp_path / file).open("a", encoding="utf-8") as opened:
-            opened.write(text)
-        monkeypatch.setattr(fingerprint, "_tree", lambda: tree)
+        path = copied.root / file
+        kept[path] = path.read_text(encoding="utf-8") if path.exists() else None
+        path.write_text((kept[path] or "") + text, encoding="utf-8")
+        module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        tree = Tree(copied.root, {name: known for name, known in copied.modules.items() if name != module})
+        monkeypatch.setattr(fingerprint, "tree", lambda: tree)
         after = all_keys()
         return {name for name, key in before.items() if after[name] != key}
 
-    return edit
+    yield edit
+    for path, text in kept.items():
+        path.unlink() if text is None else path.write_text(text, encoding="utf-8")
 
 
 NEW = {
