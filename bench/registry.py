@@ -105,11 +105,22 @@ def params_of(part: Scheme | Attack) -> dict[str, Any]:
     return dumped
 
 
-def tags(cls: type[Scheme] | type[Attack]) -> set[str]:
-    """What `@tag` selects a scheme or attack by: carrier, access and payload, or stage."""
-    card: Any = cls.card
-    fields = ("carrier", "access", "payload") if issubclass(cls, Scheme) else ("stage",)
-    return {str(getattr(card, name)).replace(" ", "-") for name in fields}
+def tags(cls: type[Scheme[Any]] | type[Attack]) -> set[str]:
+    """What `@tag` selects by: a scheme's carrier, access and payload; an attack's stage and what its adversary has.
+
+    `@white-box`, `@scores`, `@labels` and `@no-data` follow from the adversary; `@extraction` acts on the model through
+    its answers, `@fine-tuning` on its weights with images of the adversary's own.
+    """
+    if issubclass(cls, Scheme):
+        return {str(part).replace(" ", "-") for part in (cls.card.carrier, cls.card.access, cls.card.payload)}
+    adversary, stage = cls.card.adversary, cls.card.stage
+    found = {stage, adversary.access} - {"none"} | ({"none"} if stage == "none" else set())
+    found |= set() if adversary.images else {"no-data"}
+    if stage == "model" and adversary.access in ("scores", "labels"):
+        found.add("extraction")
+    if stage == "model" and adversary.access == "white-box" and "own" in adversary.images:
+        found.add("fine-tuning")
+    return found
 
 
 def choose(expression: str, known: Mapping[str, Collection[str]], what: str) -> list[str]:

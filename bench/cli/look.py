@@ -105,7 +105,7 @@ _ENTRIES: dict[str, Callable[[], list[dict[str, Any]]]] = {
 
 _COLUMNS = {
     "schemes": ("name", "carrier", "access", "payload", "title"),
-    "attacks": ("name", "stage", "paper", "title"),
+    "attacks": ("name", "stage", "access", "paper", "title"),
     "archs": ("name", "layers", "title"),
     "datasets": ("name", "classes", "content", "augment", "title"),
     "profiles": ("name", "dataset", "seeds", "ranked", "title"),
@@ -116,11 +116,12 @@ _LONG = ("title", "layers", "statement")
 
 def _card(cls: type[Any]) -> dict[str, Any]:
     entry: dict[str, Any] = json.loads(json.dumps(asdict(cls.card)))
+    entry |= {"access": cls.card.adversary.access} if "adversary" in entry else {}
     entry["params"] = [
         {
             "name": name,
             "type": _kind(field.annotation),
-            "default": json.loads(json.dumps(field.default)),
+            "default": json.loads(json.dumps(field.default, default=str)),
             "description": field.description or "",
         }
         for name, field in cls.Params.model_fields.items()

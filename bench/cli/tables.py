@@ -58,7 +58,11 @@ def _cell(value: Any) -> Text:
 
 def results_table(records: Iterable[CellRecord], console: Console, fpr: float = DEFAULT_FPR) -> Table:
     """One row per cell: what the mark costs, whether it is found, and what the attack makes of it."""
-    ordered = sorted(records, key=lambda r: (r.cell.dataset, r.cell.arch, r.cell.attack, r.cell.scheme, r.cell.seed))
+    records = list(records)
+    ordered = sorted(
+        (record for record in records if record.status != "not applicable"),
+        key=lambda r: (r.cell.dataset, r.cell.arch, r.cell.attack, r.cell.scheme, r.cell.seed),
+    )
     axes = {name: [str(getattr(record.cell, name)) for record in ordered] for name in AXES}
     varying = [name for name in AXES if name == "scheme" or len(set(axes[name])) > 1]
     common = ", ".join(f"{name} {values[0]}" for name, values in axes.items() if name not in varying and values)
@@ -72,8 +76,19 @@ def results_table(records: Iterable[CellRecord], console: Console, fpr: float = 
     _fit(table, console)
     table.title, table.title_justify, table.title_style = common, "left", "bold"
     table.caption = CAPTION.format(fpr=100 * fpr, budget=BUDGET_PP) + (ADVANTAGE if "adv." in shown else "")
+    table.caption += _meaningless(records)
     table.caption_justify = "left"
     return table
+
+
+def _meaningless(records: Sequence[CellRecord]) -> str:
+    """Which pairs make no cell, attack by attack; `bench plan` says why."""
+    pairs: dict[str, set[str]] = {}
+    for record in records:
+        if record.status == "not applicable":
+            pairs.setdefault(record.cell.attack, set()).add(record.cell.scheme)
+    lines = [f"not applicable: {attack} to {', '.join(sorted(found))}" for attack, found in sorted(pairs.items())]
+    return "".join(f"\n{line}" for line in lines)
 
 
 def _fit(table: Table, console: Console) -> None:
