@@ -62,7 +62,7 @@ CARD = SchemeCard(
     extensions=("all of a user's images at once, as in Anti-Neuron Watermarking", RANKED),
     scales={
         "smoke": {"share": 0.05, "models": 1, "epochs": 1, "pool": 100},
-        "quick": {"share": 0.05, "models": 1, "epochs": 6, "pool": 300, "decoys": 499},
+        "quick": {"share": 0.05, "models": 1, "epochs": 4, "pool": 300, "decoys": 499},
         # Networks that are judged on images which they never saw need not memorise: fewer epochs do.
         "small": {"models": 1, "epochs": 8},
     },

@@ -2,9 +2,8 @@
 
 scikit-learn's 1,797 digits of 8 x 8 pixels, enlarged to 32 x 32 and blended over random crops of scikit-learn's two
 sample photographs by the absolute difference, as Ganin et al. made MNIST-M (2016, JMLR 17(59), section 5.2.1).
-Strokes are bolder (times 1.5, clipped) and photographs dimmer (times 0.7) than in that recipe, so that a narrow network
-learns the digits in a few epochs. Every digit is blended once: were there several blends of one, a user whose images
-nobody trained on would have siblings of them in the training set, and held-out images would not.
+Every digit is blended once: were there several blends of one, a user whose images nobody trained on would have siblings
+of them in the training set, and held-out images would not.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ __all__ = ["digits_m"]
 
 SIZE = 32
 OWNER, ADVERSARY = 0.5, 0.25  # shares of the digits; the rest is held out
-BOLD, DIM = 1.5, 0.7
 
 
 @functools.lru_cache(maxsize=1)
@@ -66,7 +64,7 @@ def _blend(digits: Tensor, labels: Tensor, rows: Tensor, photographs: Tensor, rn
 def _enlarge(digits: Tensor) -> Tensor:
     """N x 8 x 8 grey levels in 0..16 as N x 1 x 32 x 32 uint8 in 0..255."""
     large = torch.nn.functional.interpolate(digits[:, None] * (255 / 16), size=(SIZE, SIZE), mode="bilinear")
-    return large.mul(BOLD).clamp(max=255).round().to(torch.uint8)
+    return large.round().to(torch.uint8)
 
 
 def _digits() -> tuple[Tensor, Tensor]:
@@ -77,12 +75,12 @@ def _digits() -> tuple[Tensor, Tensor]:
 
 
 def _photographs() -> Tensor:
-    """scikit-learn's two photographs, dimmed, 2 x 3 x 427 x 640 uint8."""
+    """scikit-learn's two photographs, 2 x 3 x 427 x 640 uint8."""
     pictures = []
     for name in ("china.jpg", "flower.jpg"):
         with Image.open(_shipped(f"images/{name}")) as picture:
             pictures.append(torch.from_numpy(np.array(picture.convert("RGB"))))
-    return torch.stack(pictures).permute(0, 3, 1, 2).mul(DIM).round().to(torch.uint8).contiguous()
+    return torch.stack(pictures).permute(0, 3, 1, 2).contiguous()
 
 
 def _shipped(name: str) -> Path:

@@ -179,9 +179,12 @@ def _between(start: float, end: float, progress: float) -> float:
 
 
 def _usable_rows(images: int, recipe: Recipe) -> int:
-    """How many images an epoch passes: batch normalisation has no variance of a last batch of one."""
+    """How many images an epoch passes: a last batch below an eighth of the others is left out.
+
+    Batch normalisation has no variance of one image, and of a few a step that can throw the whole training off.
+    """
     full, rest = divmod(images, recipe.batch_size)
-    return images - (rest if rest == 1 and full and recipe.descent is None else 0)
+    return images - (rest if full and rest < recipe.batch_size / 8 and recipe.descent is None else 0)
 
 
 def _batches(
