@@ -22,8 +22,8 @@ def test_only_keys_that_took_a_training_are_kept_for_the_claims_after_an_attack(
 def test_kept_keys_claim_as_the_same_keys_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = opened(on_digits(schemes=("mia-pow-shadow",)).steps["attacked_nulls"], Store(tmp_path))
     made = []
-    learn = Membership.learn
-    monkeypatch.setattr(Membership, "learn", lambda *words: made.append(1) or learn(*words))
+    learn = Membership._shadow
+    monkeypatch.setattr(Membership, "_shadow", lambda *words: made.append(1) or learn(*words))
     kept = attacked_false_claims(workspace).result
     assert not made
     again = attacked_false_claims(SchemeWorkspace(workspace.spec, {"host": workspace.inputs["host"]}, Place())).result
