@@ -1,6 +1,5 @@
 """What a learner does to the training: each transform by hand, each rung one thing changed and nothing else."""
 
-import copy
 import math
 import sys
 from dataclasses import fields
@@ -263,7 +262,9 @@ def test_the_adversary_stays_within_eps_and_starts_anywhere():
     one, other = starts(brightness_net(), images, labels), starts(brightness_net(), images, labels)
     assert not torch.equal(one, other)
     assert float((one - images).abs().max()) == pytest.approx(0.03, rel=0.02)
-    assert torch.equal(one, adversarial.Perturbation(0.03, 0.02, 0, RNG.torch("start"))(brightness_net(), images, labels))
+    assert torch.equal(
+        one, adversarial.Perturbation(0.03, 0.02, 0, RNG.torch("start"))(brightness_net(), images, labels)
+    )
 
 
 def test_adversarial_recipes_carry_the_strength():
