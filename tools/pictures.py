@@ -23,7 +23,6 @@ from bench.data import checksum
 from bench.data.image_quality import marked_pixels, masked_psnr_db, residual_energy
 from bench.plan.matrix import Request, Step, expand
 from bench.plan.profiles import PROFILES
-from bench.registry import attacks, make
 from bench.runner.store import Store
 from bench.runner.worker import Task, compute
 from bench.steps.chain import unattacked, walk

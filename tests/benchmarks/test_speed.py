@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from bench import archs, data
-from bench.api import Batch, ImageSet, Recipe, Rng, Suspect
+from bench.api import Batch, ImageSet, Key, Recipe, Rng, Suspect
 from bench.data import augment
 from bench.runner.store import Store
 from bench.steps import training

@@ -44,8 +44,8 @@ def test_an_undeclared_field_of_the_key_fails_with_one_sentence(folder: Path, mo
     monkeypatch.setenv("BENCH_PLUGINS", str(PLUGINS))
     (failure,) = [error for _, error in suite("test-nosy", folder) if error]
     assert failure == (
-        "Expected an adversary who knows the key's 'layer', but the attack's card declares nothing and the scheme makes "
-        "layer public: declare it in `knows`, or ask for less."
+        "Expected an adversary who knows the key's 'layer', but the attack's card declares nothing and the scheme "
+        "makes layer public: declare it in `knows`, or ask for less."
     )
 
 

@@ -61,9 +61,7 @@ def test_heldout_users_are_examined_on_the_marked_model(store):
 
 def test_more_than_there_are_is_refused(workspace):
     most = len(workspace.data.unseen)
-    with pytest.raises(
-        ValueError, match=rf"anw-hue.heldout = {most + 1} needs .* per user, but {most} exist"
-    ):
+    with pytest.raises(ValueError, match=rf"anw-hue.heldout = {most + 1} needs .* per user, but {most} exist"):
         heldout_users(workspace, AnwHue(share=20, heldout=most + 1), 1)  # at once, before anybody trains
     with pytest.raises(ValueError, match=rf"anw-hue.share = {most + 1} needs"):
         fresh_keys(workspace, AnwHue(share=most + 1), 1)

@@ -585,10 +585,8 @@ def test_private_training_is_quiet():
         fit(normalised(), toy(32), replace(RECIPE, epochs=1, descent=PRIVATE))
 
 
-@pytest.mark.parametrize(
-    "descent", [PrivateDescent(-1.0, 1.0), PrivateDescent(math.nan, 1.0), PrivateDescent(1.0, 0.0)]
-)
-def test_noise_and_norm_have_bounds(descent):
+@pytest.mark.parametrize("bounds", [(-1.0, 1.0), (math.nan, 1.0), (1.0, 0.0)])
+def test_noise_and_norm_have_bounds(bounds):
     with pytest.raises(ValueError, match="Expected a noise multiplier from 0 on and a clipping norm above 0, but got "):
         fit(normalised(), toy(), replace(RECIPE, descent=PrivateDescent(*bounds)))
 
