@@ -155,7 +155,8 @@ def attack_chain(text: str) -> list[tuple[str, float | None]]:
     """The attacks of `a=strength+b`, in order, with the strengths that are given.
 
     Raises:
-        RegistryError: a name does not exist, a strength is no number, or an attack without a ladder is in a chain.
+        RegistryError: a name does not exist, a strength is no number, an attack without a ladder is in a chain, or one
+            begins a training anew after another has changed the network.
     """
     chain = []
     for item in text.split("+"):
@@ -169,6 +170,14 @@ def attack_chain(text: str) -> list[tuple[str, float | None]]:
     without = [name for name, _ in chain if attacks()[name].card.stage == "none"]
     if without and len(chain) > 1:
         raise RegistryError(f'Expected attacks in "{text}", but got {without[0]}, which does nothing: leave it out.')
+    stages = [attacks()[name].card.stage for name, _ in chain]
+    late = [i for i, stage in enumerate(stages) if stage in ("data", "training") and "model" in stages[:i]]
+    if late:
+        changed, trains = chain[stages.index("model")][0], chain[late[0]][0]
+        raise RegistryError(
+            f'Expected trainings first in "{text}", but got {trains} after {changed}, whose network it would replace: '
+            "change the order."
+        )
     return chain
 
 

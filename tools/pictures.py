@@ -18,16 +18,18 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from bench.api import Rng, Suspect, Victim
+from bench.api import ImageSet, Point, Rng, Suspect
 from bench.data import checksum
 from bench.data.image_quality import marked_pixels, masked_psnr_db, residual_energy
-from bench.plan.matrix import Request, expand
+from bench.plan.matrix import Request, Step, expand
 from bench.plan.profiles import PROFILES
-from bench.registry import attacks, make
 from bench.runner.store import Store
 from bench.runner.worker import Task, compute
+from bench.steps.chain import unattacked, walk
+from bench.steps.judge import State
 from bench.steps.ownership import Published, published_images
-from bench.steps.workspace import AttackContext, Job, Place
+from bench.steps.scheme_workspace import SchemeWorkspace
+from bench.steps.workspace import Place
 
 SCHEMES = ("visible-static", "visible-opacity", "visible-displacement", "deepstamp")
 REMOVALS = ("removal-matting", "removal-median")
@@ -56,45 +58,51 @@ def _rows(asked: argparse.Namespace, store: Store) -> Iterator[tuple[str, torch.
     request = Request(SCHEMES, ("none",), (asked.arch,), (asked.dataset,), ("train",), profile, (0,), null_keys=0)
     print(f"{'scheme':22}{'after':20}{'psnr of the mark':>18}{'residual':>10}{'p':>8}")
     for number, planned in enumerate(expand(request, sums)):
-        job = _job(planned.steps["mark"], store, place)
-        keys = job.keys()
-        published = published_images(job, job.scheme, keys)
+        workspace = _opened(planned.steps["mark"], store, place)
+        keys = workspace.keys()
+        published = published_images(workspace, workspace.scheme, keys)
         if number == 0:
             chosen = torch.randperm(len(published.originals), generator=Rng("pictures").torch())[:COUNT]
             yield "clean", published.originals[chosen]
-        yield job.scheme.card.name, published.images.images[chosen]
-        _tell(job, keys, published, "-", published.images.images)
+        yield workspace.scheme.card.name, published.images.images[chosen]
+        _tell(workspace, keys, published, "-", published.images)
         for name in REMOVALS:
-            cleaned = _removed(job, keys, published, name)
-            _tell(job, keys, published, name, cleaned)
+            cleaned = _removed(workspace, keys, published, name)
+            _tell(workspace, keys, published, name, cleaned)
             if name == REMOVALS[0]:
-                yield f"  after {name}", cleaned[chosen]
+                yield f"  after {name}", cleaned.images[chosen]
 
 
-def _job(step: Any, store: Store, place: Place) -> Job:
-    """A step's job with its inputs computed; not the step itself, for nothing here needs the marked model."""
+def _opened(step: Step, store: Store, place: Place) -> SchemeWorkspace:
+    """A step with its inputs computed; not the step itself, for nothing here needs the marked model."""
     for needed in step.inputs.values():
-        _job(needed, store, place)
+        _opened(needed, store, place)
         outcome = compute(Task(needed.kind, needed.key, needed.identity, needed.label), store.root, place)
         if outcome.error:
             raise SystemExit(outcome.error)
-    return Job(step.spec, {name: store.load(needed.key) for name, needed in step.inputs.items()}, place)
+    return SchemeWorkspace(step.spec, {name: store.load(needed.key) for name, needed in step.inputs.items()}, place)
 
 
-def _removed(job: Job, keys: Any, published: Published, name: str) -> torch.Tensor:
-    attack = make(attacks()[name], {"ladder": [100.0]})
-    job.spec = {**job.spec, "attack": name, "attack_params": {}}
-    (claim,) = attack.apply(Victim(torch.nn.Identity(), keys[0], published.images), AttackContext(job))
-    assert claim.images is not None
-    return claim.images.images
+def _removed(workspace: SchemeWorkspace, keys: Any, published: Published, name: str) -> ImageSet:
+    """The published images after a removal that knows the whole collection."""
+    spec = {**workspace.spec, "attacks": [[name, {"ladder": [100.0]}]]}
+    attacked = SchemeWorkspace(spec, workspace.inputs, workspace.place)
+    reached: list[ImageSet] = []
+
+    def keep(state: State, strength: float, _: float) -> Point:
+        reached.append(state.images)
+        return Point(strength=strength)
+
+    walk(attacked, unattacked(attacked, published, torch.nn.Identity), keys, keep)
+    return reached[-1]
 
 
-def _tell(job: Job, keys: Any, published: Published, name: str, images: torch.Tensor) -> None:
+def _tell(workspace: SchemeWorkspace, keys: Any, published: Published, name: str, shown: ImageSet) -> None:
     clean, marked = published.originals, published.images.images
-    verdict = job.scheme.verify(Suspect("data set", images=published.images.with_images(images)), keys[0])
-    psnr = masked_psnr_db(clean, images, marked_pixels(clean, marked))
-    left = residual_energy(clean, marked, images)
-    print(f"{job.scheme.card.name:22}{name:20}{psnr:15.1f} dB{left:10.3f}{verdict.p_value:8.3g}", flush=True)
+    verdict = workspace.scheme.verify(Suspect("data set", images=shown), keys[0])
+    psnr = masked_psnr_db(clean, shown.images, marked_pixels(clean, marked))
+    left = residual_energy(clean, marked, shown.images)
+    print(f"{workspace.scheme.card.name:22}{name:20}{psnr:15.1f} dB{left:10.3f}{verdict.p_value:8.3g}", flush=True)
 
 
 def _draw(rows: list[tuple[str, torch.Tensor]], out: Path) -> None:

@@ -115,13 +115,15 @@ _LONG = ("title", "layers", "statement")
 
 
 def _card(cls: type[Any]) -> dict[str, Any]:
+    from bench.registry import params_of
+
     entry: dict[str, Any] = json.loads(json.dumps(asdict(cls.card)))
-    entry |= {"access": cls.card.adversary.access} if "adversary" in entry else {}
+    defaults = params_of(cls())
     entry["params"] = [
         {
             "name": name,
             "type": _kind(field.annotation),
-            "default": json.loads(json.dumps(field.default, default=str)),
+            "default": defaults[name],
             "description": field.description or "",
         }
         for name, field in cls.Params.model_fields.items()

@@ -134,7 +134,7 @@ class Judge:
         """The rung that a state makes: utility, verdicts, and what the images and the verdicts cost."""
         model = state.suspect().to(self.workspace.device)
         start_s = clock_s(self.workspace.device)
-        verdicts = self.verdicts(state, model, details=details)
+        verdicts = self.verdicts(state, details=details)
         verify_time_s = clock_s(self.workspace.device) - start_s
         return Point(
             strength=strength,
@@ -144,18 +144,21 @@ class Judge:
             verify_time_s=verify_time_s,
         )
 
-    def verdicts(self, state: State, model: nn.Module, *, details: bool) -> list[Verdict]:
+    def verdicts(self, state: State, *, details: bool) -> list[Verdict]:
         """Of every owner, or of the forger whose key the state holds."""
-        keys = self.keys if state.key is None else [state.key.to(self.workspace.device)]
-        images = state.images.to(self.workspace.device)
-        return examine(self.scheme, keys, model=model, images=images, details=details)
+        return self._examined(state, self.keys, details=details)
 
     def p_values(self, state: State, keys: Iterable[Key]) -> list[float]:
         """The p-value of each key, or of the one that the state holds."""
-        keys = keys if state.key is None else [state.key.to(self.workspace.device)]
-        model = None if self.scheme.card.access == "data set" else state.suspect().to(self.workspace.device)
-        images = state.images.to(self.workspace.device)
-        return [verdict.p_value for verdict in examine(self.scheme, keys, model=model, images=images)]
+        return [verdict.p_value for verdict in self._examined(state, keys, details=False)]
+
+    def _examined(self, state: State, keys: Iterable[Key], *, details: bool) -> list[Verdict]:
+        device, access = self.workspace.device, self.scheme.card.access
+        keys = keys if state.key is None else [state.key.to(device)]
+        # Who reads the weights does so whatever stands around the network.
+        read = {"data set": None, "white-box": state.model}.get(access, state.suspect)
+        model = None if read is None else read().to(device)
+        return examine(self.scheme, keys, model=model, images=state.images.to(device), details=details)
 
     def _image_quality(self, images: ImageSet) -> dict[str, float]:
         """How near attacked images come to the owner's before the mark, and how much of the mark is left in them."""

@@ -17,9 +17,12 @@ import pytest
 import torch
 
 from bench import archs, data
-from bench.api import ImageSet, Key, Recipe, Rng, Suspect
+from bench.api import Batch, ImageSet, Key, Recipe, Rng, Suspect
 from bench.data import augment
+from bench.runner.store import Store
 from bench.steps import training
+from bench.steps.scheme_workspace import host_for
+from tests.fakes import on_digits, opened
 
 Benchmark = Any
 SMALL_RUN = ("run", "--profile", "smoke", "--scheme", "uchida-random", "--set", "pruning.ladder=50", "--device", "cpu")
@@ -79,7 +82,7 @@ def test_the_embedding_loss_costs_little(benchmark: Benchmark, images: ImageSet)
     projection, payload = torch.randn(256, 144), torch.randint(0, 2, (256,)).float()
     layer = archs.layer_path("wrn", "conv2")
 
-    def loss(model: torch.nn.Module) -> torch.Tensor:
+    def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         weight = model.get_parameter(f"{layer}.weight")
         logits = projection @ weight.mean(0).flatten()
         return torch.nn.functional.binary_cross_entropy_with_logits(logits, payload, reduction="sum")
@@ -89,14 +92,10 @@ def test_the_embedding_loss_costs_little(benchmark: Benchmark, images: ImageSet)
     assert benchmark.stats.stats.min < 1.2 * plain
 
 
-def test_further_claims_on_one_suspect_share_the_decoys(benchmark: Benchmark) -> None:
+def test_further_claims_on_one_suspect_share_the_pool(benchmark: Benchmark, tmp_path: Path) -> None:
     """A hundred fresh keys on one host must not cost a hundred times the first."""
-    from tests.test_zhang import SmallHost
-
-    from bench.registry import make, schemes
-
-    scheme = make(schemes()["zhang-content"], {"probe": 16})
-    host = SmallHost(count=400, side=32)
+    workspace = opened(on_digits(schemes=("zhang-content",)).steps["keys"], Store(tmp_path))
+    scheme, host = workspace.scheme, host_for(workspace, workspace.data.owner)
     keys = [scheme.keygen(host, Rng("key", i)) for i in range(2)]
     model = archs.build("wrn", 10, width=0.25, rng=Rng("speed"), device="cpu")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import contract
+from bench.checks.suite import suite
 from bench.registry import schemes
 from tests.conftest import PLUGINS
 
@@ -18,7 +18,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", list(schemes()))
 def test_keeps_the_contract(name: str, folder: Path) -> None:
-    broken = {title: error for title, error in contract.suite(name, folder) if error}
+    broken = {title: error for title, error in suite(name, folder) if error}
     assert broken == {}
 
 
@@ -31,16 +31,26 @@ def test_keeps_the_contract(name: str, folder: Path) -> None:
         ("test-eager", "Fresh keys claim the clean host at 10 %"),
         ("test-forgetful", "The same stream gives the same key"),
         ("test-vandal", "The attack changes copies"),
+        ("test-nosy", "The attack asks for no more than its card's adversary has"),
     ],
 )
 def test_the_suite_notices_what_is_broken(name: str, title: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_PLUGINS", str(PLUGINS))
-    broken = [found for found, error in contract.suite(name, folder) if error]
+    broken = [found for found, error in suite(name, folder) if error]
     assert any(found.startswith(title) for found in broken), broken
+
+
+def test_an_undeclared_field_of_the_key_fails_with_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_PLUGINS", str(PLUGINS))
+    (failure,) = [error for _, error in suite("test-nosy", folder) if error]
+    assert failure == (
+        "Expected an adversary who knows the key's 'layer', but the attack's card declares nothing and the scheme "
+        "makes layer public: declare it in `knows`, or ask for less."
+    )
 
 
 @pytest.mark.parametrize("name", ["test-tint", "test-member", "test-blur", "test-smooth", "test-fog"])
 def test_the_suite_accepts_every_shape(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_PLUGINS", str(PLUGINS))
-    broken = {title: error for title, error in contract.suite(name, folder) if error}
+    broken = {title: error for title, error in suite(name, folder) if error}
     assert not {title: error for title, error in broken.items() if "parameter" not in title}

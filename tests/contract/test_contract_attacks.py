@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import contract
+from bench.checks.suite import suite
 from bench.registry import attacks
 
 
@@ -17,5 +17,5 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", list(attacks()))
 def test_keeps_the_contract(name: str, folder: Path) -> None:
-    broken = {title: error for title, error in contract.suite(name, folder) if error}
+    broken = {title: error for title, error in suite(name, folder) if error}
     assert broken == {}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
 from bench.api import (
+    Adversary,
     Attack,
     AttackCard,
-    Claim,
+    Attempt,
     Context,
     Field,
     Host,
@@ -32,15 +34,24 @@ IDLE = SchemeCard("test-idle", "Adds no triggers", NOBODY, "behaviour", "labels"
 COUNTER = itertools.count()
 
 
-class Idle(Scheme):
+@dataclass(frozen=True)
+class NumberKey(Key):
+    """Nothing but a number."""
+
+    number: int
+    public = ("number",)
+
+
+class Idle(Scheme[NumberKey]):
     """Says that behaviour carries its mark, and adds nothing."""
 
     card = IDLE
+    key_type = NumberKey
 
-    def keygen(self, host: Host, rng: Rng) -> Key:
-        return Key(values={"seed": rng.seed})
+    def keygen(self, host: Host, rng: Rng) -> NumberKey:
+        return NumberKey(rng.seed)
 
-    def verify(self, suspect: Suspect, key: Key) -> Verdict:
+    def verify(self, suspect: Suspect, key: NumberKey) -> Verdict:
         return Verdict(statistic=0.0, p_value=1.0)
 
 
@@ -49,10 +60,10 @@ class Eager(Idle):
 
     card = replace(IDLE, name="test-eager")
 
-    def mark_data(self, images: ImageSet, key: Key) -> ImageSet:
+    def mark_data(self, images: ImageSet, key: NumberKey) -> ImageSet:
         return images.extend(images.images[:4], images.labels[:4])
 
-    def verify(self, suspect: Suspect, key: Key) -> Verdict:
+    def verify(self, suspect: Suspect, key: NumberKey) -> Verdict:
         return Verdict(statistic=1.0, p_value=0.001)
 
 
@@ -61,21 +72,34 @@ class Forgetful(Idle):
 
     card = replace(IDLE, name="test-forgetful")
 
-    def keygen(self, host: Host, rng: Rng) -> Key:
-        return Key(values={"number": next(COUNTER)})
+    def keygen(self, host: Host, rng: Rng) -> NumberKey:
+        return NumberKey(next(COUNTER))
 
 
 class Vandal(Attack):
     """Destroys the victim itself."""
 
-    card = AttackCard("test-vandal", "Vandal", NOBODY, "model", "nothing", "units")
+    card = AttackCard("test-vandal", "Vandal", NOBODY, "model", Adversary("white-box"), "units")
 
     class Params(Params):
         """One rung."""
 
         ladder: tuple[float, ...] = Field((1.0,), description="strengths")
 
-    def apply(self, victim: Victim, context: Context) -> Iterator[Claim]:
+    def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
+        cells = [cell.cell_contents for cell in victim._model.__closure__ or ()]
+        network = next(cell for cell in cells if hasattr(cell, "model")).model()
         with torch.no_grad():
-            next(victim._model.parameters()).zero_()
-        yield Claim(1.0, model=victim.model())
+            next(network.parameters()).zero_()
+        yield Attempt(1.0, model=victim.model())
+
+
+class Nosy(Vandal):
+    """Reads the layer that carries the mark, and declares that it knows nothing."""
+
+    card = replace(Vandal.card, name="test-nosy", title="Nosy")
+
+    def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
+        model = victim.model()
+        model.get_submodule(victim.key.layer)
+        yield Attempt(1.0, model=model)

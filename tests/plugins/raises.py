@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from bench.api import Host, ImageSet, Key, Paper, Rng, Scheme, SchemeCard, Suspect, Verdict
 
 
-class Raises(Scheme):
+@dataclass(frozen=True)
+class SeedKey(Key):
+    """Nothing but a number."""
+
+    seed: int
+
+
+class Raises(Scheme[SeedKey]):
     """Raises while marking the data."""
 
     card = SchemeCard(
@@ -16,12 +25,13 @@ class Raises(Scheme):
         access="labels",
         payload="zero-bit",
     )
+    key_type = SeedKey
 
-    def keygen(self, host: Host, rng: Rng) -> Key:
-        return Key(values={"seed": rng.seed})
+    def keygen(self, host: Host, rng: Rng) -> SeedKey:
+        return SeedKey(rng.seed)
 
-    def mark_data(self, images: ImageSet, key: Key) -> ImageSet:
+    def mark_data(self, images: ImageSet, key: SeedKey) -> ImageSet:
         raise RuntimeError("this hook is broken on purpose")
 
-    def verify(self, suspect: Suspect, key: Key) -> Verdict:
+    def verify(self, suspect: Suspect, key: SeedKey) -> Verdict:
         return Verdict(statistic=0.0, p_value=1.0)

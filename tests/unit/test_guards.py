@@ -8,15 +8,15 @@ import pytest
 
 from bench.data import DataError
 from bench.runner.worker import Task, compute
-from bench.steps.workspace import Job, Place
+from bench.steps.workspace import Place, Workspace
 from tests.fakes import planned
 
 
 def test_data_that_changed_since_the_plan_are_refused() -> None:
     step = planned().steps["host"]
-    assert Job(step.spec, {}, Place()).data.checksum
+    assert Workspace(step.spec, {}, Place()).data.checksum
     with pytest.raises(DataError, match="changed since the run was planned"):
-        _ = Job(step.spec, {}, Place(), "0" * 64).data
+        _ = Workspace(step.spec, {}, Place(), "0" * 64).data
 
 
 def test_code_that_changed_since_the_plan_computes_nothing(tmp_path: Path) -> None:

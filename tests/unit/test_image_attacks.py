@@ -6,23 +6,12 @@ from pydantic import ValidationError
 from torch import nn
 
 from attacks.images import Blur, Crop, Flip, Jpeg, Noise, Resize, Rotate
-from bench.api import Context, ImageSet, Key, Rng, Victim
+from bench.api import ImageSet
 from bench.data.image_quality import psnr_db
+from tests.fakes import FakeContext, victim_of
 
 ALL = [Crop, Resize, Rotate, Flip, Jpeg, Blur, Noise]
 DRAWS = [Rotate, Noise]
-
-
-class FakeContext(Context):
-    def __init__(self, seed=0):
-        self.rng = Rng("attack", seed)
-        self.device = torch.device("cpu")
-
-    def fresh(self, name="surrogate"):
-        raise AssertionError("image processing needs no network")
-
-    def epochs(self, images, recipe, *, model=None, name="training"):
-        raise AssertionError("image processing does not train")
 
 
 def textures(count=40, channels=3, height=32, width=32, seed=0):
@@ -34,7 +23,7 @@ def textures(count=40, channels=3, height=32, width=32, seed=0):
 
 def process(attack, images, seed=0):
     """The claimed images at each rung."""
-    victim = Victim(nn.Identity(), Key(), ImageSet(images, torch.arange(len(images))))
+    victim = victim_of(attack, images=ImageSet(images, torch.arange(len(images))))
     return [claim.images.images for claim in attack.apply(victim, FakeContext(seed))]
 
 
@@ -42,7 +31,7 @@ def process(attack, images, seed=0):
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 20)])
 def test_images_keep_their_form_and_labels_and_the_victim_its_own(attack, shape):
     images = textures(9, *shape)
-    before, victim = images.clone(), Victim(nn.Identity(), Key(), ImageSet(images, torch.arange(9)))
+    before, victim = images.clone(), victim_of(attack(), images=ImageSet(images, torch.arange(9)))
     claims = list(attack().apply(victim, FakeContext()))
     assert tuple(claim.strength for claim in claims) == attack().ladder
     for claim in claims:

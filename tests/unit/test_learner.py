@@ -1,6 +1,5 @@
 """What a learner does to the training: each transform by hand, each rung one thing changed and nothing else."""
 
-import copy
 import math
 import sys
 from dataclasses import fields
@@ -13,9 +12,12 @@ from torch import nn
 from torchvision.transforms import functional as vision
 
 from attacks import _colour, adversarial, learner, privacy
-from bench.api import Context, ImageSet, Key, Point, Recipe, Rng, Victim, replace
+from attacks._dpsgd import Private, PrivateDescent
+from bench.api import ImageSet, Point, Recipe, Rng, replace
 from bench.contract.networks import predict
 from bench.steps import training
+from bench.steps.judge import Served
+from tests.fakes import FakeContext, victim_of
 
 RNG = Rng("test learner")
 RECIPE = Recipe(epochs=2, lr=0.05, batch_size=16)
@@ -53,17 +55,15 @@ def network() -> nn.Module:
         )
 
 
-class Learner(Context):
+class Learner(FakeContext):
     """Trains small networks, and keeps the recipes and names that it was asked for."""
 
-    def __init__(self) -> None:
-        self.data = published(8)
+    def __init__(self, recipe: Recipe = RECIPE) -> None:
+        super().__init__(recipe=recipe)
         self.rng = RNG.child("attack")
-        self.recipe = RECIPE
-        self.device = torch.device("cpu")
         self.asked: list[tuple[Recipe, str]] = []
 
-    def fresh(self, name="surrogate"):
+    def fresh(self, name="surrogate", arch=None):
         return network()
 
     def epochs(self, images, recipe, *, model=None, name="training"):
@@ -74,8 +74,23 @@ class Learner(Context):
 
 
 def attacked(attack, context=None):
-    """What the attack claims at each rung."""
-    return list(attack.apply(Victim(network(), Key(), published()), context or Learner()))
+    """What the attack yields at each rung."""
+    return list(attack.apply(victim_of(attack, network(), images=published()), context or Learner()))
+
+
+def changed_recipes(attack, context=None):
+    """The recipe of each rung, and nothing else."""
+    attempts = attacked(attack, context)
+    assert all(attempt.model is None and attempt.images is None for attempt in attempts)
+    return [attempt.recipe for attempt in attempts]
+
+
+def ended_with(attempt):
+    """The network as it is served, trained as the harness would."""
+    model = attempt.model or network()
+    if attempt.recipe is not None:
+        training.train(model, published(), attempt.recipe, rng=RNG.child("attack", "learner"), augment=("flip",))
+    return model if attempt.serving is None else Served(model, attempt.serving)
 
 
 def same(first: nn.Module, second: nn.Module) -> bool:
@@ -105,7 +120,8 @@ def test_names_and_authors_values():
     for attack in ALL:
         assert values[attack.card.name] in attack().ladder
         assert len(attack().ladder) <= 3
-        assert (attack.card.stage, attack.card.carriers) == ("training", ("data", "none"))
+        if attack is not privacy.OutputNoise:
+            assert (attack.card.stage, attack.card.carriers) == ("training", ("data", "none"))
 
 
 @pytest.mark.parametrize("attack", ALL)
@@ -113,11 +129,11 @@ def test_every_attack_walks_its_ladder_twice_alike(attack):
     def answers() -> list[torch.Tensor]:
         found = []
 
-        def judge(claim):
-            found.append(predict(claim.model, published().images))
-            return Point(strength=claim.strength)
+        def judge(attempt):
+            found.append(predict(ended_with(attempt), published().images))
+            return Point(strength=attempt.strength)
 
-        points = attack().run(Victim(network(), Key(), published()), Learner(), judge)
+        points = attack().run(victim_of(attack(), network(), images=published()), Learner(), judge)
         assert [point.strength for point in points] == list(attack().ladder)
         return found
 
@@ -136,16 +152,16 @@ def test_every_attack_walks_its_ladder_twice_alike(attack):
         (adversarial.AdversarialFGSM, {"perturb"}),
         (adversarial.AdversarialPGD, {"perturb"}),
         (learner.ColourJitter, {"transforms"}),
-        (privacy.DPSGD, {"privacy"}),
+        (privacy.DPSGD, {"descent"}),
     ],
 )
 def test_a_rung_changes_one_thing_and_shares_its_streams(attack, changed):
-    context = Learner()
     earlier = (lambda images, generator: images,)
-    context.recipe = replace(RECIPE, transforms=earlier)
-    claims = attacked(attack(), context)
-    assert len(context.asked) == len(claims)
-    for recipe, name in context.asked:
+    context = Learner(replace(RECIPE, transforms=earlier))
+    attempts = attacked(attack(), context)
+    asked = context.asked or [(attempt.recipe, "learner") for attempt in attempts]
+    assert len(asked) == len(attempts)
+    for recipe, name in asked:
         assert name == "learner"
         found = {f.name for f in fields(recipe) if getattr(recipe, f.name) != getattr(context.recipe, f.name)}
         assert found == changed
@@ -153,26 +169,22 @@ def test_a_rung_changes_one_thing_and_shares_its_streams(attack, changed):
 
 
 def test_the_data_sets_augmentation_joins_a_recipe_without():
-    context = Learner()
-    context.recipe = replace(RECIPE, augment=())
-    (claim,) = attacked(learner.Ordinary(), context)
-    assert same(claim.model, ordinary())
-    bare = context.train(published(), context.recipe, name="learner")
-    assert not same(claim.model, bare)
+    bare = replace(RECIPE, augment=())
+    (attempt,) = attacked(learner.Ordinary(), Learner(bare))
+    assert same(ended_with(attempt), ordinary())
+    assert not same(ended_with(replace(attempt, recipe=bare)), ordinary())
 
 
 def test_the_control_is_ordinary_training():
-    (claim,) = attacked(learner.Ordinary())
-    assert same(claim.model, ordinary())
+    (attempt,) = attacked(learner.Ordinary())
+    assert same(ended_with(attempt), ordinary())
     for ladder in ([0.5], [2.0], [1.0, 2.0]):
         with pytest.raises(ValidationError):
             learner.Ordinary(ladder=ladder)
 
 
 def test_label_smoothing_is_the_strength():
-    context = Learner()
-    attacked(learner.LabelSmoothing(), context)
-    assert [recipe.label_smoothing for recipe, _ in context.asked] == [0.1, 0.3]
+    assert [recipe.label_smoothing for recipe in changed_recipes(learner.LabelSmoothing())] == [0.1, 0.3]
 
 
 @pytest.mark.parametrize("side", [1, 3, 8, 40])
@@ -226,7 +238,7 @@ def test_one_step_of_the_adversary_by_hand(label):
     images[1] = 0.98
     labels = torch.tensor([label, label])
     model = brightness_net()
-    x = adversarial.Adversary(0.05, 0.05, 1)(model, images, labels)
+    x = adversarial.Perturbation(0.05, 0.05, 1)(model, images, labels)
     away = 0.05 if label == 0 else -0.05
     assert torch.allclose(x[0, :, :, :4], torch.tensor(0.5 + away))
     assert torch.allclose(x[0, :, :, 4:], torch.tensor(0.5 - away))
@@ -241,23 +253,23 @@ def test_one_step_of_the_adversary_by_hand(label):
 def test_the_adversary_stays_within_eps_and_starts_anywhere():
     images = torch.rand(16, 3, 8, 8, generator=RNG.torch("box"))
     labels = torch.arange(16) % 2
-    adversary = adversarial.Adversary(0.03, 0.02, 5, RNG.torch("start"))
+    adversary = adversarial.Perturbation(0.03, 0.02, 5, RNG.torch("start"))
     first, second = adversary(brightness_net(), images, labels), adversary(brightness_net(), images, labels)
     for x in (first, second):
         assert (x - images).abs().max() <= 0.03 + 1e-6
         assert 0 <= x.min() <= x.max() <= 1
-    starts = adversarial.Adversary(0.03, 0.02, 0, RNG.torch("start"))
+    starts = adversarial.Perturbation(0.03, 0.02, 0, RNG.torch("start"))
     one, other = starts(brightness_net(), images, labels), starts(brightness_net(), images, labels)
     assert not torch.equal(one, other)
     assert float((one - images).abs().max()) == pytest.approx(0.03, rel=0.02)
-    assert torch.equal(one, adversarial.Adversary(0.03, 0.02, 0, RNG.torch("start"))(brightness_net(), images, labels))
+    assert torch.equal(
+        one, adversarial.Perturbation(0.03, 0.02, 0, RNG.torch("start"))(brightness_net(), images, labels)
+    )
 
 
 def test_adversarial_recipes_carry_the_strength():
-    context = Learner()
-    attacked(adversarial.AdversarialFGSM(), context)
-    attacked(adversarial.AdversarialPGD(step=0.5, iterations=3), context)
-    found = [recipe.perturb for recipe, _ in context.asked]
+    attacks = (adversarial.AdversarialFGSM(), adversarial.AdversarialPGD(step=0.5, iterations=3))
+    found = [recipe.perturb for attack in attacks for recipe in changed_recipes(attack)]
     assert [(a.eps, a.step, a.iterations) for a in found] == [
         (0.01, 0.01, 1),
         (0.03, 0.03, 1),
@@ -312,35 +324,35 @@ def test_jitter_is_the_four_in_their_order():
 
 
 def test_the_jitter_scales_the_authors_ranges():
-    context = Learner()
-    attacked(learner.ColourJitter(), context)
-    found = [recipe.transforms[-1].keywords for recipe, _ in context.asked]
+    found = [recipe.transforms[-1].keywords for recipe in changed_recipes(learner.ColourJitter())]
     authors = {"brightness": 0.1, "contrast": 0.2, "saturation": 0.2, "hue": 0.2}
     for scale, ranges in zip((0.5, 1.0, 2.0), found, strict=True):
         assert ranges == pytest.approx({name: scale * value for name, value in authors.items()})
 
 
 def test_output_noise_is_fresh_at_each_query_and_the_same_in_each_record():
-    context = Learner()
-    claims = attacked(privacy.OutputNoise(ladder=[0.5, 1.0]), context)
-    assert len(context.asked) == 1
-    clean, images = predict(ordinary(), published().images), published().images
-    weak, strong = (predict(claim.model, images) - clean for claim in claims)
+    def served(sd: float) -> nn.Module:
+        return ended_with(attacked(privacy.OutputNoise(ladder=[sd]))[0])
+
+    clean, images = predict(network(), published().images), published().images
+    attempts = attacked(privacy.OutputNoise(ladder=[0.5, 1.0]))
+    weak, strong = (predict(ended_with(attempt), images) - clean for attempt in attempts)
     assert torch.allclose(strong, 2 * weak, atol=1e-5)
     assert float(strong.std()) == pytest.approx(1.0, rel=0.2)
-    again = [predict(attacked(privacy.OutputNoise(ladder=[1.0]))[0].model, images) for _ in range(2)]
+    again = [predict(served(1.0), images) for _ in range(2)]
     assert torch.equal(again[0], again[1])
     assert torch.equal(again[0], clean + strong)
-    assert not torch.allclose(predict(claims[1].model, images), again[0])
-    assert same(claims[1].model, ordinary()), "the weights are the ordinary ones"
-    assert not copy.deepcopy(claims[1].model).training
+    asked_twice = ended_with(attempts[1])
+    assert not torch.allclose(predict(asked_twice, images), again[0])
+    assert same(asked_twice.model, network()), "the weights are the victim's"
+    assert all(attempt.recipe is attempt.model is None for attempt in attempts), "nobody trains"
 
 
 def test_private_networks_have_group_normalisation():
     context = Learner()
     claims = attacked(privacy.DPSGD(max_grad_norm=0.5), context)
     for claim, (recipe, _), multiplier in zip(claims, context.asked, (0.5, 1.0), strict=True):
-        assert recipe.privacy == {"noise_multiplier": multiplier, "max_grad_norm": 0.5}
+        assert recipe.descent == PrivateDescent(multiplier, 0.5)
         norm = claim.model[1]
         assert isinstance(norm, nn.GroupNorm)
         assert (norm.num_groups, norm.num_channels) == (math.gcd(32, 12), 12)
@@ -350,13 +362,13 @@ def test_private_networks_have_group_normalisation():
 
 def test_epsilon_of_full_batches_by_hand():
     """Without sampling the Renyi divergence of order a is T a / (2 s^2); then the best order's conversion."""
-    recipe = Recipe(20, 0.1, 500, privacy={"noise_multiplier": 4.0, "max_grad_norm": 1.0})
+    recipe = Recipe(20, 0.1, 500)
     steps, delta = 20, 1e-5
     orders = [1 + k / 1000 for k in range(500, 60_000)]
     by_hand = min(
         steps * a / (2 * 4.0**2) + math.log((a - 1) / a) - (math.log(delta) + math.log(a)) / (a - 1) for a in orders
     )
-    assert privacy.epsilon(400, recipe, delta) == pytest.approx(by_hand, rel=0.01)
+    assert privacy.epsilon(400, recipe, 4.0, delta) == pytest.approx(by_hand, rel=0.01)
 
 
 @pytest.mark.parametrize("count", [40, 33])
@@ -366,15 +378,15 @@ def test_epsilon_counts_the_steps_that_training_takes(count, monkeypatch):
     steps, accounted = [], {}
     compute = rdp.compute_rdp
     monkeypatch.setattr(rdp, "compute_rdp", lambda **options: accounted.update(options) or compute(**options))
-    monkeypatch.setattr(training.privacy.PrivateDescent, "step", lambda self, count, loss: steps.append(count))
-    recipe = replace(RECIPE, epochs=50, privacy={"noise_multiplier": 1.0, "max_grad_norm": 1.0})
+    monkeypatch.setattr(Private, "step", lambda self, count, loss: steps.append(count))
+    recipe = replace(RECIPE, epochs=50, descent=PrivateDescent(1.0, 1.0))
     training.train(privacy.without_batch_norm(network()), published(count), recipe, rng=RNG, augment=())
-    spent = privacy.epsilon(count, recipe, 1e-5)
+    spent = privacy.epsilon(count, recipe, 1.0, 1e-5)
     assert accounted["steps"] == len(steps) == 150
     assert accounted["q"] * count == pytest.approx(sum(steps) / len(steps), rel=0.05)
     assert accounted["noise_multiplier"] == 1.0
-    assert privacy.epsilon(count, replace(recipe, epochs=100), 1e-5) > spent
-    assert privacy.epsilon(4000, recipe, 1e-5) < spent, "seldom seen, hardly known"
+    assert privacy.epsilon(count, replace(recipe, epochs=100), 1.0, 1e-5) > spent
+    assert privacy.epsilon(4000, recipe, 1.0, 1e-5) < spent, "seldom seen, hardly known"
 
 
 def test_privacy_without_opacus_says_what_to_install(monkeypatch):

@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.api import pixels
-from bench.registry import make
+from bench.api import Share, pixels
 from bench.runner.store import Store
-from bench.steps import embed
+from bench.steps.embed import embed
 from bench.steps.ownership import fresh_keys, heldout_users, owner_shares
-from bench.steps.workspace import Job
+from bench.steps.scheme_workspace import SchemeWorkspace
 from schemes.anw import AnwHue
-from tests.unit.test_steps import computed, planned
+from tests.fakes import on_digits, opened
 
 
 @pytest.fixture(scope="module")
@@ -23,36 +22,36 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def job(store: Store) -> Job:
-    return computed(planned("anw-hue").steps["nulls"], store)
+def workspace(store: Store) -> SchemeWorkspace:
+    return opened(on_digits(schemes=("anw-hue",)).steps["nulls"], store)
 
 
 def rows_of(images: torch.Tensor) -> set[bytes]:
     return {row.numpy().tobytes() for row in pixels(images)}
 
 
-def test_fresh_users_own_images_that_nobody_is_trained_on(job):
+def test_fresh_users_own_images_that_nobody_is_trained_on(workspace):
     own = AnwHue(share=20)
-    learned = rows_of(job.data.owner.images) | rows_of(job.data.adversary.images)
-    keys = list(fresh_keys(job, own, 40))
-    found = [rows_of(key.tensors["images"]) for key in keys]
-    assert all(len(key.tensors["images"]) == 20 and not rows & learned for key, rows in zip(keys, found, strict=True))
+    learned = rows_of(workspace.data.owner.images) | rows_of(workspace.data.adversary.images)
+    keys = list(fresh_keys(workspace, own, 40))
+    found = [rows_of(key.images) for key in keys]
+    assert all(len(key.images) == 20 and not rows & learned for key, rows in zip(keys, found, strict=True))
     assert len(set.union(*found)) == 40 * 20, "users are disjoint, and of more than accuracy is measured on"
-    everybody = [rows_of(key.tensors["images"]) for key in fresh_keys(job, AnwHue(share=500), 3)]
+    everybody = [rows_of(key.images) for key in fresh_keys(workspace, AnwHue(share=500), 3)]
     assert not everybody[0] & everybody[1], "1,350 images are enough for two users of 500"
     assert everybody[0] & everybody[2], "and not for three: all are dealt out anew"
     assert everybody[0] != everybody[2]
 
 
-def test_heldout_users_may_own_more_images_than_the_marked_user(job):
-    assert [len(key.tensors["images"]) for key in heldout_users(job, AnwHue(share=20, heldout=70), 2)] == [70, 70]
-    assert [len(key.tensors["images"]) for key in heldout_users(job, AnwHue(share=20), 1)] == [20]
-    assert [len(key.tensors["images"]) for key in fresh_keys(job, AnwHue(share=20, heldout=70), 1)] == [20]
+def test_heldout_users_may_own_more_images_than_the_marked_user(workspace):
+    assert [len(key.images) for key in heldout_users(workspace, AnwHue(share=20, heldout=70), 2)] == [70, 70]
+    assert [len(key.images) for key in heldout_users(workspace, AnwHue(share=20), 1)] == [20]
+    assert [len(key.images) for key in fresh_keys(workspace, AnwHue(share=20, heldout=70), 1)] == [20]
 
 
 def test_heldout_users_are_examined_on_the_marked_model(store):
     params = {"share": 20, "heldout": 70, "starts": 0, "signature": 60.0}
-    found = embed(computed(planned("anw-hue", {"anw-hue": params}).steps["mark"], store)).result
+    found = embed(opened(on_digits(schemes=("anw-hue",), overrides={"anw-hue": params}).steps["mark"], store)).result
     told, strangers = found["point"]["verdicts"], found["heldout_verdicts"]
     assert (len(told), len(strangers)) == (1, 2)
     slots = len(AnwHue().candidates)
@@ -60,20 +59,20 @@ def test_heldout_users_are_examined_on_the_marked_model(store):
     assert strangers[0]["search"]["losses"] != strangers[1]["search"]["losses"]
 
 
-def test_more_than_there_are_is_refused(job):
-    most = len(job.data.unseen)
-    with pytest.raises(ValueError, match=rf"own 1 to {most} images, .* but got {most + 1}: change anw-hue.heldout"):
-        heldout_users(job, AnwHue(share=20, heldout=most + 1), 1)  # at once, before anybody trains
-    with pytest.raises(ValueError, match=r"change anw-hue.share"):
-        fresh_keys(job, AnwHue(share=most + 1), 1)
+def test_more_than_there_are_is_refused(workspace):
+    most = len(workspace.data.unseen)
+    with pytest.raises(ValueError, match=rf"anw-hue.heldout = {most + 1} needs .* per user, but {most} exist"):
+        heldout_users(workspace, AnwHue(share=20, heldout=most + 1), 1)  # at once, before anybody trains
+    with pytest.raises(ValueError, match=rf"anw-hue.share = {most + 1} needs"):
+        fresh_keys(workspace, AnwHue(share=most + 1), 1)
     with pytest.raises(ValueError, match="1 owners with shares of 601 to fit into 600 training images"):
-        owner_shares(job, AnwHue(share=601))
+        owner_shares(workspace, AnwHue(share=601))
 
 
-def test_a_share_of_one_is_an_image_and_not_everything(job):
-    assert not AnwHue(share=1).owns_all
-    (key,) = fresh_keys(job, AnwHue(share=1), 1)
-    assert len(key.tensors["images"]) == 1
-    assert not rows_of(key.tensors["images"]) & rows_of(job.data.owner.images)
-    assert planned("anw-hue", {"anw-hue": {"share": 1}}).steps["mark"].spec["heldout_users"] > 0
-    assert make(AnwHue, {"share": 1}).heldout_share == 1
+def test_a_share_of_one_is_an_image_and_not_everything(workspace):
+    assert not AnwHue(share=1).share.whole
+    (key,) = fresh_keys(workspace, AnwHue(share=1), 1)
+    assert len(key.images) == 1
+    assert not rows_of(key.images) & rows_of(workspace.data.owner.images)
+    assert on_digits(schemes=("anw-hue",), overrides={"anw-hue": {"share": 1}}).steps["mark"].spec["heldout_users"] > 0
+    assert AnwHue(share=1).heldout_share == Share(1)

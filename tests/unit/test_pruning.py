@@ -1,6 +1,7 @@
 """Pruning: exact counts, nested masks, the three orders, the three scopes."""
 
 import inspect
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
@@ -8,11 +9,23 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from attacks.pruning import Pruning, PruningDescending, PruningEmbedded, PruningGlobal, PruningRandom
-from bench.api import Context, Key, Point, Rng, Victim
+from bench.api import AccessError, Key, Point, Rng
+from bench.registry import attacks
+from tests.fakes import FakeContext, victim_of
 
-ALL = [Pruning, PruningGlobal, PruningRandom, PruningDescending, PruningEmbedded]
-KEY = Key(values={"layer": "net.1"})
+NAMES = ("pruning", "pruning-global", "pruning-random", "pruning-descending", "pruning-embedded")
+ALL = [attacks()[name] for name in NAMES]
+Pruning, PruningGlobal, PruningRandom, PruningDescending, PruningEmbedded = ALL
+
+
+@dataclass(frozen=True)
+class LayerKey(Key):
+    layer: str
+    secret: str = ""
+    public = ("layer",)
+
+
+KEY = LayerKey("net.1")
 WEIGHTS = ("net.0.weight", "net.1.weight", "net.4.weight")
 
 
@@ -30,23 +43,11 @@ def network():
     return model
 
 
-class FakeContext(Context):
-    def __init__(self, seed=0):
-        self.rng = Rng("attack", seed)
-
-        self.device = torch.device("cpu")
-
-    def fresh(self, name="surrogate"):
-        raise AssertionError("pruning needs no other network")
-
-    def epochs(self, images, recipe, *, model=None, name="training"):
-        raise AssertionError("pruning does not train")
-
-
 def prune(attack, seed=0, model=None, key=KEY):
     """The attacked parameters at each rung, and the victim's."""
     model = model or network()
-    rungs = [dict(c.model.named_parameters()) for c in attack.apply(Victim(model, key, None), FakeContext(seed))]
+    attempts = attack.apply(victim_of(attack, model, key), FakeContext(seed))
+    rungs = [dict(attempt.model.named_parameters()) for attempt in attempts]
     return rungs, dict(model.named_parameters())
 
 
@@ -145,7 +146,7 @@ def test_layers_of_one_shape_get_different_random_masks():
 def test_embedded_scope_prunes_the_layer_of_the_key_alone(order):
     attack = PruningEmbedded(order=order, ladder=[40.0])
     for layer in ("net.0", "net.1"):
-        rungs, victim = prune(attack, key=Key(values={"layer": layer}))
+        rungs, victim = prune(attack, key=LayerKey(layer))
         for name in victim:
             if name == f"{layer}.weight":
                 assert (rungs[0][name] == 0).sum() == round(0.4 * victim[name].numel())
@@ -153,19 +154,20 @@ def test_embedded_scope_prunes_the_layer_of_the_key_alone(order):
                 assert torch.equal(rungs[0][name], victim[name])
 
 
-@pytest.mark.parametrize("values", [{}, {"layer": "net.9"}])
-def test_embedded_scope_needs_a_key_with_a_layer(values):
-    with pytest.raises(ValueError, match="Expected a key that names the embedded layer"):
-        prune(PruningEmbedded(), key=Key(values=values))
+def test_embedded_scope_needs_a_key_with_a_layer_that_exists():
+    with pytest.raises(ValueError, match=r"Expected a model with the embedded layer 'net\.9', but it has none"):
+        prune(PruningEmbedded(), key=LayerKey("net.9"))
+    with pytest.raises(AccessError, match="who knows the key's 'layer'"):
+        prune(PruningEmbedded(), key=Key())
 
 
 def test_only_the_embedded_attack_reads_the_key():
     for attack in ALL[:-1]:
-        assert prune(attack(), key=None)[0]
-        with pytest.raises(ValidationError):
-            attack(scope="embedded")
-    with pytest.raises(ValidationError):
-        PruningEmbedded(scope="layer")
+        assert prune(attack(), key=Key())[0]
+        assert attack.card.adversary.knows == ()
+        with pytest.raises(AccessError):
+            prune(attack(scope="embedded"))
+    assert PruningEmbedded.card.adversary.knows == ("scheme", "layer")
     assert PruningEmbedded.card.carriers == ("weights",)
 
 
@@ -215,7 +217,7 @@ def test_run_walks_the_ladder_and_the_tiny_one(attack):
         return Point(strength=claim.strength)
 
     for params in ({}, dict(attack.card.tiny)):
-        points = attack(**params).run(Victim(network(), KEY, None), FakeContext(), judge)
+        points = attack(**params).run(victim_of(attack(), network(), KEY), FakeContext(), judge)
         assert [point.strength for point in points] == list(attack(**params).ladder)
     assert len(judged) == 20
     assert attack.card.stage == "model"

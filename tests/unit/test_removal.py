@@ -12,24 +12,11 @@ from torch.nn.functional import affine_grid, grid_sample
 from attacks import _matting
 from attacks._matting import Mark
 from attacks.removal import Inpainting, Matting, MattingClean, Median
-from bench.api import Context, ImageSet, Key, Rng, Victim
+from bench.api import ImageSet, Rng
 from bench.data.image_quality import masked_psnr_db, residual_energy
+from tests.fakes import FakeContext, victim_of
 
 COUNT, SIDE = 400, 32
-
-
-class FakeContext(Context):
-    def __init__(self, clean=None, seed=0):
-        self.rng = Rng("attack", seed)
-        self.device = torch.device("cpu")
-        if clean is not None:
-            self.data = ImageSet(clean, torch.zeros(len(clean)).long())
-
-    def fresh(self, name="surrogate"):
-        raise AssertionError("removal needs no network")
-
-    def epochs(self, images, recipe, *, model=None, name="training"):
-        raise AssertionError("removal does not train")
 
 
 @cache
@@ -71,8 +58,9 @@ def displaced(opacity, count=COUNT):
 
 
 def claimed(attack, marked, clean=None, seed=0):
-    victim = Victim(nn.Identity(), Key(), ImageSet(marked, torch.arange(len(marked))))
-    return list(attack.apply(victim, FakeContext(clean, seed)))
+    victim = victim_of(attack, images=ImageSet(marked, torch.arange(len(marked))))
+    own = None if clean is None else ImageSet(clean, torch.zeros(len(clean)).long())
+    return list(attack.apply(victim, FakeContext(seed, own=own)))
 
 
 def after_db(attack, marked):

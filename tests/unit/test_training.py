@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import nn
 
+from attacks._dpsgd import PrivateDescent, poisson
 from bench import archs
 from bench.api import ImageSet, Recipe, replace
 from bench.identity import Rng
 from bench.plan.profiles import PROFILES
-from bench.steps import privacy, training
+from bench.steps import training
 
 RNG = Rng("test training")
 RECIPE = Recipe(epochs=2, lr=0.05, batch_size=16)
@@ -166,7 +167,7 @@ def test_the_extra_loss_is_added_and_reported():
     plain, pulled = linear(), linear()
     pulled.load_state_dict(plain.state_dict())
     fit(plain, images)
-    trained = fit(pulled, images, extra_loss=lambda model: 0.5 * (model[1].weight - 3).square().sum())
+    trained = fit(pulled, images, extra_loss=lambda model, batch: 0.5 * (model[1].weight - 3).square().sum())
     assert (pulled[1].weight - 3).abs().mean() < 0.5 * (plain[1].weight - 3).abs().mean()
     assert trained.history[0].extra_loss > trained.history[1].extra_loss > 0
 
@@ -176,14 +177,14 @@ def test_a_constant_extra_loss_changes_nothing_and_is_reported_as_its_mean():
     plain, shifted = linear(), linear()
     shifted.load_state_dict(plain.state_dict())
     history = fit(plain, images).history
-    other = fit(shifted, images, extra_loss=lambda model: 0.0 * model[1].weight.sum() + 2.5).history
+    other = fit(shifted, images, extra_loss=lambda model, batch: 0.0 * model[1].weight.sum() + 2.5).history
     assert same(plain, shifted)
     assert [epoch.loss for epoch in other] == [epoch.loss for epoch in history]
     assert [epoch.extra_loss for epoch in other] == [2.5, 2.5]
 
 
 def test_an_extra_loss_may_be_none():
-    assert fit(linear(), toy(), extra_loss=lambda _: None).history[0].extra_loss is None
+    assert fit(linear(), toy(), extra_loss=lambda model, batch: None).history[0].extra_loss is None
 
 
 def test_undecayed_weights_keep_their_size_where_others_shrink():
@@ -343,7 +344,7 @@ def test_losses_that_are_not_finite_are_noticed_while_weights_still_are():
     with pytest.raises(training.Diverged, match=r"got a loss of inf \(added: 0\)"):
         fit(Certain(), toy())
     with pytest.raises(training.Diverged, match=r"\(added: inf\)"):
-        fit(Recorder(), toy(), extra_loss=lambda model: 0.0 * model.weight.sum() + math.inf)
+        fit(Recorder(), toy(), extra_loss=lambda model, batch: 0.0 * model.weight.sum() + math.inf)
 
 
 def test_frozen_layers_do_not_move_nor_do_their_batch_statistics():
@@ -418,7 +419,7 @@ def test_the_rate_reaches_the_optimiser():
             return torch.zeros(len(x), 2)
 
     model = Falling()
-    fit(model, toy(32), recipe, extra_loss=lambda m: m.weight)
+    fit(model, toy(32), recipe, extra_loss=lambda m, batch: m.weight)
     assert model.weight.item() == pytest.approx(-sum(training.learning_rate(recipe, s, 4) for s in range(4)))
 
 
@@ -456,8 +457,8 @@ def test_only_profiles_on_full_networks_are_ranked():
     assert all(a.seeds <= b.seeds for a, b in pairwise(PROFILES.values()))
 
 
-PRIVATE = {"noise_multiplier": 1.0, "max_grad_norm": 1.0}
-NOISELESS = {"noise_multiplier": 0.0, "max_grad_norm": 1e9}
+PRIVATE = PrivateDescent(noise_multiplier=1.0, max_grad_norm=1.0)
+NOISELESS = PrivateDescent(noise_multiplier=0.0, max_grad_norm=1e9)
 
 
 def normalised(classes: int = 2) -> nn.Sequential:
@@ -485,7 +486,7 @@ def test_private_steps_without_noise_or_clipping_are_ordinary_ones():
     images, recipe = toy(70), Recipe(3, 0.1, 70, schedule="cosine", label_smoothing=0.1)
     plain, private = normalised(), normalised()
     ordinary = fit(plain, images, recipe).history
-    history = fit(private, images, replace(recipe, privacy=NOISELESS)).history
+    history = fit(private, images, replace(recipe, descent=NOISELESS)).history
     assert gap(plain, private) < 1e-6 < 0.01 < gap(plain, normalised())
     for ours, theirs in zip(history, ordinary, strict=True):
         assert (ours.loss, ours.accuracy) == pytest.approx((theirs.loss, theirs.accuracy), abs=1e-6)
@@ -496,7 +497,7 @@ def test_gradients_are_clipped_image_by_image():
     images, bound = toy(40), 0.05
     recipe = Recipe(1, 1.0, 40, momentum=0.0, nesterov=False, weight_decay=0.0, schedule="constant")
     model, start = normalised(), normalised()
-    fit(model, images, replace(recipe, privacy={"noise_multiplier": 0.0, "max_grad_norm": bound}))
+    fit(model, images, replace(recipe, descent=PrivateDescent(0.0, bound)))
     total = [torch.zeros_like(parameter) for parameter in start.parameters()]
     norms = []
     for image, label in zip(images.images.float() / 255, images.labels, strict=True):
@@ -516,7 +517,7 @@ def test_the_noise_is_as_strong_as_it_says():
     before = model[1].weight.detach().clone()
     black = ImageSet(torch.zeros(20, 3, 32, 32, dtype=torch.uint8), torch.arange(20) % 10)
     recipe = Recipe(1, 0.5, 20, momentum=0.0, nesterov=False, weight_decay=0.0, schedule="constant")
-    recipe = replace(recipe, privacy={"noise_multiplier": 3.0, "max_grad_norm": 2.0})
+    recipe = replace(recipe, descent=PrivateDescent(3.0, 2.0))
     other = copy.deepcopy(model)
     fit(model, black, recipe)
     fit(other, black, recipe, rng=RNG.child("other"))
@@ -527,7 +528,7 @@ def test_the_noise_is_as_strong_as_it_says():
 
 
 def test_two_private_runs_are_equal_bit_for_bit_and_learn():
-    images, recipe = toy(), replace(RECIPE, epochs=4, privacy={"noise_multiplier": 0.3, "max_grad_norm": 1.0})
+    images, recipe = toy(), replace(RECIPE, epochs=4, descent=PrivateDescent(0.3, 1.0))
     before = torch.get_rng_state()
     runs = [fit(normalised(), images, recipe, augment=("flip",)) for _ in range(2)]
     other = fit(normalised(), images, recipe, augment=("flip",), rng=RNG.child("other"))
@@ -540,35 +541,35 @@ def test_two_private_runs_are_equal_bit_for_bit_and_learn():
 
 def test_poisson_batches_take_each_image_by_itself():
     taken = torch.zeros(4000, 50)
-    for step, rows in enumerate(privacy.poisson(50, 4000, RNG.torch("poisson"))):
+    for step, rows in enumerate(poisson(50, 4000, RNG.torch("poisson"))):
         taken[step, rows] = 1
     assert float(taken.sum()) == pytest.approx(50, abs=25)  # 200,000 draws at 1/4000
-    few = torch.stack([torch.bincount(rows, minlength=50) for rows in privacy.poisson(50, 5, RNG.torch("few"))])
+    few = torch.stack([torch.bincount(rows, minlength=50) for rows in poisson(50, 5, RNG.torch("few"))])
     assert few.max() == 1
-    sizes = [len(rows) for _ in range(400) for rows in privacy.poisson(50, 5, RNG.torch("few", _))]
+    sizes = [len(rows) for _ in range(400) for rows in poisson(50, 5, RNG.torch("few", _))]
     assert len(sizes) == 2000
     assert sum(sizes) / 2000 == pytest.approx(10, abs=0.3)
     variance = sum((size - 10) ** 2 for size in sizes) / 2000
     assert variance == pytest.approx(50 * 0.2 * 0.8, rel=0.15)
-    assert [rows.tolist() for rows in privacy.poisson(3, 1, RNG.torch("all"))] == [[0, 1, 2]]
+    assert [rows.tolist() for rows in poisson(3, 1, RNG.torch("all"))] == [[0, 1, 2]]
 
 
 def test_steps_without_images_are_noise_and_epochs_without_images_end():
     model = normalised()
-    history = fit(model, toy(2), Recipe(12, 0.1, 1, schedule="constant", privacy=PRIVATE)).history
+    history = fit(model, toy(2), Recipe(12, 0.1, 1, schedule="constant", descent=PRIVATE)).history
     assert any(epoch.accuracy == 0 == epoch.loss for epoch in history), "two images miss an epoch once in 16"
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    descent = privacy.PrivateDescent(model, optimizer, PRIVATE, 100.0, seed=1)
+    descending = PRIVATE.start(model, optimizer, images=100, steps=1, seed=1)
     before = state(model)
-    with descent.hooked():
-        descent.step(0, lambda _: pytest.fail("there is nothing to lose"))
+    with descending.scope():
+        descending.step(0, lambda _: pytest.fail("there is nothing to lose"))
     moved = torch.cat([(after - before[name]).flatten() for name, after in state(model).items()])
     assert float(moved.std()) == pytest.approx(0.01, rel=0.1)
 
 
 def test_private_training_leaves_an_ordinary_network_after_every_epoch():
     model, images = normalised(), toy()
-    recipe = replace(RECIPE, privacy=PRIVATE)
+    recipe = replace(RECIPE, descent=PRIVATE)
     plain = {key for module in normalised().modules() for key in module.__dict__}
     for _ in training.train_epochs(model, images, recipe, rng=RNG, augment=()):
         assert not model.training
@@ -581,30 +582,31 @@ def test_private_training_leaves_an_ordinary_network_after_every_epoch():
 def test_private_training_is_quiet():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fit(normalised(), toy(32), replace(RECIPE, epochs=1, privacy=PRIVATE))
+        fit(normalised(), toy(32), replace(RECIPE, epochs=1, descent=PRIVATE))
+
+
+@pytest.mark.parametrize("bounds", [(-1.0, 1.0), (math.nan, 1.0), (1.0, 0.0)])
+def test_noise_and_norm_have_bounds(bounds):
+    with pytest.raises(ValueError, match="Expected a noise multiplier from 0 on and a clipping norm above 0, but got "):
+        fit(normalised(), toy(), replace(RECIPE, descent=PrivateDescent(*bounds)))
 
 
 @pytest.mark.parametrize(
     ("recipe", "options", "message"),
     [
-        (
-            {"privacy": {"noise_multiplier": 1.0}},
-            {},
-            r"noise_multiplier from 0 on and a max_grad_norm above 0, but got ",
-        ),
-        ({"privacy": {"max_grad_norm": 1.0}}, {}, "Expected privacy to give a noise_multiplier"),
-        ({"perturb": lambda model, images, labels: images}, {}, "Expected privacy or adversarial steps, but got both"),
-        ({}, {"extra_loss": lambda model: None}, "Expected privacy or an added loss, but got both"),
+        ({"perturb": lambda model, images, labels: images}, {}, "to train without adversarial steps and without"),
+        ({}, {"extra_loss": lambda model, batch: None}, "an added loss, but got one of them: leave out `perturb`"),
         ({}, {"model": small_net()}, r"Expected a network without batch normalisation, .* but got 1: replace it"),
     ],
 )
 def test_what_would_see_the_images_without_noise_is_refused(recipe, options, message):
     options = {"model": normalised(), **options}
-    with pytest.raises(ValueError, match=message):
-        fit(options.pop("model"), toy(), replace(RECIPE, **{"privacy": PRIVATE, **recipe}), **options)
+    with pytest.raises(ValueError, match=message) as caught:
+        fit(options.pop("model"), toy(), replace(RECIPE, **{"descent": PRIVATE, **recipe}), **options)
+    assert "\n" not in str(caught.value)
 
 
 def test_private_training_without_opacus_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "opacus", None)
     with pytest.raises(ValueError, match=r'Opacus .* for DP-SGD: pip install "watermark-bench\[dp\]"\.$'):
-        fit(normalised(), toy(), replace(RECIPE, privacy=PRIVATE))
+        fit(normalised(), toy(), replace(RECIPE, descent=PRIVATE))

@@ -1,0 +1,195 @@
+"""Who is asked what: forgers' keys, owners' shares, the clean host, null claims. Each was once broken unnoticed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.api import Attempt, ContractError, ImageSet, Key, Suspect
+from bench.registry import make, schemes
+from bench.runner.store import Store
+from bench.steps.embed import embed
+from bench.steps.judge import Judge, State, examine
+from bench.steps.nulls import attacked_false_claims, false_claims
+from bench.steps.ownership import Published, fresh_keys, owner_shares, published_images
+from bench.steps.scheme_workspace import SchemeWorkspace, host_for
+from schemes.anw import AntiNeuron, AnwHue, AnwKey
+from schemes.zhang import _firmness
+from tests.conftest import PLUGINS
+from tests.fakes import on_digits, opened
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(Path(tmp_path_factory.mktemp("judging")))
+
+
+@pytest.fixture(scope="module")
+def marking(store: Store) -> SchemeWorkspace:
+    """The marking step of a scheme in the weights."""
+    overrides = {"uchida-random": dict(schemes()["uchida-random"].card.tiny)}
+    return opened(on_digits(overrides=overrides).steps["mark"], store)
+
+
+# ---- the judge -------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def stamped(marking: SchemeWorkspace, monkeypatch: pytest.MonkeyPatch) -> tuple[Judge, State, Key]:
+    """A judge of images that bear the owner's colour, and somebody else's colour."""
+    monkeypatch.setenv("BENCH_PLUGINS", str(PLUGINS))
+    scheme = make(schemes()["test-stamp"], {})
+    red, green = (scheme.key_type(torch.tensor(colour)) for colour in ([255, 0, 0], [0, 255, 0]))  # type: ignore[call-arg]
+    images = scheme.mark_data(marking.data.owner, red)
+    judge = Judge(marking, scheme, [red], Published(images, marking.data.owner.images))
+    return judge, State(images, marking.recipe, lambda: marking.model("host")), green
+
+
+def test_a_forged_claim_is_judged_by_the_forgers_key(stamped: tuple[Judge, State, Key]) -> None:
+    judge, state, green = stamped
+    assert [verdict.p_value for verdict in judge.verdicts(state, details=False)] == [1e-6]
+    forged = state.after(Attempt(1.0, key=green), pytest.fail)
+    assert [verdict.p_value for verdict in judge.verdicts(forged, details=False)] == [1.0]
+    assert judge.p_values(forged, judge.keys) == [1.0]
+    assert judge.p_values(state, [green, *judge.keys]) == [1.0, 1e-6]
+    assert [verdict.p_value for verdict in judge(forged, 1.0, details=False).verdicts] == [1.0]
+    assert forged.after(Attempt(1.0, measures={"cost": 2.0}), pytest.fail).key is green, "it stays in a chain"
+
+
+def test_a_forgers_key_that_fits_is_accepted(stamped: tuple[Judge, State, Key]) -> None:
+    judge, state, green = stamped
+    images = judge.scheme.mark_data(state.images, green)
+    both = state.after(Attempt(1.0, images=images), lambda *_: nn.Identity()).after(
+        Attempt(1.0, key=green), pytest.fail
+    )
+    assert [verdict.p_value for verdict in judge.verdicts(both, details=False)] == [1e-6]
+
+
+def test_attacked_images_and_recipes_are_what_the_learner_learns(marking: SchemeWorkspace) -> None:
+    learned: list[tuple[Any, Any]] = []
+
+    def learn(images: ImageSet, recipe: Any) -> nn.Module:
+        learned.append((images, recipe))
+        return nn.Identity()
+
+    published, recipe = marking.data.owner, marking.recipe
+    state = State(published, recipe, pytest.fail)
+    attacked, softer = published[:7], replace(recipe, label_smoothing=0.3)
+    for attempt, expected in (
+        (Attempt(1.0, images=attacked), (attacked, recipe)),
+        (Attempt(1.0, recipe=softer), (published, softer)),
+    ):
+        reached = state.after(attempt, learn)
+        assert not learned, "not before the network is asked for"
+        assert reached.model() is reached.model()
+        (found,) = learned
+        assert (found[0] is expected[0], found[1]) == (True, expected[1])
+        learned.clear()
+
+
+def test_what_is_no_verdict_is_refused(marking: SchemeWorkspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheme = marking.scheme
+    monkeypatch.setattr(type(scheme), "verify", lambda self, suspect, key: 0.01)
+    with pytest.raises(ContractError, match=r"Expected verify to return a Verdict, but got 0\.01"):
+        examine(scheme, marking.keys(), model=marking.model("host"))
+
+
+# ---- owners and clean hosts ------------------------------------------------------------------------------------------
+def test_owners_divide_the_training_set(store: Store) -> None:
+    workspace = opened(
+        on_digits(schemes=("anw-hue",), owners=3, overrides={"anw-hue": {"share": 40}}).steps["keys"], store
+    )
+    shares = owner_shares(workspace, workspace.scheme)
+    rows = [{row.numpy().tobytes() for row in share.images} for share in shares]
+    assert [len(share) for share in shares] == [40, 40, 40]
+    assert len(set.union(*rows)) == 120
+    keys = [
+        workspace.scheme.keygen(host_for(workspace, share), workspace.rng("key", i)) for i, share in enumerate(shares)
+    ]
+    published = published_images(workspace, workspace.scheme, keys)
+    assert len(published.images) == len(workspace.data.owner)
+    changed = (published.images.images != published.originals).flatten(1).any(1)
+    assert torch.equal(changed.nonzero().flatten(), torch.arange(600 - 120, 600)), "the shares come last"
+
+
+def test_the_clean_hosts_verdicts_are_those_on_the_clean_host(marking: SchemeWorkspace) -> None:
+    output = embed(marking)
+    host = examine(marking.scheme, marking.keys(), model=marking.model("host"))
+    assert output.result["clean_verdicts"] == [verdict.model_dump(mode="json") for verdict in host]
+    model = marking.fresh()
+    model.load_state_dict(output.tensors["model"])
+    marked = examine(marking.scheme, marking.keys(), model=model.eval())
+    assert output.result["point"]["verdicts"] == [verdict.model_dump(mode="json") for verdict in marked]
+    assert marked[0].statistic > host[0].statistic
+
+
+def test_null_claims_after_an_attack_meet_the_attacked_clean_host(store: Store) -> None:
+    overrides = {"uchida-random": {"bits": 64}, "pruning": {"ladder": [30.0, 60.0]}}
+    workspace = opened(on_digits(overrides=overrides).steps["attacked_nulls"], store)
+    found = attacked_false_claims(workspace).result["p_values"]
+    keys = list(fresh_keys(workspace, workspace.scheme, workspace.spec["keys"]))
+    strength, p_values = found[-1]
+    host = workspace.model("host")
+    for weight in (parameter.data for parameter in host.parameters() if parameter.ndim > 1):
+        kept = torch.ones(weight.numel())
+        kept[weight.abs().flatten().argsort(stable=True)[: round(strength / 100 * weight.numel())]] = 0
+        weight.mul_(kept.view(weight.shape))
+    expected = [verdict.p_value for verdict in examine(workspace.scheme, keys, model=host)]
+    untrained = [verdict.p_value for verdict in examine(workspace.scheme, keys, model=workspace.fresh())]
+    assert p_values == pytest.approx(expected)
+    assert p_values != pytest.approx(untrained)
+
+
+def test_null_claims_are_asked_of_the_clean_host(store: Store) -> None:
+    overrides = {"uchida-random": {"bits": 64}}
+    workspace = opened(on_digits(overrides=overrides).steps["nulls"], store)
+    keys = list(fresh_keys(workspace, workspace.scheme, workspace.spec["keys"]))
+    expected = [verdict.p_value for verdict in examine(workspace.scheme, keys, model=workspace.model("host"))]
+    assert false_claims(workspace).result["p_values"] == expected
+
+
+# ---- schemes ---------------------------------------------------------------------------------------------------------
+class Hits(nn.Module):
+    """Calls this share of the images class 1, and all others class 0."""
+
+    def __init__(self, hits: float) -> None:
+        super().__init__()
+        self.hits = hits
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.one_hot((torch.arange(len(x)) < round(self.hits * len(x))).long(), 3).float()
+
+
+@pytest.mark.parametrize(("hits", "asked", "firmness"), [(0.0, 1, 0.0), (0.4, 1, 0.04), (0.5, 10, 0.5), (1.0, 10, 1.0)])
+def test_fading_triggers_are_asked_until_fewer_than_half_of_them_hit(hits: float, asked: int, firmness: float) -> None:
+    triggers = torch.full((1, 10, 3, 4, 4), 255, dtype=torch.uint8)
+    sources = torch.full_like(triggers, 100)
+    suspect = Suspect("labels", model=Hits(hits))
+    clean = torch.full((1, 10), 2)
+    (found,) = _firmness(suspect, triggers, sources, clean, torch.tensor([1]))
+    assert suspect.queries == 10 * asked
+    assert found == pytest.approx(firmness)
+
+
+def test_a_signature_that_is_not_the_best_is_no_evidence_however_bad_the_unseen_images_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The user's own signature comes second by a little; on unseen images it comes second by far."""
+    images, pool = (torch.zeros(count, 3, 4, 4, dtype=torch.uint8) for count in (10, 40))
+    key = AnwKey(images, torch.zeros(10).long(), pool, torch.zeros(40).long(), torch.ones(40).bool(), 60.0, 1)
+    scheme = AnwHue(share=10, decoys=99, starts=0)
+    column = scheme.candidates.index(60.0)
+
+    def losses(self: Any, suspect: Suspect, shown: Tensor, labels: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+        found = torch.full((len(scheme.candidates), len(shown)), 2.0)
+        found[column] = 1.1 if len(shown) == 10 else 5.0
+        found[1] = 1.0
+        return found, found < 2
+
+    monkeypatch.setattr(AntiNeuron, "grid_search", losses)
+    verdict = scheme.verify(Suspect("scores", model=nn.Identity()), key)
+    assert verdict.statistic < 0
+    assert verdict.p_value == 1.0
