@@ -27,7 +27,7 @@ class Answers(nn.Module):
 
 def always(*logits: float) -> Answers:
     """A network that answers every image with these logits."""
-    return Answers(lambda x: torch.tensor([logits]).expand(len(x), len(logits)))
+    return Answers(lambda x: torch.tensor([logits]) + 0 * x.flatten(1)[:, :1])
 
 
 def sines(seed: int, side: int = 12) -> Answers:
