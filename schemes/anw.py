@@ -53,7 +53,7 @@ from bench.api import (
     recoloured,
     replace,
 )
-from schemes._users import contained, content, finite, split_heldout, subset_means
+from schemes._users import ROUNDING, contained, content, finite, split_heldout, subset_means
 
 CARD = SchemeCard(
     name="anw-hue",
@@ -217,7 +217,7 @@ class AntiNeuron(Scheme[AnwKey]):
         own = float(_gaps(mean[:, None], column))
         return Verdict(
             statistic=own,
-            p_value=rank_p_value(own, gaps),
+            p_value=rank_p_value(own - ROUNDING, gaps),
             inferred=inferred,
             matched=self.distance(inferred, true) < self.params.tau,
             chance=1 / len(self.candidates),
