@@ -18,7 +18,7 @@ TINY: dict[str, Any] = {"epochs": 2, "batch_size": 16, "decoys": 39, "probe": 4,
 
 def cloudy(count: int, seed: int, height: int = 32, width: int = 32) -> ImageSet:
     """Dark and bright images."""
-    return cloudy_images(count, seed, height, width, cells=6, classes=2)
+    return cloudy_images(count, seed, height, width, cells=6, classes=2, shade=0.4)
 
 
 def classifier(seed: int = 0) -> nn.Module:

@@ -201,7 +201,7 @@ def test_released_displacement_moves_the_mark_by_up_to_a_pixel() -> None:
     images, key = cloudy(60, 5).images, key_of(VisibleStatic(**TINY))
     static = VisibleStatic().stamp(images, key).float()
     released = VisibleDisplacement(as_released=True).stamp(images, key).float()
-    assert 3 < float((released - static).abs().mean()) < 7, "levels; by offsets alone it would be a tenth of that"
+    assert 2 < float((released - static).abs().mean()) < 7, "levels; by offsets alone it would be a tenth of that"
 
 
 def test_no_displacement_is_static() -> None:
@@ -377,7 +377,7 @@ def test_every_key_is_ranked_against_decoys_of_its_own() -> None:
 
 def test_false_claims_of_many_keys_on_one_null_stay_at_the_nominal_rate() -> None:
     """Nor are they needlessly rare: the statistic is continuous, so the p-value is exact."""
-    scheme, trials, suspect = VisibleStatic(probe=1, decoys=199), 500, examine(cloudy(4, 5, 16, 16))
+    scheme, trials, suspect = VisibleStatic(probe=1, decoys=199), 300, examine(cloudy(4, 5, 16, 16))
     key = key_of(scheme, height=16, width=16)
     keys = [replace(key, mark=draw_mark(16, 16, Rng("mark", i).torch()), decoys=i) for i in range(trials)]
     p_values = [scheme.verify(suspect, key).p_value for key in keys]
