@@ -21,13 +21,21 @@ def noise_images(count: int, seed: int, side: int = 16, channels: int = 3) -> Im
 
 
 def cloudy_images(
-    count: int, seed: int, height: int = 32, width: int = 32, *, cells: int = 8, classes: int = CLASSES, shade: float = 0
+    count: int,
+    seed: int,
+    height: int = 32,
+    width: int = 32,
+    *,
+    cells: int = 8,
+    classes: int = CLASSES,
+    shade: float = 0,
+    mode: str = "bicubic",
 ) -> ImageSet:
     """Smooth fields of `cells` x `cells` independent values; the last class is brighter than the first by `shade`."""
     coarse = torch.rand(count, 3, cells, cells, generator=torch.Generator().manual_seed(seed))
     labels = torch.arange(count) % classes
     light = (1 - shade) * coarse + shade * (labels / (classes - 1))[:, None, None, None]
-    images = F.interpolate(light, size=(height, width), mode="bicubic").clamp(0, 1)
+    images = F.interpolate(light, size=(height, width), mode=mode).clamp(0, 1)
     return ImageSet(images.mul(255).round().to(torch.uint8), labels)
 
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from bench.api import Host, Key, Paper, Rng, Scheme, SchemeCard, Suspect, Verdict
 
 
-class Greedy(Scheme):
+@dataclass(frozen=True)
+class GreedyKey(Key):
+    """A number."""
+
+    seed: int
+
+
+class Greedy(Scheme[GreedyKey]):
     """Claims to need labels, and reads the weights."""
 
     card = SchemeCard(
@@ -16,9 +25,10 @@ class Greedy(Scheme):
         access="labels",
         payload="zero-bit",
     )
+    key_type = GreedyKey
 
-    def keygen(self, host: Host, rng: Rng) -> Key:
-        return Key(values={"seed": rng.seed})
+    def keygen(self, host: Host, rng: Rng) -> GreedyKey:
+        return GreedyKey(rng.seed)
 
-    def verify(self, suspect: Suspect, key: Key) -> Verdict:
+    def verify(self, suspect: Suspect, key: GreedyKey) -> Verdict:
         return Verdict(statistic=float(next(suspect.model.parameters()).sum()), p_value=1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import dataclass
 
 from bench.api import Host, ImageSet, Key, Paper, Rng, Scheme, SchemeCard, Suspect, Verdict, replace
 
@@ -18,18 +19,26 @@ CARD = SchemeCard(
 )
 
 
-class Exits(Scheme):
+@dataclass(frozen=True)
+class Number(Key):
+    """A number."""
+
+    seed: int
+
+
+class Exits(Scheme[Number]):
     """Asks the interpreter to end, with success."""
 
     card = CARD
+    key_type = Number
 
-    def keygen(self, host: Host, rng: Rng) -> Key:
-        return Key(values={"seed": rng.seed})
+    def keygen(self, host: Host, rng: Rng) -> Number:
+        return Number(rng.seed)
 
-    def mark_data(self, images: ImageSet, key: Key) -> ImageSet:
+    def mark_data(self, images: ImageSet, key: Number) -> ImageSet:
         sys.exit(0)
 
-    def verify(self, suspect: Suspect, key: Key) -> Verdict:
+    def verify(self, suspect: Suspect, key: Number) -> Verdict:
         return Verdict(statistic=0.0, p_value=1.0)
 
 
@@ -38,6 +47,6 @@ class Dies(Exits):
 
     card = replace(CARD, name="test-dies", title="Is killed with SIGKILL")
 
-    def mark_data(self, images: ImageSet, key: Key) -> ImageSet:
+    def mark_data(self, images: ImageSet, key: Number) -> ImageSet:
         os.kill(os.getpid(), signal.SIGKILL)
         return images

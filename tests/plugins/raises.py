@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from bench.api import Host, ImageSet, Key, Paper, Rng, Scheme, SchemeCard, Suspect, Verdict
 
 
-class Raises(Scheme):
+@dataclass(frozen=True)
+class Number(Key):
+    """A number."""
+
+    seed: int
+
+
+class Raises(Scheme[Number]):
     """Raises while marking the data."""
 
     card = SchemeCard(
@@ -17,11 +26,13 @@ class Raises(Scheme):
         payload="zero-bit",
     )
 
-    def keygen(self, host: Host, rng: Rng) -> Key:
-        return Key(values={"seed": rng.seed})
+    key_type = Number
 
-    def mark_data(self, images: ImageSet, key: Key) -> ImageSet:
+    def keygen(self, host: Host, rng: Rng) -> Number:
+        return Number(rng.seed)
+
+    def mark_data(self, images: ImageSet, key: Number) -> ImageSet:
         raise RuntimeError("this hook is broken on purpose")
 
-    def verify(self, suspect: Suspect, key: Key) -> Verdict:
+    def verify(self, suspect: Suspect, key: Number) -> Verdict:
         return Verdict(statistic=0.0, p_value=1.0)

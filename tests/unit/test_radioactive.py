@@ -41,7 +41,7 @@ def host_of() -> FakeHost:
 
 
 def photographs(count: int, seed: int) -> ImageSet:
-    return cloudy_images(count, seed, 16, 16, cells=4)
+    return cloudy_images(count, seed, 16, 16, cells=4, mode="bilinear")
 
 
 def small(**params: Any) -> Radioactive:
