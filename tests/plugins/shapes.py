@@ -164,7 +164,7 @@ class Watched(Scheme[DirectionKey]):
         return replace(key, epochs=epoch)
 
     def verify(self, suspect: Suspect, key: DirectionKey) -> Verdict:
-        total = sum(float(parameter.abs().sum()) for parameter in suspect.model.parameters())
+        total = sum(float(parameter.detach().abs().sum()) for parameter in suspect.model.parameters())
         return Verdict(statistic=total, p_value=1.0, details={"epochs": key.epochs})
 
 
@@ -246,14 +246,12 @@ class Thief(Attack):
 
 
 class Forge(Attack):
-    """An attack on the claim: another payload in the owner's layer, for the same suspect."""
+    """An attack on the claim: a key of the forger's own for the same suspect."""
 
-    card = attack_card("test-forge", "evidence", knows=("scheme", "layer"))
+    card = attack_card("test-forge", "evidence", images=("own",), knows=("scheme",))
     Params = Ladder
 
     def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
-        generator = context.rng.torch("forged")
+        _, forged = context.embed(context.fresh(), replace(context.recipe, epochs=1))
         for strength in self.ladder:
-            projection = torch.randn(16, 9 * 16, generator=generator)
-            payload = torch.randint(2, (16,), generator=generator, dtype=torch.uint8)
-            yield Attempt(strength, key=victim.forge(projection=projection, payload=payload))
+            yield Attempt(strength, key=forged)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +15,8 @@ from schemes.anw import AnwBlue, AnwHue, AnwUserLct
 from tests.fakes import CLASSES, Answers, Nearest, always, keyed, noise_images, sines, user
 
 KINDS = (AnwHue, AnwBlue, AnwUserLct)
+
+
 def test_the_map_at_60_degrees() -> None:
     expected = torch.tensor([[0.794, 0.579, -0.373], [-0.135, 0.825, 0.310], [1.233, -0.615, 0.381]])
     (turn,) = colour_rotations(YIQ, torch.tensor([60.0]))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from scipy.stats import binom
-from torch import Tensor, nn
+from torch import nn
 
 from bench.api import ImageSet, Rng, Suspect, replace, rotate_hue
 from bench.registry import schemes
@@ -76,9 +76,7 @@ def test_references_of_a_heldout_user_see_the_whole_training_set() -> None:
     host = heldout_user()
     key = small(Memorization).keygen(host, Rng("user"))
     assert all(len(images) == 60 for images, _, _ in host.trained)
-    assert rows_of(key.pool[~key.unseen]) == rows_of(key.pool) & rows_of(
-        host.share.images
-    )
+    assert rows_of(key.pool[~key.unseen]) == rows_of(key.pool) & rows_of(host.share.images)
     assert 0 < int((~key.unseen).sum()) < 15
 
 
@@ -186,7 +184,9 @@ def test_false_claims_stay_at_the_nominal_rate(kind: Any) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_network_without_an_answer_is_wrong(value: float) -> None:
     host = member()
-    verdict = small(Memorization).verify(suspect(always(*[value] * CLASSES)), small(Memorization).keygen(host, Rng("user")))
+    verdict = small(Memorization).verify(
+        suspect(always(*[value] * CLASSES)), small(Memorization).keygen(host, Rng("user"))
+    )
     assert verdict.details["accuracy"] == 0.0
     assert verdict.statistic == pytest.approx(-float(str(verdict.details["reference_accuracy"])))
     assert 0.0 < verdict.p_value <= 1.0

@@ -19,6 +19,7 @@ from schemes import radioactive
 from schemes.radioactive import Radioactive, RadioactiveKey, RadioactiveParams
 from tests.fakes import CLASSES, FakeHost, cloudy_images, same_key
 
+
 def network(seed: int, width: int = 24, rotation: Tensor | None = None) -> Classifier:
     """A small network in eval mode; `rotation` turns its features, and its head with them."""
     with torch.random.fork_rng(devices=[]):

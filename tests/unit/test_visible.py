@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.stats import binom
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.api import AccessError, ImageSet, Rng, Suspect, replace
 from schemes import _visible

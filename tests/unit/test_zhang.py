@@ -48,7 +48,9 @@ def hashed(seed: int) -> Any:
 def lookup(key: ZhangKey) -> Any:
     """Knows the very triggers and nothing else; otherwise answers the source class."""
     known = {trigger.numpy().tobytes() for trigger in key.triggers}
-    return lambda images: torch.tensor([key.target if image.numpy().tobytes() in known else key.source for image in images])
+    return lambda images: torch.tensor(
+        [key.target if image.numpy().tobytes() in known else key.source for image in images]
+    )
 
 
 # --- what the triggers look like -------------------------------------------------------------------------------
