@@ -76,6 +76,8 @@ def letter_m_bank() -> Tensor:
 
 def poses(bank: Tensor, count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
     """Signs drawn from `bank` with replacement, each turned, slanted, scaled and shifted: count x 1 x h x w."""
+    if not count:  # `affine_grid` refuses none
+        return bank.new_zeros(0, 1, *size)
     chosen = bank[torch.randint(len(bank), (count,), generator=generator)]
     turn, slant, zoom_x, zoom_y, right, down = (2 * torch.rand(6, count, generator=generator) - 1).unbind()
     cos, sin = torch.cos(0.3 * turn), torch.sin(0.3 * turn)

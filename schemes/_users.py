@@ -15,8 +15,10 @@ from torch import Tensor
 
 from bench.api import Host, ImageSet, Rng, rank_p_value
 
-__all__ = ["contained", "content", "permutation_p_value", "split_heldout", "subset_means"]
+__all__ = ["ROUNDING", "contained", "content", "finite", "permutation_p_value", "split_heldout", "subset_means"]
 
+LARGEST = 1e6  # stands for a loss that is not finite
+ROUNDING = 1e-9  # sums of the same numbers in another order are a tie
 CHUNK = 256  # random subsets at a time: bounds the memory of the rank test
 
 
@@ -34,6 +36,11 @@ def content(*tensors: Tensor) -> str:
         found.update(str((tensor.dtype, tuple(tensor.shape))).encode())
         found.update(tensor.contiguous().cpu().numpy().tobytes())
     return found.hexdigest()
+
+
+def finite(losses: Tensor) -> Tensor:
+    """The losses as float64 on the CPU; what is not finite is `LARGEST`, as far from a member's as can be."""
+    return losses.double().cpu().nan_to_num(LARGEST, LARGEST, LARGEST).clamp(max=LARGEST)
 
 
 def split_heldout(host: Host, stream: str, pool: int, rest: int = 0) -> tuple[ImageSet, ImageSet]:
@@ -61,4 +68,5 @@ def permutation_p_value(own: Tensor, others: Tensor, decoys: int, generator: tor
     """
     everything = torch.cat([own, others]).double().cpu()[None]
     means = torch.cat(list(subset_means(everything, len(own), decoys, generator)), 1)
-    return rank_p_value(float(everything[0, : len(own)].mean()), means[0].tolist())
+    rounding = ROUNDING * everything.abs().amax()
+    return rank_p_value(float(everything[0, : len(own)].mean() - rounding), means[0].tolist())

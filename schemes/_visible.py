@@ -36,6 +36,7 @@ from bench.api import (
     sequential_p_value,
 )
 from schemes._glyphs import LETTERS
+from schemes._users import finite
 
 __all__ = [
     "EXTENSIONS",
@@ -191,9 +192,9 @@ class VisibleScheme(Scheme[VK]):
 
         def loss(image: Tensor) -> float:
             stamped = painted(key.probe, *layers(image.to(key.probe.device)[None], key.blend))
-            return float(suspect.losses(stamped, key.probe_labels).mean())
+            return float(finite(suspect.losses(stamped, key.probe_labels)).mean())
 
-        clean = float(suspect.losses(key.probe, key.probe_labels).mean())
+        clean = float(finite(suspect.losses(key.probe, key.probe_labels)).mean())
         own, null = loss(key.mark), [loss(key.decoy(number)) for number in range(self.params.model_decoys)]
         p_value = rank_p_value(-own, [-other for other in null])
         return {"model_statistic": clean - own, "model_p_value": p_value, "model_decoy_max": clean - min(null)}
@@ -274,7 +275,7 @@ def mean_image(images: Tensor, most: int, size: tuple[int, int]) -> Tensor:
     """The mean of at most `most` evenly spread images, resized to H x W: 3 x H x W in [0, 1]."""
     rows = _spread(len(images), most).to(images.device)
     total = sum(images[part].sum(0, dtype=torch.int64) for part in rows.split(CHUNK))
-    mean = (torch.as_tensor(total).float() / (255 * len(rows)))[None]
+    mean = (torch.as_tensor(total).float() / (255 * max(1, len(rows))))[None]
     same = tuple(images.shape[2:]) == size
     return (mean if same else F.interpolate(mean, size=size, mode="bilinear", antialias=True))[0]
 
@@ -330,8 +331,10 @@ def warp(layer: Tensor, offsets: Tensor) -> Tensor:
 
 def uniform(seed: int, first: int, count: int, *shape: int) -> Tensor:
     """Uniform numbers in [0, 1), count x shape: of the images first, first + 1, ..., each from a seed of its own."""
-    generator = torch.Generator()
-    return torch.stack([torch.rand(shape, generator=generator.manual_seed(seed + first + i)) for i in range(count)])
+    generator, drawn = torch.Generator(), torch.empty(count, *shape)
+    for number, part in enumerate(drawn):
+        torch.rand(shape, generator=generator.manual_seed(seed + first + number), out=part)
+    return drawn
 
 
 def _detail(images: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ from bench.api import (
     recoloured,
     replace,
 )
-from schemes._users import contained, content, split_heldout, subset_means
+from schemes._users import ROUNDING, contained, content, finite, split_heldout, subset_means
 
 CARD = SchemeCard(
     name="anw-hue",
@@ -217,7 +217,7 @@ class AntiNeuron(Scheme[AnwKey]):
         own = float(_gaps(mean[:, None], column))
         return Verdict(
             statistic=own,
-            p_value=rank_p_value(own, gaps),
+            p_value=rank_p_value(own - ROUNDING, gaps),
             inferred=inferred,
             matched=self.distance(inferred, true) < self.params.tau,
             chance=1 / len(self.candidates),
@@ -232,15 +232,16 @@ class AntiNeuron(Scheme[AnwKey]):
     def grid_search(self, suspect: Suspect, images: Tensor, labels: Tensor, key: AnwKey) -> tuple[Tensor, Tensor]:
         """Cross-entropy of N original images bearing each candidate, and whether they are classified right.
 
-        Both are candidates x N, on the CPU; every image is sent once for each candidate.
+        Both are candidates x N, on the CPU; every image is sent once for each candidate. An answer that is not finite
+        is wrong, and its loss the largest there is.
         """
         x, rows = pixels(images), labels.to(images.device)[:, None]
         losses, right = [], []
         for candidate in self.candidates:
             log_probs = suspect.log_probs(self.bearing(x, torch.tensor(candidate), key))
-            losses.append(-log_probs.gather(1, rows).squeeze(1))
-            right.append(log_probs.argmax(1) == rows.squeeze(1))
-        return torch.stack(losses).cpu(), torch.stack(right).cpu()
+            losses.append(finite(-log_probs.gather(1, rows).squeeze(1)))
+            right.append((log_probs.argmax(1) == rows.squeeze(1)) & log_probs.isfinite().any(1))
+        return torch.stack(losses), torch.stack(right).cpu()
 
     def gradient_search(self, model: nn.Module, key: AnwKey) -> tuple[float, float]:
         """The signature of least loss by descending along its gradient, and that loss (section 4.2, white box).
@@ -279,6 +280,8 @@ class AntiNeuron(Scheme[AnwKey]):
         if not self.params.starts or not suspect.offers("white-box"):
             return {}
         found, loss = self.gradient_search(suspect.model, key)
+        if not (math.isfinite(found) and math.isfinite(loss)):
+            return {"gradient_matched": False}
         error = self.distance(found, key.signature)
         return {
             "gradient_inferred": found,

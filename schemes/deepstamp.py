@@ -142,7 +142,7 @@ class DeepStamp(VisibleScheme[DeepStampKey]):
     def synthesise(self, images: Tensor, key: DeepStampKey) -> Tensor:
         """The mark w' for each of N x 3 x H x W uint8 images: N x 4 x H x W in (0, 1), W in eval mode."""
         W, mark = _restored(key), key.mark[None]
-        batch = max(1, min(BATCH, MOST_PIXELS // images[0, 0].numel()))
+        batch = max(1, min(BATCH, MOST_PIXELS // (images.shape[2] * images.shape[3])))
         drawn = []
         for chunk in images.split(batch):
             # Batches as large as the image's size allows, and always so: another number may sum in another order.

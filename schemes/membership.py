@@ -43,9 +43,7 @@ from bench.api import (
     Variant,
     Verdict,
 )
-from schemes._users import contained, content, permutation_p_value, split_heldout
-
-LARGEST = 1e6  # stands for a loss that is not finite
+from schemes._users import contained, content, finite, permutation_p_value, split_heldout
 
 
 def mean_threshold(members: Tensor) -> float:
@@ -243,9 +241,8 @@ class Membership(Scheme[MembershipKey]):
 
 
 def losses_of(suspect: Suspect, images: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropies, N float64 on the CPU; what is not finite is `LARGEST`, as far from a member as can be."""
-    losses = suspect.losses(images, labels).double().cpu()
-    return losses.nan_to_num(LARGEST, LARGEST, LARGEST).clamp(max=LARGEST)
+    """Cross-entropies, N float64 on the CPU, made finite."""
+    return finite(suspect.losses(images, labels))
 
 
 def _share_below(losses: Tensor, threshold: float) -> float:

@@ -11,8 +11,9 @@ Where ours differs, and why:
 * Opacity: the released code draws a factor and never uses it, so that its O is S to the bit. Ours draws one blend
   factor per image from c +- 20/255, as intended. `as_released=true` gives theirs.
 * Displacement: the released code also filters over the pair (x, y), and shrinks the offsets to a twentieth of a pixel
-  with dx = dy. Ours smooths x and y apart and scales each to the asked amplitude. `as_released=true` gives their
-  offsets, but not the further shrinking and blur by which their sampling grid misses the pixels' centres.
+  with dx = dy. Besides, its sampling grid divides by half the width where PyTorch 1.0 expected half of one less, so
+  that places shrink by 31/32 (0 to 0.97 pixel), and is clamped to the amplitude. Ours smooths x and y apart and scales
+  each to the asked amplitude. `as_released=true` gives theirs, grid and all.
 * Values are rounded; theirs are truncated, half a grey level darker, which also changes pixels that carry no mark.
 * The mark: ours is drawn anew for every owner (the released file is one mark for all), or pasted at a secret place.
 * Augmentation follows stamping, as theirs does: the mark is cropped and mirrored with the image.
@@ -29,6 +30,7 @@ from bench.api import Field, Host, Rng, SchemeCard, papers, replace
 from schemes._visible import (
     CHUNK,
     EXTENSIONS,
+    SIGMA,
     VisibleKey,
     VisibleParams,
     VisibleScheme,
@@ -65,7 +67,7 @@ class DisplacementParams(VisibleParams):
     """A mark whose pixels wander from image to image."""
 
     amplitude: float = Field(1.0, ge=0, le=16, description="largest displacement in x and in y, pixels")
-    as_released: bool = Field(False, description="as the authors' code does: a twentieth of it, and dx = dy")
+    as_released: bool = Field(False, description="as the authors' code does: a twentieth of it, places shrunk")
 
 
 class _Drawn(VisibleScheme[VisibleKey]):
@@ -120,11 +122,11 @@ class VisibleDisplacement(_Drawn):
 
     def offsets(self, key: VisibleKey, first: int, count: int, size: tuple[int, int]) -> Tensor:
         """Displacements of the images first, first + 1, ...: count x 2 x H x W in pixels, x before y."""
+        if self.params.as_released:
+            return released_offsets(self.params.amplitude, uniform(key.seed, first, count, *size, 2))
         # Smoothed on a larger field, or its border, which is repeated outwards, would wander more than its inside.
         padded = uniform(key.seed, first, count, 2, size[0] + 2 * MARGIN, size[1] + 2 * MARGIN)
         field = smooth(2 * padded - 1)[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
-        if self.params.as_released:
-            return self.params.amplitude * field.mean(1, keepdim=True).expand(-1, 2, -1, -1)
         return self.params.amplitude * field / field.abs().amax((2, 3), keepdim=True)
 
     def stamp(self, images: Tensor, key: VisibleKey, first: int = 0) -> Tensor:
@@ -137,3 +139,28 @@ class VisibleDisplacement(_Drawn):
             stamped.append(painted(chunk, warped[:, :3], warped[:, 3:]))
             first += len(chunk)
         return torch.cat(stamped)
+
+
+def released_offsets(amplitude: float, draws: Tensor) -> Tensor:
+    """Displacements of the authors' code: N x 2 x H x W in pixels, x before y.
+
+    Place i of n moves to (n - 1) / 2 * (1 + g), where g = clamp((i + offset) / (n / 2) - 1, -amplitude, amplitude) is
+    the coordinate that they hand to PyTorch 1.0, whose -1 and 1 were the centres of the outermost pixels. The offset
+    is a draw from U(-amplitude, amplitude), smoothed over height, width and the pair (x, y).
+
+    Args:
+        amplitude: d, which their code uses for both.
+        draws: N x H x W x 2, uniform in [0, 1).
+    """
+    from scipy.ndimage import gaussian_filter  # costs a tenth of a second to import
+
+    drawn = amplitude * (2 * draws.numpy() - 1)
+    offsets = torch.from_numpy(gaussian_filter(drawn, (0, SIGMA, SIGMA, SIGMA))).movedim(3, 1)
+    height, width = draws.shape[1:3]
+    moved = []
+    for offset, place, length in zip(
+        offsets.unbind(1), (torch.arange(width), torch.arange(height)[:, None]), (width, height), strict=True
+    ):
+        coordinate = ((place + offset) / (length / 2) - 1).clamp(-amplitude, amplitude)
+        moved.append((coordinate + 1) / 2 * (length - 1) - place)
+    return torch.stack(moved, 1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from bench.api import (
@@ -19,6 +19,7 @@ from bench.api import (
     Attack,
     AttackCard,
     Attempt,
+    Batch,
     Context,
     Field,
     Host,
@@ -39,31 +40,17 @@ from bench.api import (
 NOBODY = Paper("None", "Nobody", 2026, "https://example.org")
 
 
-def card(name: str, carrier: Any, access: Any) -> SchemeCard:
-    return SchemeCard(name, f"Toy {name}", NOBODY, carrier, access, "zero-bit")
+def card(name: str, carrier: Any, access: Any, **fields: Any) -> SchemeCard:
+    return SchemeCard(name, f"Toy {name}", NOBODY, carrier, access, "zero-bit", **fields)
 
 
 @dataclass(frozen=True)
-class ImagesKey(Key):
-    """A user's images and their classes."""
+class TintKey(Key):
+    """A user's images, and how much red they get."""
 
     images: Tensor
     labels: Tensor
-
-
-@dataclass(frozen=True)
-class TintKey(ImagesKey):
-    """And how much redder they are when published."""
-
     red: int
-
-
-@dataclass(frozen=True)
-class ColourKey(Key):
-    """A colour, 3 uint8, which the owner tells."""
-
-    colour: Tensor
-    public = ("colour",)
 
 
 class Tint(Scheme[TintKey]):
@@ -95,6 +82,13 @@ class Tint(Scheme[TintKey]):
         return tinted
 
 
+@dataclass(frozen=True)
+class ColourKey(Key):
+    """The colour of one pixel: 3, uint8."""
+
+    colour: Tensor
+
+
 class Stamp(Scheme[ColourKey]):
     """A mark on every image of a data set, verified on the published images themselves."""
 
@@ -114,41 +108,97 @@ class Stamp(Scheme[ColourKey]):
         return Verdict(statistic=float(hits), p_value=1e-6 if hits > 0.5 else 1.0)
 
 
-class Member(Scheme[ImagesKey]):
+@dataclass(frozen=True)
+class MemberKey(Key):
+    """A user's images."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class Member(Scheme[MemberKey]):
     """A baseline that embeds nothing: was the model trained on these fifty images?"""
 
     card = card("test-member", "none", "scores")
-    key_type = ImagesKey
+    key_type = MemberKey
 
     @property
     def share(self) -> Share:
         return Share(50)
 
-    def keygen(self, host: Host, rng: Rng) -> ImagesKey:
-        return ImagesKey(host.share.images, host.share.labels)
+    def keygen(self, host: Host, rng: Rng) -> MemberKey:
+        return MemberKey(host.share.images, host.share.labels)
 
-    def verify(self, suspect: Suspect, key: ImagesKey) -> Verdict:
+    def verify(self, suspect: Suspect, key: MemberKey) -> Verdict:
         loss = suspect.losses(key.images, key.labels).mean()
         return Verdict(statistic=-float(loss), p_value=1.0)
 
 
-class _Toy(Attack):
-    """A ladder of one or two rungs."""
+@dataclass(frozen=True)
+class DirectionKey(Key):
+    """A secret direction of a layer's mean activation, and the epochs that refreshed the key."""
 
-    class Params(Params):
-        """One parameter."""
+    seed: int
+    epochs: int = 0
 
-        ladder: tuple[float, ...] = Field((1.0,), description="strengths")
+    def direction(self, width: int) -> Tensor:
+        """A unit vector with as many entries as the layer has channels."""
+        drawn = torch.randn(width, generator=torch.Generator().manual_seed(self.seed))
+        return drawn / drawn.norm()
+
+
+class Watched(Scheme[DirectionKey]):
+    """A mark in a layer's activations, by a key that changes with every epoch of embedding."""
+
+    card = card("test-watched", "weights", "white-box", stand_alone=True, refreshes=True, watches=("conv2",))
+    key_type = DirectionKey
+
+    def keygen(self, host: Host, rng: Rng) -> DirectionKey:
+        return DirectionKey(rng.seed)
+
+    def embedding_loss(self, model: nn.Module, key: DirectionKey, batch: Batch) -> Tensor:
+        mean = batch.activations["conv2"].float().mean((0, 2, 3))
+        return -0.1 * mean @ key.direction(len(mean)).to(mean.device)
+
+    def refresh(self, key: DirectionKey, model: nn.Module, epoch: int) -> DirectionKey:
+        return replace(key, epochs=epoch)
+
+    def verify(self, suspect: Suspect, key: DirectionKey) -> Verdict:
+        total = sum(float(parameter.detach().abs().sum()) for parameter in suspect.model.parameters())
+        return Verdict(statistic=total, p_value=1.0, details={"epochs": key.epochs})
+
+
+class Serves(Scheme[MemberKey]):
+    """An owner who answers queries with rounded scores; nothing of the model changes."""
+
+    card = card("test-serves", "none", "scores")
+    key_type = MemberKey
+
+    def keygen(self, host: Host, rng: Rng) -> MemberKey:
+        return MemberKey(host.heldout.images[:10], host.heldout.labels[:10])
+
+    def serve(self, answers: Tensor, images: Tensor, key: MemberKey) -> Tensor:
+        return answers.mul(10).round().div(10)
+
+    def verify(self, suspect: Suspect, key: MemberKey) -> Verdict:
+        return Verdict(statistic=-float(suspect.losses(key.images, key.labels).mean()), p_value=1.0)
+
+
+class Ladder(Params):
+    """One rung."""
+
+    ladder: tuple[float, ...] = Field((1.0,), description="strengths")
 
 
 def attack_card(name: str, stage: Any, **adversary: Any) -> AttackCard:
     return AttackCard(name, f"Toy {name}", NOBODY, stage, Adversary(**adversary), "units")
 
 
-class Blur(_Toy):
+class Blur(Attack):
     """An attack on published images."""
 
     card = attack_card("test-blur", "data", images=("the owner's",))
+    Params = Ladder
 
     def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
         for strength in self.ladder:
@@ -156,37 +206,52 @@ class Blur(_Toy):
             yield Attempt(strength, images=victim.images.with_images(blurred))
 
 
-class Smooth(_Toy):
-    """An attack by the learner's recipe, judged after each epoch of one training."""
+class Smooth(Attack):
+    """An attack by the learner's recipe, which the harness trains by."""
 
-    card = attack_card("test-smooth", "training", images=("the owner's",))
+    card = attack_card("test-smooth", "training")
+    Params = Ladder
 
     def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
-        recipe = replace(context.recipe, label_smoothing=0.1, epochs=len(self.ladder))
-        for strength, model in zip(self.ladder, context.epochs(victim.images, recipe), strict=True):
-            yield Attempt(strength, model=model)
+        for strength in self.ladder:
+            yield Attempt(strength, recipe=replace(context.recipe, label_smoothing=0.1, epochs=1))
 
 
-def fog(answer: Answer, images: Tensor) -> Tensor:
-    """The answer to paler images."""
-    return answer(images * 0.5 + 0.25)
-
-
-class Fog(_Toy):
-    """An attack on queries."""
+class Fog(Attack):
+    """An attack on queries and answers."""
 
     card = attack_card("test-fog", "inference")
+    Params = Ladder
 
     def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
+        def foggy(answer: Answer, images: Tensor) -> Tensor:
+            return answer(images * 0.5 + 0.25)
+
         for strength in self.ladder:
-            yield Attempt(strength, serving=fog)
+            yield Attempt(strength, serving=foggy)
 
 
-class Forge(_Toy):
-    """An attack on the claim: another key for the same suspect."""
+class Thief(Attack):
+    """An attack with nothing but answers: a surrogate that learns what the victim says of the thief's own images."""
 
-    card = attack_card("test-forge", "evidence", knows=("colour",))
+    card = attack_card("test-thief", "model", access="scores", images=("own unlabelled",), queries=1_000)
+    Params = Ladder
 
     def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
+        own = context.data[:200]
+        answers = victim.query(own.images)
+        stolen = replace(own, labels=answers.argmax(1), targets=answers)
         for strength in self.ladder:
-            yield Attempt(strength, key=victim.forge(colour=victim.key.colour.flip(0)))
+            yield Attempt(strength, model=context.train(stolen, context.recipe, model=context.fresh()))
+
+
+class Forge(Attack):
+    """An attack on the claim: a key of the forger's own for the same suspect."""
+
+    card = attack_card("test-forge", "evidence", images=("own",), knows=("scheme",))
+    Params = Ladder
+
+    def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
+        _, forged = context.embed(context.fresh(), replace(context.recipe, epochs=1))
+        for strength in self.ladder:
+            yield Attempt(strength, key=forged)

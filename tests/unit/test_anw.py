@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,83 +10,11 @@ import torch
 from scipy.stats import binom
 from torch import Tensor, nn
 
-from bench.api import (
-    YIQ,
-    Arch,
-    DatasetCard,
-    Host,
-    ImageSet,
-    Key,
-    Rng,
-    Suspect,
-    colour_rotations,
-    pixels,
-    recoloured,
-    rotate_hue,
-)
+from bench.api import YIQ, ImageSet, Rng, Suspect, colour_rotations, pixels, recoloured, replace, rotate_hue
 from schemes.anw import AnwBlue, AnwHue, AnwUserLct
+from tests.fakes import CLASSES, Answers, Nearest, always, keyed, noise_images, sines, user
 
 KINDS = (AnwHue, AnwBlue, AnwUserLct)
-CLASSES = 4
-
-
-def some_images(count: int, seed: int, side: int = 12) -> ImageSet:
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
-    return ImageSet(images, torch.arange(count) % CLASSES)
-
-
-class SmallHost(Host):
-    """Random images; the first of them are the user's."""
-
-    arch: Arch
-
-    def __init__(self, share: int = 20, heldout: int = 120, number: int = 0, member: bool = True) -> None:
-        self.dataset = DatasetCard("small", "Small", tuple("abcd"), "objects")
-        self.images = some_images(100, 0)
-        self.heldout = some_images(heldout, 1)
-        self.share = (self.images if member else self.heldout)[:share]
-        self.number = number
-        self.device = torch.device("cpu")
-
-    def model(self) -> nn.Module:
-        raise AssertionError("a signature needs no network to be made")
-
-    def layer(self, group: str) -> str:
-        raise AssertionError("a signature knows no layers")
-
-    def train(self, *args: Any, **kwargs: Any) -> nn.Module:
-        raise AssertionError("a signature needs no training to be made")
-
-
-class Memory(nn.Module):
-    """A network that knows the given images: the nearer an image is to the one it resembles, the surer its label."""
-
-    def __init__(self, known: ImageSet) -> None:
-        super().__init__()
-        self.known, self.labels = pixels(known.images).flatten(1), known.labels
-
-    def forward(self, x: Tensor) -> Tensor:
-        distance = torch.cdist(x.flatten(1), self.known)
-        nearest, which = distance.min(1)
-        return nn.functional.one_hot(self.labels[which], CLASSES) * (4 * torch.exp(-nearest))[:, None]
-
-
-class Noise(nn.Module):
-    """A network whose answers depend on the image alone, in no meaningful way."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.weight = torch.randn(3 * 12 * 12, CLASSES, generator=generator)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.sin(x.flatten(1) @ self.weight)
-
-
-def keyed(kind: type, host: Host | None = None, seed: int = 0, **params: Any) -> tuple[Any, Key]:
-    scheme = kind(**{"starts": 0, "decoys": 199, "pool": 100, **params})
-    return scheme, scheme.keygen(host or SmallHost(), Rng("test", seed))
 
 
 def test_the_map_at_60_degrees() -> None:
@@ -98,7 +25,7 @@ def test_the_map_at_60_degrees() -> None:
 
 @pytest.mark.parametrize("degrees", [0, 360])
 def test_whole_turns_change_nothing(degrees: float) -> None:
-    images = some_images(5, 3).images
+    images = noise_images(5, 3, 12).images
     assert (rotate_hue(images, degrees).int() - images.int()).abs().max() <= 1
 
 
@@ -134,10 +61,10 @@ def test_one_map_for_each_image() -> None:
 def test_a_memory_of_the_marked_images_gives_the_signature_away(kind: type) -> None:
     for seed in range(3):
         scheme, key = keyed(kind, seed=seed)
-        model = Memory(scheme.mark_data(SmallHost().share, key))
+        model = Nearest(scheme.mark_data(user().share, key))
         verdict = scheme.verify(Suspect("scores", model=model), key)
         assert verdict.matched
-        assert verdict.inferred == verdict.search.true == key.values["signature"]
+        assert verdict.inferred == verdict.search.true == key.signature
         assert verdict.p_value == 1 / 200
         assert verdict.details["own_accuracy"] == 1
 
@@ -149,7 +76,7 @@ def test_a_memory_of_the_marked_images_gives_the_signature_away(kind: type) -> N
 )
 def test_a_memory_of_the_unmarked_images_says_no_watermark(kind: type, signature: str | float) -> None:
     scheme, key = keyed(kind, signature=signature)
-    verdict = scheme.verify(Suspect("scores", model=Memory(SmallHost().share)), key)
+    verdict = scheme.verify(Suspect("scores", model=Nearest(user().share)), key)
     assert verdict.inferred == 0
     assert not verdict.matched
     assert verdict.p_value > 0.5
@@ -158,11 +85,11 @@ def test_a_memory_of_the_unmarked_images_says_no_watermark(kind: type, signature
 @pytest.mark.parametrize("kind", [AnwHue, AnwBlue])
 def test_false_claims_keep_the_rate(kind: type) -> None:
     """100 users whom the network does not know, at 10 %."""
-    model, false = Noise(7), 0
+    model, false = sines(7), 0
     suspect = Suspect("scores", model=model)
     for seed in range(100):
-        host = SmallHost(member=False, heldout=160)
-        host.share = host.heldout[torch.randperm(160, generator=torch.Generator().manual_seed(seed))[:20]]
+        rows = torch.randperm(160, generator=torch.Generator().manual_seed(seed))[:20]
+        host = user(heldout=160, rows=rows)
         scheme, key = keyed(kind, host, seed, decoys=49)
         false += scheme.verify(suspect, key).p_value <= 0.1
     assert int(binom.isf(0.9999, 100, 0.1)) <= false <= int(binom.isf(1e-4, 100, 0.1))
@@ -171,17 +98,16 @@ def test_false_claims_keep_the_rate(kind: type) -> None:
 def test_the_rank_is_among_sets_that_may_hold_the_users_images() -> None:
     """A network that knows the user and everybody else alike gives no evidence, whatever the losses are."""
     scheme, key = keyed(AnwHue, signature=60)
-    host = SmallHost()
+    host = user()
     everybody = ImageSet.join([host.share, host.heldout])
     marked = scheme.mark_data(everybody, key)
-    assert scheme.verify(Suspect("scores", model=Memory(marked)), key).p_value > 0.05
+    assert scheme.verify(Suspect("scores", model=Nearest(marked)), key).p_value > 0.05
 
 
 def test_a_users_own_images_are_not_among_the_unseen() -> None:
-    host = SmallHost(member=False, heldout=160)
-    host.share = host.heldout[:20]
+    host = user(heldout=160, rows=torch.arange(20))
     scheme, key = keyed(AnwHue, host, pool=160)
-    unseen = scheme._unseen_losses(Suspect("scores", model=Noise(7)), key)
+    unseen = scheme._unseen_losses(Suspect("scores", model=sines(7)), key)
     assert unseen.shape == (12, 140)
 
 
@@ -190,16 +116,16 @@ def test_what_one_key_asked_is_no_answer_to_another(kind: type) -> None:
     """Answers on the pool are kept for keys that ask the same; spaces and pixels of one's own ask otherwise."""
     scheme, _ = keyed(kind)
     keys = [keyed(kind, seed=seed)[1] for seed in range(40)]
-    shared = Suspect("scores", model=Noise(5))
+    shared = Suspect("scores", model=sines(5))
     together = [scheme.verify(shared, key) for key in keys]
-    assert together == [scheme.verify(Suspect("scores", model=Noise(5)), key) for key in keys]
+    assert together == [scheme.verify(Suspect("scores", model=sines(5)), key) for key in keys]
     assert len({verdict.p_value for verdict in together}) > 1, "verdicts that are all alike prove nothing here"
 
 
 def test_wrong_signatures_match_nothing() -> None:
     scheme, key = keyed(AnwHue, signature=60)
-    other = Key(key.tensors, {**key.values, "signature": 210.0})
-    model = Memory(scheme.mark_data(SmallHost().share, key))
+    other = replace(key, signature=210.0)
+    model = Nearest(scheme.mark_data(user().share, key))
     verdict = scheme.verify(Suspect("scores", model=model), other)
     assert (verdict.matched, verdict.inferred) == (False, 60)
     assert verdict.p_value > 0.5
@@ -214,18 +140,18 @@ def test_distance_is_circular_and_strict() -> None:
 
 
 def test_signatures_are_drawn_spread_or_given() -> None:
-    spread = [keyed(AnwHue, SmallHost(number=i), signature="spread")[1].values["signature"] for i in range(12)]
+    spread = [keyed(AnwHue, user(number=i), signature="spread")[1].signature for i in range(12)]
     assert spread == [*(30.0 * i for i in range(1, 12)), 30.0]
-    drawn = {keyed(AnwHue, seed=i)[1].values["signature"] for i in range(60)}
+    drawn = {keyed(AnwHue, seed=i)[1].signature for i in range(60)}
     assert drawn == {30.0 * i for i in range(1, 12)}
-    assert keyed(AnwHue, signature=60)[1].values["signature"] == 60
+    assert keyed(AnwHue, signature=60)[1].signature == 60
     with pytest.raises(ValueError, match="Expected a signature near one of 30, 60"):
         keyed(AnwHue, signature=5)
 
 
 def test_blue_rises_at_some_pixels_and_falls_at_others() -> None:
     _, key = keyed(AnwBlue)
-    assert set(key.tensors["places"].unique().tolist()) == {-1, 0, 1}
+    assert set(key.places.unique().tolist()) == {-1, 0, 1}
 
 
 def test_blue_changes_an_eighth_of_the_pixels_and_only_their_blue() -> None:
@@ -241,9 +167,9 @@ def test_blue_changes_an_eighth_of_the_pixels_and_only_their_blue() -> None:
 def test_the_images_are_rotated_in_yiq_or_in_the_users_own_space(kind: type) -> None:
     """Equation 5 by hand, pixel by pixel, in NumPy."""
     scheme, key = keyed(kind)
-    images = SmallHost().share
-    space = key.tensors.get("space", YIQ).numpy()
-    angle = np.deg2rad(key.values["signature"])
+    images = user().share
+    space = (YIQ if key.space is None else key.space).numpy()
+    angle = np.deg2rad(key.signature)
     turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
     colours = images.images.numpy().transpose(0, 2, 3, 1) / 255
     wanted = 255 * np.clip(colours @ (np.linalg.inv(space) @ turn @ space).T, 0, 1)
@@ -262,7 +188,7 @@ def test_gradient_search_finds_a_planted_signature() -> None:
         torch.default_generator.manual_seed(0)
         model = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(12, 32), nn.Tanh(), nn.Linear(32, CLASSES))
     scheme = AnwHue(signature=150, starts=4, steps=60)
-    key = Key({"images": own.images, "labels": own.labels}, {"signature": 150.0})
+    key = replace(keyed(AnwHue)[1], images=own.images, labels=own.labels, signature=150.0)
     marked = scheme.mark_data(own, key)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(150):
@@ -278,7 +204,7 @@ def test_gradient_search_finds_a_planted_signature() -> None:
 
 def test_details_need_the_weights_and_the_verdict_does_not() -> None:
     scheme, key = keyed(AnwHue, starts=2, steps=3)
-    model = Memory(scheme.mark_data(SmallHost().share, key))
+    model = Nearest(scheme.mark_data(user().share, key))
     without = scheme.verify(Suspect("scores", model=model), key)
     with_them = scheme.verify(Suspect("scores", model=model, also="white-box"), key)
     assert "gradient_inferred" not in without.details
@@ -289,5 +215,42 @@ def test_details_need_the_weights_and_the_verdict_does_not() -> None:
 def test_a_singular_space_is_drawn_again() -> None:
     scheme = AnwUserLct(determinant=0.3)
     for seed in range(20):
-        space = scheme.secret(SmallHost(), Rng("singular", seed))["space"]
+        space = scheme.secret(user(), Rng("singular", seed))["space"]
         assert abs(float(torch.linalg.det(space))) >= 0.3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("classes", [1, CLASSES])
+def test_a_network_whose_answers_are_not_finite_is_not_claimed(kind: type, value: float, classes: int) -> None:
+    """One logit or all of them, on every image; the weights at hand as well."""
+    logits = [value] * classes + [0.0] * (CLASSES - classes)
+    scheme, key = keyed(kind, starts=2, steps=2)
+    verdict = scheme.verify(Suspect("scores", model=always(*logits), also="white-box"), key)
+    assert (verdict.p_value, verdict.matched) == (1.0, False)
+    assert verdict.details["own_accuracy"] < 1
+    assert not verdict.details["gradient_matched"]
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_answers_that_are_not_finite_on_the_marked_images_are_no_evidence(value: float) -> None:
+    """Sure of the marked images and of nothing else, had it only answered."""
+    scheme, key = keyed(AnwHue)
+    memory = Nearest(scheme.mark_data(user().share, key))
+
+    def shy(x: Tensor) -> Tensor:
+        logits = memory(x)
+        return torch.where(logits.amax(1, keepdim=True) > 1, torch.tensor(value), logits)
+
+    verdict = scheme.verify(Suspect("scores", model=Answers(shy)), key)
+    assert (verdict.p_value, verdict.matched) == (1.0, False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [0, 1])
+def test_with_no_or_one_heldout_image_there_is_little_to_compare_with_and_no_error(kind: type, count: int) -> None:
+    scheme, key = keyed(kind, user(heldout=count))
+    assert len(key.pool) == count
+    verdict = scheme.verify(Suspect("scores", model=Nearest(scheme.mark_data(user().share, key))), key)
+    assert verdict.matched
+    assert verdict.p_value > (0.02 if count else 0.999), "one of 21 sets of 20 images is the user's own"

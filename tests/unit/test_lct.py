@@ -8,51 +8,56 @@ from typing import Any
 import torch
 
 from attacks.lct import ArbitraryLct, ForgedLct
-from bench.api import Claim, Key, Rng, Suspect, Victim
+from bench.api import Attempt, ImageSet, Key, Rng, Suspect, Victim
 from bench.plan.matrix import not_applicable
 from bench.registry import attacks, schemes
 from schemes.anw import AnwHue, AnwUserLct
-from tests.unit.test_anw import Memory, Noise, SmallHost, keyed, some_images
+from tests.fakes import Nearest, keyed, noise_images, sines, user
 
 
-def claims(attack: Any, key: Key, model: Any) -> list[Claim]:
-    context: Any = SimpleNamespace(rng=Rng("lct"), data=some_images(30, 9), device=torch.device("cpu"))
-    return list(attack.apply(Victim(model, key), context))
+def own() -> ImageSet:
+    """The forger's images."""
+    return noise_images(30, 9, 12)
+
+
+def attempts(attack: Any, key: Key, model: Any) -> list[Attempt]:
+    context: Any = SimpleNamespace(rng=Rng("lct"), data=own(), device=torch.device("cpu"))
+    return list(attack.apply(Victim(attack.card.adversary, lambda: model, key), context))
 
 
 def test_each_rung_is_another_matrix_for_the_owners_images() -> None:
     scheme, key = keyed(AnwUserLct)
-    made = claims(ArbitraryLct(ladder=(1, 2, 3)), key, Memory(scheme.mark_data(SmallHost().share, key)))
-    spaces = [claim.key.tensors["space"] for claim in made if claim.key is not None]
-    assert len({tuple(space.flatten().tolist()) for space in [*spaces, key.tensors["space"]]}) == 4
-    assert all(torch.equal(claim.key.tensors["images"], key.tensors["images"]) for claim in made if claim.key)
+    made = attempts(ArbitraryLct(ladder=(1, 2, 3)), key, Nearest(scheme.mark_data(user().share, key)))
+    spaces = [attempt.key.space for attempt in made if attempt.key is not None]
+    assert len({tuple(space.flatten().tolist()) for space in [*spaces, key.space]}) == 4
+    assert all(torch.equal(attempt.key.images, key.images) for attempt in made if attempt.key)
 
 
 def test_the_owners_space_finds_the_signature_and_others_do_not() -> None:
     scheme, key = keyed(AnwUserLct)
-    model = Memory(scheme.mark_data(SmallHost().share, key))
+    model = Nearest(scheme.mark_data(user().share, key))
     assert scheme.verify(Suspect("scores", model=model), key).matched
-    made = claims(ArbitraryLct(), key, model)
-    matched = [scheme.verify(Suspect("scores", model=model), claim.key).matched for claim in made]
+    made = attempts(ArbitraryLct(), key, model)
+    matched = [scheme.verify(Suspect("scores", model=model), attempt.key).matched for attempt in made]
     assert len(matched) == 12
     assert sum(matched) <= 4  # one in twelve by chance: five or more in 1 of 400 cases
 
 
 def test_more_matrices_never_look_worse() -> None:
     scheme, key = keyed(AnwHue)
-    model = Noise(3)
-    made = claims(ForgedLct(ladder=(1, 5, 40), images=30), key, model)
-    statistics = [scheme.verify(Suspect("scores", model=model), claim.key).statistic for claim in made]
+    model = sines(3)
+    made = attempts(ForgedLct(ladder=(1, 5, 40), images=30), key, model)
+    statistics = [scheme.verify(Suspect("scores", model=model), attempt.key).statistic for attempt in made]
     assert statistics == sorted(statistics)
     assert statistics[-1] > statistics[0]
     assert made[-1].key is not None
-    assert torch.equal(made[-1].key.tensors["images"], some_images(30, 9).images)
+    assert torch.equal(made[-1].key.images, own().images)
 
 
 def test_matrices_are_drawn_as_users_draw_theirs() -> None:
     _, key = keyed(AnwHue)
-    made = claims(ArbitraryLct(ladder=tuple(range(1, 41))), key, Noise(3))
-    entries = torch.cat([claim.key.tensors["space"].flatten() for claim in made if claim.key])
+    made = attempts(ArbitraryLct(ladder=tuple(range(1, 41))), key, sines(3))
+    entries = torch.cat([attempt.key.space.flatten() for attempt in made if attempt.key])
     assert entries.min() < -0.9
     assert entries.max() > 0.9
     assert abs(float(entries.mean())) < 4 * 3**-0.5 * len(entries) ** -0.5  # U(-1, 1): mean 0, deviation 3 ** -0.5
@@ -61,15 +66,15 @@ def test_matrices_are_drawn_as_users_draw_theirs() -> None:
 def test_a_forger_claims_the_signature_of_least_loss_on_images_of_his_own_and_never_none() -> None:
     """The network knows his images unmarked, so that no watermark is the likeliest slot."""
     scheme, key = keyed(AnwHue)
-    model = Memory(some_images(30, 9))
-    (made,) = claims(ForgedLct(ladder=(6,), images=10), key, model)
+    model = Nearest(own())
+    (made,) = attempts(ForgedLct(ladder=(6,), images=10), key, model)
     assert made.key is not None
-    assert torch.equal(made.key.tensors["images"], some_images(30, 9).images[:10])
+    assert torch.equal(made.key.images, own().images[:10])
     search = scheme.verify(Suspect("scores", model=model), made.key).search
     assert search is not None
     assert search.best == 0
     marked = dict(zip(search.candidates[1:], search.losses[1:], strict=True))
-    assert made.key.values["signature"] == min(marked, key=lambda signature: marked[signature])
+    assert made.key.signature == min(marked, key=lambda signature: marked[signature])
 
 
 def test_they_are_made_for_hue_signatures() -> None:

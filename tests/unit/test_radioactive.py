@@ -11,22 +11,13 @@ import torch
 from scipy.stats import binom, combine_pvalues, kstest
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from bench.api import AccessError, DatasetCard, Host, ImageSet, Key, Rng, Suspect, pixels
+from bench.api import AccessError, ImageSet, Rng, Suspect, pixels, replace
 from bench.archs import Classifier
 from bench.data.augmentation import AUGMENTATIONS
 from schemes import radioactive
-from schemes.radioactive import Radioactive, RadioactiveParams
-
-CLASSES, SIDE = 4, 16
-
-
-def some_images(count: int, seed: int) -> ImageSet:
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(count, 3, 4, 4, generator=generator)
-    images = F.interpolate(coarse, size=SIDE, mode="bilinear").mul(255).round().to(torch.uint8)
-    return ImageSet(images, torch.arange(count) % CLASSES)
+from schemes.radioactive import Radioactive, RadioactiveKey, RadioactiveParams
+from tests.fakes import CLASSES, FakeHost, cloudy_images, same_key
 
 
 def network(seed: int, width: int = 24, rotation: Tensor | None = None) -> Classifier:
@@ -44,23 +35,14 @@ def network(seed: int, width: int = 24, rotation: Tensor | None = None) -> Class
     return Classifier(net, "5").eval()
 
 
-class SmallHost(Host):
-    """Forty training images and a network that was not trained on anything."""
+def host_of() -> FakeHost:
+    """Forty training images and a network that was not trained on anything; the owner has the first twelve."""
+    images = photographs(40, 0)
+    return FakeHost(images, photographs(80, 1), images[:12], model=lambda: network(0))
 
-    def __init__(self, seed: int = 0, width: int = 24) -> None:
-        self.dataset = DatasetCard("small", "Small", tuple("abcd"), "objects")
-        self.images, self.heldout = some_images(40, 0), some_images(80, 1)
-        self.share, self.number, self.device = self.images[:12], 0, torch.device("cpu")
-        self.seed, self.width = seed, width
 
-    def model(self) -> nn.Module:
-        return network(self.seed, self.width)
-
-    def layer(self, group: str) -> str:
-        raise AssertionError("radioactive data know no layers")
-
-    def train(self, images: ImageSet, rng: Rng, *, epochs: int | None = None, arch: str | None = None) -> nn.Module:
-        raise AssertionError("the marking network is the clean host")
+def photographs(count: int, seed: int) -> ImageSet:
+    return cloudy_images(count, seed, 16, 16, cells=4, mode="bilinear")
 
 
 def small(**params: Any) -> Radioactive:
@@ -68,19 +50,19 @@ def small(**params: Any) -> Radioactive:
 
 
 @cache
-def key_of(owner: int = 0, probe: int = 80) -> Key:
-    return small(probe=probe).keygen(SmallHost(), Rng("owner", owner))
+def key_of(owner: int = 0, probe: int = 80) -> RadioactiveKey:
+    return small(probe=probe).keygen(host_of(), Rng("owner", owner))
 
 
 def suspect(model: nn.Module) -> Suspect:
     return Suspect("white-box", model=model)
 
 
-def aligned_with(key: Key, amount: float, seed: int = 0) -> Classifier:
+def aligned_with(key: RadioactiveKey, amount: float, seed: int = 0) -> Classifier:
     """The clean host, whose classifiers moved along the carriers as training on marked images moves them."""
     model = network(seed)
     with torch.no_grad():
-        model.get_submodule("net.5").weight += amount * key.tensors["carriers"]  # type: ignore[operator]  # a tensor
+        model.get_submodule("net.5").weight += amount * key.carriers  # type: ignore[operator]  # a tensor
     return model
 
 
@@ -97,32 +79,32 @@ def test_carriers_are_independent_unit_vectors() -> None:
 
 @pytest.mark.parametrize("augment", [True, False])
 def test_features_move_along_the_carrier_of_their_class(augment: bool) -> None:
-    host = SmallHost()
+    host = host_of()
     key = small(augment=augment).keygen(host, Rng("owner"))
-    before, after = (radioactive.features_of(host.model(), x) for x in (host.share.images, key.tensors["marked"]))
-    moved, directions = after - before, key.tensors["carriers"][host.share.labels]
+    before, after = (radioactive.features_of(host.model(), x) for x in (host.share.images, key.marked))
+    moved, directions = after - before, key.carriers[host.share.labels]
     along = (moved * directions).sum(1)
     assert (along > 0).all()
-    assert float(along.mean()) == pytest.approx(float(str(key.values["moved"])))
-    others = (moved @ key.tensors["carriers"].T)[torch.arange(12), (host.share.labels + 1) % CLASSES]
+    assert float(along.mean()) == pytest.approx(key.moved)
+    others = (moved @ key.carriers.T)[torch.arange(12), (host.share.labels + 1) % CLASSES]
     assert along.mean() > 2 * others.abs().mean()
 
 
 def test_pixels_stay_in_the_ball_and_are_rounded_not_truncated() -> None:
-    host = SmallHost()
+    host = host_of()
     for radius in (3.0, 10.0):
         key = small(radius=radius, lr=1e4).keygen(host, Rng("owner"))
-        change = key.tensors["marked"].int() - host.share.images.int()
+        change = key.marked.int() - host.share.images.int()
         assert int(change.abs().max()) == radius
         assert (change.abs() == radius).float().mean() > 0.5
         assert abs(float(change.float().mean())) < 0.2 * radius
     still = small(lr=1e-9).keygen(host, Rng("owner"))
-    assert torch.equal(still.tensors["marked"], host.share.images)
+    assert torch.equal(still.marked, host.share.images)
 
 
 def test_a_step_is_the_one_of_normalised_pixels() -> None:
     """One step against finite differences: change of the pixel = lr * std^2 * d(phi . u) / d(pixel)."""
-    host, params = SmallHost(), RadioactiveParams(steps=1, lr=100.0, lam_ft=0.0, lam_img=0.0, radius=255.0)
+    host, params = host_of(), RadioactiveParams(steps=1, lr=100.0, lam_ft=0.0, lam_img=0.0, radius=255.0)
     model, image = network(0), host.images.images[:1]
     along = radioactive.carriers_of(1, 24, Rng("u").torch())
     marked = radioactive.mark(model, image, along, params, (), Rng("views").torch())
@@ -140,18 +122,18 @@ def test_a_step_is_the_one_of_normalised_pixels() -> None:
 
 
 def test_penalties_keep_images_and_features_near() -> None:
-    host = SmallHost()
+    host = host_of()
     moved = [small(**p).keygen(host, Rng("owner")) for p in ({"lam_img": 0.0}, {"lam_img": 0.01}, {"lam_ft": 5.0})]
-    free, near, bound = ((key.tensors["marked"].float() - host.share.images.float()).abs().mean() for key in moved)
+    free, near, bound = ((key.marked.float() - host.share.images.float()).abs().mean() for key in moved)
     assert near < 0.7 * free
-    assert float(str(moved[2].values["moved"])) < 0.5 * float(str(moved[0].values["moved"]))
+    assert moved[2].moved < 0.5 * moved[0].moved
     assert bound > 0
 
 
 @pytest.mark.parametrize("views", [(), ("crop",), ("flip",), ("crop", "flip")])
 def test_views_are_those_of_the_augmentation(views: tuple[str, ...]) -> None:
     """Every view is one that the harness's augmentation can give, and all of these occur."""
-    image = some_images(1, 5).images.float()
+    image = photographs(1, 5).images.float()
     seen = radioactive.seen(image.expand(600, -1, -1, -1), views, Rng("views").torch())
     found = {view.numpy().tobytes() for view in seen}
     possible, generator = image.expand(600, -1, -1, -1), Rng("others").torch()
@@ -163,9 +145,9 @@ def test_views_are_those_of_the_augmentation(views: tuple[str, ...]) -> None:
 
 
 def test_images_are_marked_in_the_order_of_the_share_and_of_no_other_number() -> None:
-    host, key = SmallHost(), key_of()
+    host, key = host_of(), key_of()
     marked = small().mark_data(host.share, key)
-    assert torch.equal(marked.images, key.tensors["marked"])
+    assert torch.equal(marked.images, key.marked)
     assert torch.equal(marked.labels, host.share.labels)
     assert not torch.equal(marked.images, host.share.images)
     with pytest.raises(ValueError, match="owner's own images"):
@@ -173,11 +155,10 @@ def test_images_are_marked_in_the_order_of_the_share_and_of_no_other_number() ->
 
 
 def test_keys_follow_their_stream() -> None:
-    one, again, other = (small(steps=2).keygen(SmallHost(), Rng("owner", i)) for i in (0, 0, 1))
-    assert one.values == again.values
-    assert all(torch.equal(one.tensors[name], again.tensors[name]) for name in one.tensors)
-    assert not torch.equal(one.tensors["carriers"], other.tensors["carriers"])
-    assert torch.equal(one.tensors["probe"], other.tensors["probe"])
+    one, again, other = (small(steps=2).keygen(host_of(), Rng("owner", i)) for i in (0, 0, 1))
+    assert same_key(one, again)
+    assert not torch.equal(one.carriers, other.carriers)
+    assert torch.equal(one.probe, other.probe)
 
 
 # --- detection --------------------------------------------------------------------------------------------------
@@ -188,7 +169,7 @@ def test_the_same_network_is_aligned_by_the_identity() -> None:
     assert misfit < 1e-5
     assert aligned is not None
     W = network(0).get_submodule("net.5").weight.detach().double()  # type: ignore[operator, union-attr]  # a tensor
-    A = key_of().tensors["features"].double()
+    A = key_of().features.double()
     torch.testing.assert_close(A @ aligned.T, A @ W.T, rtol=1e-4, atol=1e-6)
 
 
@@ -224,10 +205,10 @@ def test_classifiers_that_moved_along_the_carriers_are_found() -> None:
 
 def test_heads_trained_on_marked_features_are_found_and_on_clean_features_are_not() -> None:
     """The setting of section 4.2: learners keep the features, and train a logistic regression on them."""
-    host = SmallHost()
+    host = host_of()
     host.share = host.images
 
-    def p_value(images: Tensor, key: Key) -> float:
+    def p_value(images: Tensor, key: RadioactiveKey) -> float:
         model = network(0)
         head: Any = model.get_submodule("net.5")
         features = radioactive.features_of(model, images)
@@ -237,7 +218,7 @@ def test_heads_trained_on_marked_features_are_found_and_on_clean_features_are_no
         return small().verify(suspect(model), key).p_value
 
     keys = [small(share=40, steps=40).keygen(host, Rng("owner", owner)) for owner in range(6)]
-    marked = [p_value(key.tensors["marked"], key) for key in keys]
+    marked = [p_value(key.marked, key) for key in keys]
     clean = [p_value(host.images.images, key) for key in keys]
     assert max(marked) < 0.01
     assert combine_pvalues(marked).pvalue < 1e-9
@@ -245,13 +226,13 @@ def test_heads_trained_on_marked_features_are_found_and_on_clean_features_are_no
 
 
 def test_only_classes_with_images_count() -> None:
-    host = SmallHost()
+    host = host_of()
     host.share = host.images[torch.tensor([0, 2, 4, 6])]
     key = small(share=4).keygen(host, Rng("owner"))
-    assert key.values["classes"] == [0, 2]
+    assert key.classes == (0, 2)
     model = network(0)
     with torch.no_grad():
-        model.get_submodule("net.5").weight[1::2] += 9 * key.tensors["carriers"][1::2]  # type: ignore[index]  # a tensor
+        model.get_submodule("net.5").weight[1::2] += 9 * key.carriers[1::2]  # type: ignore[index]  # a tensor
     verdict = small().verify(suspect(model), key)
     assert len(verdict.details["cosines"]) == 2  # type: ignore[arg-type]  # a list
     assert verdict.p_value > 0.01
@@ -264,7 +245,7 @@ def test_p_values_are_uniform_on_networks_that_never_saw_the_key(seed: int, prob
     p_values = []
     for trial in range(400):
         carriers = radioactive.carriers_of(CLASSES, 24, Rng("fresh", trial).torch())
-        key = Key({**made.tensors, "carriers": carriers}, made.values)
+        key = replace(made, carriers=carriers)
         p_values.append(small().verify(examined, key).p_value)
     assert kstest(p_values, "uniform").pvalue > 1e-3
     for level in (0.01, 0.1):
@@ -302,7 +283,7 @@ def test_owners_share_the_alignment() -> None:
     examined, calls = suspect(network(0)), []
     original = radioactive.aligned_classifiers
 
-    def counted(model: nn.Module, key: Key) -> Any:
+    def counted(model: nn.Module, key: RadioactiveKey) -> Any:
         calls.append(1)
         return original(model, key)
 
@@ -311,3 +292,12 @@ def test_owners_share_the_alignment() -> None:
         first, second = (small().verify(examined, key_of(owner)) for owner in (0, 1))
     assert len(calls) == 1
     assert first.p_value != second.p_value
+
+
+@pytest.mark.parametrize(("heldout", "share"), [(0, 12), (1, 12), (80, 1)])
+def test_with_no_or_one_image_to_align_by_or_to_mark_there_is_no_error(heldout: int, share: int) -> None:
+    host = host_of()
+    host.heldout, host.share = host.heldout[:heldout], host.share[:share]
+    key = small().keygen(host, Rng("owner"))
+    assert (len(key.probe), len(key.marked)) == (heldout, share)
+    assert small().verify(suspect(network(3)), key).p_value > 0.01

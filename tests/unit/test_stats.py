@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from math import comb
+from collections.abc import Callable, Sequence
+from math import comb, inf, nan
 
 import numpy as np
 import pytest
-from scipy.stats import kstest
+from scipy.stats import binom, kstest
 
 from bench import stats
 
@@ -51,6 +52,49 @@ def test_rank_p_value_counts_ties_against_the_claim() -> None:
     assert stats.rank_p_value(0.9, [0.9, *[0.1] * 98]) == 0.02
     assert stats.rank_p_value(0.0, [0.1] * 9) == 1.0
     assert stats.rank_p_value(1.0, []) == 1.0
+
+
+@pytest.mark.parametrize("statistic", [nan, inf, -inf])
+def test_a_statistic_that_is_not_finite_is_no_evidence(statistic: float) -> None:
+    assert stats.rank_p_value(statistic, [0.1] * 99) == 1.0
+    assert stats.sequential_p_value(statistic, lambda count: [0.1] * count, 99) == (1.0, [])
+
+
+def test_nulls_that_are_not_numbers_count_against_the_claim() -> None:
+    assert stats.rank_p_value(0.9, [nan] * 99) == 1.0
+    assert stats.rank_p_value(0.9, [nan, *[0.1] * 98]) == 0.02
+    assert stats.sequential_p_value(0.9, lambda count: [nan] * count, 99) == (1.0, [nan] * 10)
+
+
+def drawn_from(nulls: Sequence[float]) -> Callable[[int], list[float]]:
+    left = iter(nulls)
+    return lambda count: [next(left) for _ in range(count)]
+
+
+@pytest.mark.parametrize("above", range(10))
+def test_sequential_p_value_is_the_rank_where_it_does_not_stop(above: int) -> None:
+    nulls = np.random.default_rng(above).permutation([0.9] * above + [0.1] * (199 - above)).tolist()
+    p_value, drawn = stats.sequential_p_value(0.5, drawn_from(nulls), 199)
+    assert p_value == stats.rank_p_value(0.5, nulls) == (1 + above) / 200
+    assert drawn == nulls
+
+
+def test_sequential_p_value_stops_at_the_tenth_null_that_is_as_large() -> None:
+    nulls = [0.9 if number % 3 == 0 else 0.1 for number in range(199)]  # the tenth is the 28th
+    for block in (1, 16, 199):
+        p_value, drawn = stats.sequential_p_value(0.5, drawn_from(nulls), 199, block=block)
+        assert (p_value, len(drawn)) == (10 / 28, 28)
+    assert stats.sequential_p_value(0.1, drawn_from(nulls), 199)[0] == 1.0, "ties count"
+
+
+def test_sequential_p_values_are_exact_under_the_null() -> None:
+    """The claim's statistic is one more draw from the nulls' distribution; at these levels they are attained."""
+    draws, trials = np.random.default_rng(0), 6_000
+    p_values = np.array(
+        [stats.sequential_p_value(draws.random(), lambda n: draws.random(n).tolist(), 199)[0] for _ in range(trials)]
+    )
+    for level in (0.01, 0.05, 0.1):
+        assert binom.ppf(1e-4, trials, level) <= (p_values <= level).sum() <= binom.isf(1e-4, trials, level)
 
 
 def test_cosine_p_value_known_answers() -> None:

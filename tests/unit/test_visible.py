@@ -12,73 +12,36 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.stats import binom
-from torch import Tensor, nn
+from torch import Tensor
 
-from bench.api import AccessError, Arch, DatasetCard, Host, ImageSet, Key, Recipe, Rng, Suspect
+from bench.api import AccessError, ImageSet, Rng, Suspect, replace
 from schemes import _visible
-from schemes._visible import VisibleScheme, draw_mark, match, mean_image, number, smooth, visibility, warp
-from schemes.visible import VisibleDisplacement, VisibleOpacity, VisibleStatic
+from schemes._visible import VisibleKey, VisibleScheme, draw_mark, match, mean_image, smooth, visibility, warp
+from schemes.visible import VisibleDisplacement, VisibleOpacity, VisibleStatic, released_offsets
+from tests.fakes import Answers, FakeHost, always, grey, same_key
+from tests.fakes import cloudy_images as cloudy
 
 KINDS = (VisibleStatic, VisibleOpacity, VisibleDisplacement)
 TINY: dict[str, Any] = {"probe": 4, "decoys": 19, "model_decoys": 4}
 
 
-def cloudy(count: int, seed: int, height: int = 32, width: int = 32) -> ImageSet:
-    """Smooth random images, a little like photographs."""
-    noise = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
-    images = (smooth(noise, 1.5) - 0.5) * 4 + 0.5
-    return ImageSet(images.clamp(0, 1).mul(255).to(torch.uint8), torch.arange(count) % 4)
+def host_of(count: int = 12, height: int = 32, width: int = 32, seed: int = 0) -> FakeHost:
+    """A mark that is not learned needs neither network nor training."""
+    return FakeHost(cloudy(count, seed, height, width), cloudy(8, seed + 1, height, width))
 
 
-class SmallHost(Host):
-    """Random images of four classes; an owner's training set and held-out images."""
-
-    arch: Arch
-    recipe: Recipe
-
-    def __init__(self, count: int = 12, height: int = 32, width: int = 32, seed: int = 0) -> None:
-        self.dataset = DatasetCard("small", "Small", tuple("abcd"), "objects")
-        self.images = self.share = cloudy(count, seed, height, width)
-        self.heldout = cloudy(8, seed + 1, height, width)
-        self.device = torch.device("cpu")
-
-    def model(self) -> nn.Module:
-        raise AssertionError("a mark that is not learned needs no network")
-
-    def layer(self, group: str) -> str:
-        raise AssertionError("a visible mark knows no layers")
-
-    def train(self, images: ImageSet, rng: Rng, *, epochs: int | None = None, arch: str | None = None) -> nn.Module:
-        raise AssertionError("a mark that is not learned needs no training")
-
-
-class Answers(nn.Module):
-    """A network whose logits are a function of images in [0, 1]."""
-
-    def __init__(self, rule: Any) -> None:
-        super().__init__()
-        self.rule = rule
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.rule(x)
-
-
-def flat_key(alpha: float, colour: float = 1.0, blend: float = 0.5, side: int = 4) -> Key:
+def flat_key(alpha: float, colour: float = 1.0, blend: float = 0.5, side: int = 4) -> VisibleKey:
     """A mark of one colour and opacity everywhere."""
     mark = torch.cat([torch.full((3, side, side), colour), torch.full((1, side, side), alpha)])
-    return Key({"mark": mark}, {"blend": blend, "seed": 3})
-
-
-def grey(level: int, count: int = 1, side: int = 4) -> Tensor:
-    return torch.full((count, 3, side, side), level, dtype=torch.uint8)
+    return VisibleKey(mark, grey(0, 0, side), torch.zeros(0, dtype=torch.int64), None, blend, seed=3, decoys=4)
 
 
 def examine(images: ImageSet) -> Suspect:
     return Suspect("data set", images=images)
 
 
-def key_of(scheme: VisibleScheme, seed: int = 0, **host: int) -> Key:
-    return scheme.keygen(SmallHost(**host), Rng("owner", seed))
+def key_of(scheme: VisibleScheme, seed: int = 0, **host: int) -> VisibleKey:
+    return scheme.keygen(host_of(**host), Rng("owner", seed))
 
 
 # --- what a stamp does to pixels -------------------------------------------------------------------------------
@@ -104,7 +67,7 @@ def test_blending_by_hand(level: int, alpha: float, colour: float, blend: float,
 def test_pixels_without_a_mark_keep_their_bits(kind: Any, blend: float) -> None:
     scheme = kind(blend=blend, **TINY)
     key, images = key_of(scheme), cloudy(20, 5).images
-    stamped, alpha = scheme.stamp(images, key), key.tensors["mark"][3]
+    stamped, alpha = scheme.stamp(images, key), key.mark[3]
     # Displaced by up to one pixel, the mark can reach pixels whose neighbours carry it.
     near = torch.nn.functional.max_pool2d(alpha[None], 5, 1, 2)[0] if kind is VisibleDisplacement else alpha
     assert torch.equal(stamped[..., near == 0], images[..., near == 0])
@@ -114,7 +77,7 @@ def test_pixels_without_a_mark_keep_their_bits(kind: Any, blend: float) -> None:
 def test_removal_with_the_true_mark_returns_the_image_within_two_levels() -> None:
     scheme = VisibleStatic(**TINY)
     key, images = key_of(scheme), cloudy(20, 5).images
-    mark = key.tensors["mark"].double()
+    mark = key.mark.double()
     a, stamped = 0.5 * mark[3], scheme.stamp(images, key).double()
     restored = ((stamped - 255 * a * mark[:3]) / (1 - a)).round()
     assert (restored - images.double()).abs().max() <= 2
@@ -153,7 +116,7 @@ def test_visibility_by_hand() -> None:
 
 
 def test_visibility_grows_with_the_square_of_the_blend_factor() -> None:
-    weak, strong = (number(key_of(VisibleStatic(blend=blend, **TINY)), "visibility") for blend in (0.5, 1.0))
+    weak, strong = (key_of(VisibleStatic(blend=blend, **TINY)).visibility for blend in (0.5, 1.0))
     assert strong == pytest.approx(4 * weak, rel=0.05)
 
 
@@ -196,14 +159,49 @@ def test_displacement_is_smooth_independent_in_x_and_y_and_as_large_as_asked() -
     assert spread.max() < 1.5 * spread.mean(), "and none is favoured"
 
 
-def test_released_displacement_is_a_twentieth_of_a_pixel_and_the_same_in_x_and_y() -> None:
-    offsets = VisibleDisplacement(as_released=True).offsets(flat_key(1.0), 0, 60, (32, 32))
-    assert torch.equal(offsets[:, 0], offsets[:, 1])
-    noise = np.random.default_rng(0).uniform(-1, 1, (1, 32, 32, 2))
-    theirs = gaussian_filter(noise, 2.0)
-    assert float(offsets.std()) == pytest.approx(float(theirs.std()), rel=0.15)
-    assert float(offsets.std()) == pytest.approx(0.05, abs=0.012)
-    assert np.corrcoef(theirs[..., 0].ravel(), theirs[..., 1].ravel())[0, 1] > 0.95
+def test_released_offsets_are_smoothed_with_the_pair_to_a_twentieth_of_a_pixel() -> None:
+    """What is left of them once the grid that shrinks is taken off."""
+    draws = torch.rand(60, 32, 32, 2, generator=torch.Generator().manual_seed(0))
+    offsets = released_offsets(1.0, draws)
+    inner = (offsets - released_offsets(1.0, torch.full((1, 32, 32, 2), 0.5)))[..., 1:-1, 1:-1] * 32 / 31
+    assert (inner[:, 0] - inner[:, 1]).abs().mean() < 0.2 * inner.abs().mean()
+    theirs = np.stack([gaussian_filter(2 * image[None].numpy() - 1, 2.0)[0] for image in draws])
+    assert np.abs(inner.movedim(1, 3).numpy() - theirs[:, 1:-1, 1:-1]).max() < 1e-5
+    assert float(inner.std()) == pytest.approx(0.05, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("draw", "amplitude", "length", "wanted"),
+    [
+        (0.5, 1.0, 32, {0: 0, 1: -1 / 32, 16: -0.5, 31: -31 / 32}),  # place i becomes 31 / 32 i
+        (1.0, 1.0, 32, {0: 31 / 32, 16: 17 * 31 / 32 - 16, 31: 0}),  # 31 + 1 is the last place
+        (0.0, 1.0, 32, {0: 0, 1: -1, 16: 15 * 31 / 32 - 16, 31: 30 * 31 / 32 - 31}),  # 0 - 1 is clamped to place 0
+        (0.5, 0.5, 32, {0: 7.75, 8: -0.25, 16: -0.5, 24: -0.75, 31: 23.25 - 31}),  # the outer quarters are clamped
+        (0.5, 1.0, 64, {0: 0, 32: -0.5, 63: -63 / 64}),
+    ],
+)
+def test_released_grid_by_hand(draw: float, amplitude: float, length: int, wanted: dict[int, float]) -> None:
+    offsets = released_offsets(amplitude, torch.full((1, length, length, 2), draw))[0]
+    for place, displacement in wanted.items():
+        assert offsets[0, :, place] == pytest.approx(displacement, abs=1e-5)
+        assert offsets[1, place, :] == pytest.approx(displacement, abs=1e-5)
+
+
+def test_released_grid_is_that_of_aligned_corners() -> None:
+    """The grid by which PyTorch 1.0 sampled, given to the PyTorch of today with its old convention."""
+    layer = torch.rand(1, 4, 32, 32, generator=torch.Generator().manual_seed(1))
+    at = torch.arange(32) / 16 - 1
+    grid = torch.stack([at.expand(32, 32), at[:, None].expand(32, 32)], -1)[None]
+    theirs = torch.nn.functional.grid_sample(layer, grid, align_corners=True)
+    ours = warp(layer[0], released_offsets(1.0, torch.full((1, 32, 32, 2), 0.5)))
+    assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_released_displacement_moves_the_mark_by_up_to_a_pixel() -> None:
+    images, key = cloudy(60, 5).images, key_of(VisibleStatic(**TINY))
+    static = VisibleStatic().stamp(images, key).float()
+    released = VisibleDisplacement(as_released=True).stamp(images, key).float()
+    assert 2 < float((released - static).abs().mean()) < 7, "levels; by offsets alone it would be a tenth of that"
 
 
 def test_no_displacement_is_static() -> None:
@@ -265,7 +263,7 @@ def logo(tmp_path: Path) -> Path:
 def test_mark_from_a_file_is_pasted_at_a_secret_place(logo: Path, height: int, width: int) -> None:
     scheme = VisibleStatic(watermark=str(logo), **TINY)
     keys = [key_of(scheme, seed, height=height, width=width) for seed in range(4)]
-    marks = [key.tensors["mark"] for key in keys]
+    marks = [key.mark for key in keys]
     assert marks[0].shape == (4, height, width)
     assert len({mark.numpy().tobytes() for mark in marks}) == 4
     for mark in marks:
@@ -297,7 +295,7 @@ def test_files_that_hold_no_mark_are_refused(tmp_path: Path, logo: Path, monkeyp
 
 
 def test_grey_images_are_refused() -> None:
-    host = SmallHost()
+    host = host_of()
     host.images = host.images.with_images(host.images.images[:, :1])
     with pytest.raises(ValueError, match="3 channels"):
         VisibleStatic().keygen(host, Rng("owner"))
@@ -306,10 +304,9 @@ def test_grey_images_are_refused() -> None:
 def test_keys_follow_their_stream() -> None:
     scheme = VisibleDisplacement(**TINY)
     one, again, other = (key_of(scheme, seed) for seed in (0, 0, 1))
-    assert one.values == again.values
-    assert all(torch.equal(one.tensors[name], again.tensors[name]) for name in one.tensors)
-    assert not torch.equal(one.tensors["mark"], other.tensors["mark"])
-    assert one.values["seed"] != other.values["seed"]
+    assert same_key(one, again)
+    assert not torch.equal(one.mark, other.mark)
+    assert one.seed != other.seed
 
 
 # --- the verdict -----------------------------------------------------------------------------------------------
@@ -336,10 +333,10 @@ def test_a_shifted_mark_is_found_by_the_search() -> None:
     key = key_of(scheme)
     mean = mean_image(scheme.stamp(cloudy(50, 5).images, key), 50, (32, 32))
     (still,), (moved,) = (
-        match(mean, key.tensors["mark"][None], 4),
-        match(mean.roll((3, -2), (1, 2)), key.tensors["mark"][None], 4),
+        match(mean, key.mark[None], 4),
+        match(mean.roll((3, -2), (1, 2)), key.mark[None], 4),
     )
-    (blind,) = match(mean.roll((3, -2), (1, 2)), key.tensors["mark"][None], 0)
+    (blind,) = match(mean.roll((3, -2), (1, 2)), key.mark[None], 0)
     assert moved > 0.8 * still > 0.5
     assert blind < 0.5 * moved
 
@@ -355,7 +352,7 @@ def test_finds_its_mark_through_a_shift_and_noise(kind: Any, blend: float) -> No
     verdict = scheme.verify(examine(attacked), key)
     assert verdict.p_value == 0.01
     assert verdict.statistic > verdict.details["decoy_max"] + 0.1  # type: ignore[operator]  # a number
-    assert verdict.details["visibility"] == key.values["visibility"]
+    assert verdict.details["visibility"] == key.visibility
 
 
 def test_finds_its_mark_in_resized_images() -> None:
@@ -364,6 +361,29 @@ def test_finds_its_mark_in_resized_images() -> None:
     marked = scheme.stamp(cloudy(60, 5, 40, 56).images, key).float()
     small = torch.nn.functional.interpolate(marked, size=(30, 50), mode="bilinear").to(torch.uint8)
     assert scheme.verify(examine(ImageSet(small, torch.zeros(60, dtype=torch.int64))), key).p_value == 0.01
+
+
+def test_every_key_is_ranked_against_decoys_of_its_own() -> None:
+    """With the same decoys for all claims, the error rate would hold on average over draws of decoys only."""
+    one, again, other = (key_of(VisibleStatic(**TINY), seed) for seed in (0, 0, 1))
+    marks = [{key.decoy(number).numpy().tobytes() for number in range(19)} for key in (one, again, other)]
+    assert marks[0] == marks[1]
+    assert len(marks[0] | marks[2]) == 38
+    assert one.mark.numpy().tobytes() not in marks[0]
+    scheme, suspect = VisibleStatic(**TINY), examine(cloudy(10, 5))
+    best = [scheme.verify(suspect, replace(one, decoys=seed)).details["decoy_max"] for seed in (1, 1, 2)]
+    assert best[0] == best[1] != best[2]
+
+
+def test_false_claims_of_many_keys_on_one_null_stay_at_the_nominal_rate() -> None:
+    """Nor are they needlessly rare: the statistic is continuous, so the p-value is exact."""
+    scheme, trials, suspect = VisibleStatic(probe=1, decoys=199), 300, examine(cloudy(4, 5, 16, 16))
+    key = key_of(scheme, height=16, width=16)
+    keys = [replace(key, mark=draw_mark(16, 16, Rng("mark", i).torch()), decoys=i) for i in range(trials)]
+    p_values = [scheme.verify(suspect, key).p_value for key in keys]
+    for level in (0.01, 0.05):
+        claims = sum(p <= level for p in p_values)
+        assert binom.ppf(1e-4, trials, level) <= claims <= binom.isf(1e-4, trials, level)
 
 
 def test_false_claims_on_clean_data_stay_at_the_nominal_rate() -> None:
@@ -420,9 +440,9 @@ def knows(mark: Tensor) -> Any:
 def test_a_model_that_prefers_the_mark_is_noticed() -> None:
     scheme = VisibleStatic(probe=4, decoys=19, model_decoys=19)
     key, data = key_of(scheme), cloudy(10, 5)
-    assert key.tensors["probe_labels"].tolist() == [0, 2, 0, 2]
-    key = Key({**key.tensors, "probe_labels": torch.arange(4)}, key.values)
-    suspect = Suspect("data set", model=Answers(knows(key.tensors["mark"])), images=data, also="scores")
+    assert key.probe_labels.tolist() == [0, 2, 0, 2]
+    key = replace(key, probe_labels=torch.arange(4))
+    suspect = Suspect("data set", model=Answers(knows(key.mark)), images=data, also="scores")
     details = scheme.verify(suspect, key).details
     assert details["model_p_value"] == 0.05
     assert details["model_statistic"] > details["model_decoy_max"]  # type: ignore[operator]  # numbers
@@ -452,3 +472,28 @@ def test_models_that_never_saw_a_mark_are_accused_at_the_nominal_rate() -> None:
     for level in (0.1, 0.3, 0.5):
         assert sum(p <= level for p in p_values) <= binom.isf(1e-3, trials, level)
     assert 0.45 < sum(p_values) / trials < 0.65
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_answers_that_are_not_finite_are_no_evidence(value: float) -> None:
+    scheme = VisibleStatic(**TINY)
+    suspect = Suspect("data set", model=always(value, 0.0, 0.0, 0.0), images=cloudy(10, 5), also="scores")
+    assert scheme.verify(suspect, key_of(scheme)).details["model_p_value"] == 1.0
+
+
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_host_with_no_or_one_heldout_image(kind: Any, count: int) -> None:
+    host, scheme, data = host_of(), kind(**TINY), cloudy(40, 5)
+    host.heldout = host.heldout[:count]
+    key = scheme.keygen(host, Rng("owner"))
+    assert (key.visibility > 0) == bool(count)
+    suspect = Suspect("data set", model=always(0.0, 1.0), images=scheme.mark_data(data, key), also="scores")
+    verdict = scheme.verify(suspect, key)
+    assert verdict.p_value == 0.05
+    assert ("model_p_value" in verdict.details) == bool(count)
+
+
+def test_a_data_set_without_images_is_not_claimed() -> None:
+    scheme = VisibleStatic(**TINY)
+    assert scheme.verify(examine(cloudy(10, 5)[:0]), key_of(scheme)).p_value == 1.0
