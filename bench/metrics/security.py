@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bench.metrics import DEFAULT_FPR
 from bench.metrics.aggregate import Proportion, one_a_seed, proportion
 from bench.metrics.robustness import detected
-from bench.records.record import AFTER_ATTACK, FRESH_KEY, CellRecord
+from bench.records.record import AFTER_ATTACK, FRESH_KEY, LEFT_OUT, CellRecord
 
 __all__ = ["beyond_chance", "false_claims", "false_claims_after_attack", "forged_claims"]
 
@@ -15,11 +15,12 @@ SURE = 1e-3  # a table has many rows: a rate is called too high only where chanc
 
 
 def false_claims(records: Sequence[CellRecord], fpr: float = DEFAULT_FPR) -> Proportion | None:
-    """Fresh keys accepted on clean hosts. Every attack of a seed saw the same host and keys: they count once a seed.
+    """Fresh keys accepted on clean hosts, and left-out owners on networks that were trained without their images.
 
-    The interval is over keys, which are drawn independently, for the hosts that were examined.
+    Every attack of a seed saw the same networks and keys: they count once a seed. The interval is over keys, which are
+    drawn independently, for the networks that were examined.
     """
-    return _accepted(one_a_seed(records, "nulls"), FRESH_KEY, fpr, independent=True)
+    return _accepted(one_a_seed(records, "nulls"), (FRESH_KEY, LEFT_OUT), fpr, independent=True)
 
 
 def false_claims_after_attack(records: Sequence[CellRecord], fpr: float = DEFAULT_FPR) -> Proportion | None:
@@ -27,11 +28,13 @@ def false_claims_after_attack(records: Sequence[CellRecord], fpr: float = DEFAUL
 
     Rungs and attacks share hosts and keys: the trials are not independent, and there is no interval.
     """
-    return _accepted(records, AFTER_ATTACK, fpr, independent=False)
+    return _accepted(records, (AFTER_ATTACK,), fpr, independent=False)
 
 
-def _accepted(records: Sequence[CellRecord], kind: str, fpr: float, *, independent: bool) -> Proportion | None:
-    p_values = [p for record in records for null in record.nulls if null.kind == kind for p in null.p_values]
+def _accepted(
+    records: Sequence[CellRecord], kinds: tuple[str, ...], fpr: float, *, independent: bool
+) -> Proportion | None:
+    p_values = [p for record in records for null in record.nulls if null.kind in kinds for p in null.p_values]
     return proportion(sum(p <= fpr for p in p_values), len(p_values), independent=independent)
 
 

@@ -28,7 +28,9 @@ ROOTS = {
     "keys": "bench.steps.keys",
     "mark": "bench.steps.embed",
     "attack": "bench.steps.attack",
+    "without": "bench.steps.host",
     "nulls": "bench.steps.nulls",
+    "left_out_claims": "bench.steps.nulls",
     "attacked_nulls": "bench.steps.nulls",
 }
 
@@ -301,6 +303,9 @@ class _Builder:
         fresh, attacked_fresh = self._null_keys(scheme)
         if fresh:
             steps["nulls"] = self._step("nulls", at, {**at.of_scheme, "keys": fresh}, {"host": host})
+        users = min(self.request.profile.left_out_owners, fresh)
+        if users and _learns(scheme) and not scheme.share.whole:
+            steps["left_out_claims"] = self._left_out(at, host, users)
         if attacked_fresh and last.ladder:
             # Each rung of an attack on images or on the learner is a training of its own: one must do.
             rungs = 1 if last.card.stage in ("data", "training") else self.request.profile.null_rungs
@@ -312,6 +317,13 @@ class _Builder:
             spec |= self._auxiliary(at.attacks)
             steps["attacked_nulls"] = self._step("attacked_nulls", at, spec, {"host": host, **made})
         return steps
+
+    def _left_out(self, at: _Place, host: Step, users: int) -> Step:
+        """Owners' claims on a network trained without their images, which schemes of one share have in common."""
+        recipe = recipe_spec(self.request.profile.recipe("learner", at.cell.arch))
+        owners = {"share": at.scheme.share.value, "users": users}
+        without = self._step("without", at, {"recipe": recipe, **owners}, {})
+        return self._step("left_out_claims", at, {**at.of_scheme, **owners}, {"host": host, "without": without})
 
     def _place(self, cell: Cell, scheme: Scheme[Any], attacks: tuple[Attack, ...]) -> _Place:
         width = self.request.profile.width(cell.arch, learner=_learns(scheme))

@@ -27,6 +27,7 @@ class Profile:
         null_keys: fresh keys that claim each clean host.
         attacked_null_keys: fresh keys that claim the clean host after an attack, at `null_rungs` of its rungs.
         trained_null_keys: fresh keys of schemes whose key generation trains networks.
+        left_out_owners: owners who claim a network that was trained without their images, where owners have a share.
         heldout_users: users whose images nobody was trained on, examined on every model that others' images marked.
     """
 
@@ -50,6 +51,7 @@ class Profile:
     trained_null_keys: int = 2
     null_rungs: int = 4
     heldout_users: int = 10
+    left_out_owners: int = 10
 
     def recipe(self, phase: str, arch: str) -> Recipe:
         """The recipe of a phase (`host`, `embed` or `learner`); `wrn-16-2` takes that of `wrn`."""
@@ -82,6 +84,7 @@ SMOKE = Profile(
     host={"*": Recipe(2, 0.1, 32), "alexnet": Recipe(2, 0.001, 32, "adam")},
     embed={"*": Recipe(1, 0.1, 32), "alexnet": Recipe(1, 0.001, 32, "adam")},
     heldout_users=2,
+    left_out_owners=2,
     widths={"wrn": 0.125, "resnet18": 0.125, "densenet": 0.34, "vgg16": 0.125, "resnet50": 0.0625, "alexnet": 0.25},
     null_keys=20,
     attacked_null_keys=5,
@@ -115,6 +118,7 @@ QUICK = Profile(
     trained_null_keys=1,
     null_rungs=3,
     heldout_users=3,
+    left_out_owners=2,
 )
 
 SMALL = Profile(

@@ -14,6 +14,7 @@ from bench.identity import digest
 __all__ = [
     "AFTER_ATTACK",
     "FRESH_KEY",
+    "LEFT_OUT",
     "RECORDS",
     "SCHEMA_VERSION",
     "Applied",
@@ -28,7 +29,9 @@ __all__ = [
 ]
 
 SCHEMA_VERSION: Literal[2] = 2
-FRESH_KEY, AFTER_ATTACK = "fresh key", "fresh key after attack"  # kinds of nulls: claims on clean hosts
+# Kinds of nulls: a key that no network has seen claims the clean host, or that host after the attack; an owner drawn as
+# the others were claims a network that was trained without this owner's images.
+FRESH_KEY, AFTER_ATTACK, LEFT_OUT = "fresh key", "fresh key after attack", "left-out owner"
 LONGEST_NAME = 200  # characters of a file name before the digest
 
 # An attack's name may be a combination: `pruning=50+output-noise`.

@@ -16,13 +16,14 @@ from bench.api import AttackCard
 from bench.identity import digest
 from bench.plan.fingerprint import closure
 from bench.plan.matrix import Planned
-from bench.records.record import AFTER_ATTACK, FRESH_KEY, CellRecord, NullSet, Provenance
+from bench.records.record import AFTER_ATTACK, FRESH_KEY, LEFT_OUT, CellRecord, NullSet, Provenance
 from bench.runner.store import Store
 
 __all__ = ["assemble", "failed", "not_applicable_record", "whereabouts"]
 
 FPR = 0.01
 SOURCES = (":/bench", ":/schemes", ":/attacks")
+BEFORE = (("nulls", FRESH_KEY), ("left_out_claims", LEFT_OUT))
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors")
 
 
@@ -107,11 +108,11 @@ def _histories(keys: Mapping[str, Any], mark: Mapping[str, Any]) -> dict[str, li
 
 
 def _nulls(results: Mapping[str, Any]) -> list[NullSet]:
-    """The p-values of fresh keys: on the clean host, and on it after the attack, at each strength examined."""
-    clean = [results["nulls"]["p_values"]] if "nulls" in results else []
+    """The p-values of claims that are false: before the attack by kind, and after it at each strength examined."""
+    before = [(kind, results[name]["p_values"]) for name, kind in BEFORE if name in results]
     attacked = results.get("attacked_nulls", {}).get("p_values", [])
     return [
-        *(NullSet(kind=FRESH_KEY, p_values=p_values) for p_values in clean),
+        *(NullSet(kind=kind, p_values=p_values) for kind, p_values in before),
         *(NullSet(kind=AFTER_ATTACK, strength=strength, p_values=p_values) for strength, p_values in attacked),
     ]
 

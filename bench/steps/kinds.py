@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from bench.steps.attack import run_attack
 from bench.steps.embed import embed
-from bench.steps.host import train_control, train_host
+from bench.steps.host import train_control, train_host, train_without
 from bench.steps.keys import make_keys
-from bench.steps.nulls import attacked_false_claims, false_claims
+from bench.steps.nulls import attacked_false_claims, false_claims, left_out_claims
 from bench.steps.scheme_workspace import SchemeWorkspace
 from bench.steps.workspace import Output
 
@@ -20,6 +20,8 @@ COMPUTE: dict[str, Callable[[SchemeWorkspace], Output]] = {
     "keys": make_keys,
     "mark": embed,
     "attack": run_attack,
+    "without": train_without,
     "nulls": false_claims,
+    "left_out_claims": left_out_claims,
     "attacked_nulls": attacked_false_claims,
 }

@@ -1,4 +1,4 @@
-"""False claims: p-values of fresh keys on clean hosts, before and after an attack."""
+"""False claims: p-values of fresh keys on clean hosts, before and after an attack, and of left-out owners."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from bench.contract.keys import Key
 from bench.contract.verdict import Point
 from bench.steps.chain import unattacked, walk
+from bench.steps.host import left_out_rows
 from bench.steps.judge import Judge, State, examine
 from bench.steps.ownership import fresh_keys, published_images
-from bench.steps.scheme_workspace import SchemeWorkspace, stored_keys
+from bench.steps.scheme_workspace import SchemeWorkspace, host_for, stored_keys
 from bench.steps.workspace import Output
 
-__all__ = ["attacked_false_claims", "false_claims"]
+__all__ = ["attacked_false_claims", "false_claims", "left_out_claims"]
 
 
 def false_claims(workspace: SchemeWorkspace) -> Output:
@@ -26,6 +27,17 @@ def false_claims(workspace: SchemeWorkspace) -> Output:
         return Output({"p_values": p_values})
     stored = stored_keys(keys)
     return Output({"p_values": p_values, **stored.result}, stored.tensors)
+
+
+def left_out_claims(workspace: SchemeWorkspace) -> Output:
+    """Owners drawn as the marked ones were claim a network that was trained without their images: their p-values."""
+    scheme, images, name = workspace.scheme, workspace.data.owner, workspace.spec["scheme"]
+    keys = (
+        scheme.keygen(host_for(workspace, images[rows], i), workspace.rng("left-out", name, i)).to(workspace.device)
+        for i, rows in enumerate(left_out_rows(workspace))
+    )
+    verdicts = examine(scheme, keys, model=workspace.model("without"), images=images)
+    return Output({"p_values": [verdict.p_value for verdict in verdicts]})
 
 
 def attacked_false_claims(workspace: SchemeWorkspace) -> Output:
