@@ -1,4 +1,4 @@
-# make demo   install, then the main job on the embedded data set, under 10 minutes on two cores
+# make demo   install, then the main job on the embedded data set, minutes on two cores
 # make test   install, then the whole test suite, under 10 minutes on two cores
 # make lint   ruff, mypy, import directions
 # make bench  timed benchmarks (never part of make test)
@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 demo: install
-	$(BIN)/bench run --scheme all --attack pruning
+	$(BIN)/bench run --scheme all --attack pruning,removal-matting
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
