@@ -105,14 +105,14 @@ def test_who_reads_weights_sees_the_pruned_ones_and_who_asks_hears_the_noise(mar
     ((_, state),) = reached(chained(marked, PRUNED, ["output-noise", {"ladder": [100.0]}]))
     seen: list[nn.Module] = []
 
-    class Reader(type(marked.scheme)):  # type: ignore[misc]  # a class chosen at run time
+    class Reader(type(marked.scheme)):
         card = replace(marked.scheme.card, access="white-box")
 
         def verify(self, suspect: Any, key: Key) -> Any:
             seen.append(suspect.model)
             return super().verify(suspect, key)
 
-    judge_of(marked, make(Reader, ZHANG["overrides"]["zhang-content"])).verdicts(state, details=False)  # type: ignore[call-overload, index]
+    judge_of(marked, make(Reader, ZHANG["overrides"]["zhang-content"])).verdicts(state, details=False)
     assert seen[0] is state.model()
     quiet = judge_of(marked)(replace(state, servings=()), 1.0, details=False)
     noisy = judge_of(marked)(state, 1.0, details=False)
@@ -140,7 +140,7 @@ def test_processed_images_are_learned_once_by_the_changed_recipe_and_that_networ
     published = published_images(learnt, learnt.scheme, learnt.keys()).images
     assert not torch.equal(images.images, published.images)
     (cutout,) = recipe.transforms
-    assert cutout.keywords == {"side": 8}  # type: ignore[attr-defined]
+    assert cutout.keywords == {"side": 8}
     whole = train(
         learnt.start(), images, recipe, rng=learnt.rng("attack", "cutout").child("learner"), **learnt.training_options
     ).model
@@ -158,7 +158,7 @@ def test_changes_of_the_recipe_add_up(learnt: SchemeWorkspace) -> None:
     chain = (["label-smoothing", {"ladder": [0.3]}], ["cutout", {"ladder": [8]}], ["gaussian-noise", {"ladder": [0.1]}])
     ((_, state),) = reached(chained(learnt, *chain))
     assert state.recipe.label_smoothing == 0.3
-    assert [transform.keywords for transform in state.recipe.transforms] == [{"side": 8}, {"sd": 0.1}]  # type: ignore[attr-defined]
+    assert [transform.keywords for transform in state.recipe.transforms] == [{"side": 8}, {"sd": 0.1}]
 
 
 def test_a_training_is_made_of_the_attacked_images_and_not_of_the_published_ones(learnt: SchemeWorkspace) -> None:
@@ -229,7 +229,7 @@ def test_what_serves_the_answers_is_between_the_network_and_all_who_ask(marked: 
     state = start.after(Attempt(1.0, serving=lambda answer, images: three.expand(len(images), 10)), pytest.fail)
     point = judge_of(marked)(state, 1.0, details=False)
     assert point.test_accuracy == pytest.approx(float((marked.data.heldout.labels == 3).float().mean()))
-    target = marked.keys()[0].target  # type: ignore[attr-defined]
+    target = marked.keys()[0].target
     assert point.verdicts[0].details["trigger_accuracy"] == float(target == 3)
     once = judge_of(marked)(start, 1.0, details=False)
     assert once.test_accuracy != point.test_accuracy
@@ -247,7 +247,7 @@ def test_the_victim_of_a_chain_answers_as_it_is_served(marked: SchemeWorkspace) 
     asked: list[Tensor] = []
     images = marked.data.heldout.images[:20]
 
-    class Asking(attacks()["output-noise"]):  # type: ignore[misc]  # a class chosen at run time
+    class Asking(attacks()["output-noise"]):
         def apply(self, victim: Any, context: Any) -> Any:
             asked.append(victim.query(images))
             yield from super().apply(victim, context)
@@ -281,7 +281,7 @@ def test_a_key_that_changes_is_stored_as_embedding_left_it(
     planned = on_digits(schemes=("test-moving",), situations=("train",), attacks=("pruning",))
     marking = opened(planned.steps["mark"], store)
     (fresh,) = marking.keys()
-    assert fresh == schemes()["test-moving"].key_type(0)  # type: ignore[call-arg]
+    assert fresh == schemes()["test-moving"].key_type(0)
     seen: list[int] = []
     take = training._Steps.take
 
@@ -299,7 +299,7 @@ def test_a_key_that_changes_is_stored_as_embedding_left_it(
     monkeypatch.undo()
     monkeypatch.setenv("BENCH_PLUGINS", str(PLUGINS))
     attacking = opened(planned.steps["attack"], store)
-    assert attacking.keys() == [replace(fresh, epoch=2)]  # type: ignore[call-arg]
+    assert attacking.keys() == [replace(fresh, epoch=2)]
 
 
 def test_watched_activations_reach_the_embedding_loss(store: Store, toys: None) -> None:
@@ -312,7 +312,7 @@ def test_watched_activations_reach_the_embedding_loss(store: Store, toys: None) 
 # ---- what is lent ----------------------------------------------------------------------------------------------------
 def lent(workspace: SchemeWorkspace, access: str = "none", **adversary: Any) -> AttackContext:
     attack = make(attacks()["pruning"], {})
-    attack.card = replace(attack.card, adversary=Adversary(access, **adversary))  # type: ignore[arg-type, misc]
+    attack.card = replace(attack.card, adversary=Adversary(access, **adversary))
     state = State(workspace.data.owner, workspace.recipe, lambda: workspace.model("mark"))
     return AttackContext(workspace, attack, state)
 

@@ -222,8 +222,8 @@ def test_the_network_is_for_white_box_adversaries_alone(access: Any) -> None:
 def test_each_network_is_a_fresh_one() -> None:
     asked = victim(access="white-box")
     spoilt = asked.model()
-    nn.init.zeros_(spoilt.weight)  # type: ignore[arg-type]
-    assert torch.equal(asked.model().weight, torch.ones(3))  # type: ignore[arg-type]
+    nn.init.zeros_(spoilt.weight)
+    assert torch.equal(asked.model().weight, torch.ones(3))
 
 
 def test_queries_are_counted_and_labels_are_one_hot() -> None:

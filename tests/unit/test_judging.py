@@ -42,7 +42,7 @@ def stamped(marking: SchemeWorkspace, monkeypatch: pytest.MonkeyPatch) -> tuple[
     """A judge of images that bear the owner's colour, and somebody else's colour."""
     monkeypatch.setenv("BENCH_PLUGINS", str(PLUGINS))
     scheme = make(schemes()["test-stamp"], {})
-    red, green = (scheme.key_type(torch.tensor(colour)) for colour in ([255, 0, 0], [0, 255, 0]))  # type: ignore[call-arg]
+    red, green = (scheme.key_type(torch.tensor(colour)) for colour in ([255, 0, 0], [0, 255, 0]))
     images = scheme.mark_data(marking.data.owner, red)
     judge = Judge(marking, scheme, [red], Published(images, marking.data.owner.images))
     return judge, State(images, marking.recipe, lambda: marking.model("host")), green
