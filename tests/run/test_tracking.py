@@ -33,7 +33,7 @@ def make(scheme="uchida-random", seed=0, curve=PRUNING, scheme_params=None, atta
     cell = Cell(
         scheme=scheme, attack="pruning", arch="wrn", dataset="digits-m", situation="train", profile="smoke", seed=seed,
         owners=owners,
-        scheme_params={"bits": 8} if scheme_params is None else scheme_params, 
+        scheme_params={"bits": 8} if scheme_params is None else scheme_params,
         attacks=[{"name": "pruning", "params": attack_params or {}}],
     )  # fmt: skip
     defaults = {
