@@ -139,7 +139,7 @@ def _advice(reason: str, database: Path | None) -> str:
         return "see whether the server is up"
     if "locked" in reason:
         return "end the program that holds the database"
-    if re.search(r"full|space|readonly|read-only|permission|unable to open|quota", reason, re.IGNORECASE):
+    if re.search(r"disk|full|space|readonly|read-only|permission|unable to open|quota", reason, re.IGNORECASE):
         return f"make {database.parent} writable, with room on its disk,"
     return f"remove {database}, which is made anew from the records,"
 
