@@ -34,7 +34,7 @@ __all__ = [
 
 VIEW = "bench"  # the name of the shared view that the link opens
 COMPARED = (
-    "test_accuracy", "fidelity_pp", "detected", "p_value", "worst_case_survival", "removal_cost_pp", "survived_share",
+    "test_accuracy", "detected", "worst_case_survival", "removal_cost_pp", "fidelity_pp", "p_value", "survived_share",
 )  # fmt: skip
 DESCRIPTION = """\
 One run per cell of the matrix (scheme x attack x architecture x data set x situation x seed).
@@ -61,7 +61,7 @@ def run_name(record: CellRecord) -> str:
 
 def experiment_tags() -> dict[str, str]:
     """What makes MLflow open the experiment on its runs, say what they mean, and show what people compare."""
-    columns = [*(f"params.`{name}`" for name in ("scheme", "attack", "arch")), *(f"metrics.`{m}`" for m in COMPARED)]
+    columns = [*(f"params.`{name}`" for name in ("scheme", "attack")), *(f"metrics.`{m}`" for m in COMPARED)]
     view = {
         "orderByKey": "attributes.start_time",
         "orderByAsc": False,
