@@ -48,7 +48,7 @@ def results(run_dir: Path, fpr: float, style: str, out: Path | None) -> None:
 @click.option("--tracking-uri", default=None, help="MLflow store or server.  [default: mlflow.db in the run directory]")
 @sentences
 def sync(run_dir: Path, fpr: float, tracking_uri: str | None) -> None:
-    """Copy all records into an MLflow store. Idempotent: a second call changes nothing."""
+    """Copy all records into an MLflow store, which is asked what it holds: a second call changes nothing."""
     from bench import tracking
 
     uri = tracking_uri or own_store(run_dir)

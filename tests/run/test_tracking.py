@@ -193,8 +193,14 @@ def test_protection_stands_beside_detection_at_every_rung(store):
     sync([make(marked=Point(strength=0, test_accuracy=0.9, verdicts=[hit, hit]), curve=curve)], store)
     (run,) = runs_of(store)
     ceiling = 1 - 1 / 12
-    assert history(store, "curve/protection_advantage", run) == [(0, pytest.approx(ceiling)), (5, pytest.approx(5 / 12))]
-    assert history(store, "curve/protection_normalised", run) == [(0, pytest.approx(1)), (5, pytest.approx(5 / 12 / ceiling))]
+    assert history(store, "curve/protection_advantage", run) == [
+        (0, pytest.approx(ceiling)),
+        (5, pytest.approx(5 / 12)),
+    ]
+    assert history(store, "curve/protection_normalised", run) == [
+        (0, pytest.approx(1)),
+        (5, pytest.approx(5 / 12 / ceiling)),
+    ]
     assert history(store, "curve/matched", run) == [(0, 1.0), (5, 0.5)]
     assert run.data.metrics["protection_advantage"] == pytest.approx(ceiling)
 
@@ -562,6 +568,34 @@ def test_runs_appear_while_others_are_computed(store):
     assert {run.info.status for run in runs_of(store)} == {"FINISHED"}
     assert len(runs_of(store)) == 12
     assert sync([make(seed=seed) for seed in range(12)], store) == (0, 0, 12)
+
+
+def test_a_run_tells_the_progress_bar_and_the_mirror_of_each_record(monkeypatch):
+    from bench.cli.run import _mirrored
+
+    class Heard:
+        def __init__(self, *_):
+            self.records, self.started, self.finished = [], None, None
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.records.append("ended")
+
+        def add(self, record):
+            mirrored.append(record)
+
+        settled = property(lambda self: self.records.append)
+
+    mirrored = []
+    monkeypatch.setattr("bench.tracking.mirror.Mirror", Heard)
+    progress = Heard()
+    with _mirrored(progress, "sqlite:///x.db", 0.01) as watch:
+        watch.settled("record")
+    assert (progress.records, mirrored) == (["record"], ["record"])
+    with _mirrored(progress, None, 0.01) as watch:  # --no-mlflow
+        assert watch is progress
 
 
 def test_a_mirror_whose_store_is_out_of_reach_disturbs_nobody(tmp_path):
