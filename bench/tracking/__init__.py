@@ -74,7 +74,8 @@ def ui_link(tracking_uri: str, experiment_id: str, port: int = 5000) -> str:
     """The address of the runs, with the columns that people compare; by itself MLflow 3 opens on a page for GenAI."""
     served = tracking_uri.startswith(("http://", "https://"))
     address = tracking_uri.rstrip("/") if served else f"http://127.0.0.1:{port}"
-    return f"{address}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={projection.VIEW}"
+    opened_on = f"workflowType=machine_learning&viewStateShareKey={projection.VIEW}"
+    return f"{address}/#/experiments/{experiment_id}/runs?{opened_on}"
 
 
 def sync(

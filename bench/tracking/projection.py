@@ -36,6 +36,7 @@ VIEW = "bench"  # the name of the shared view that the link opens
 COMPARED = (
     "test_accuracy", "detected", "worst_case_survival", "removal_cost_pp", "fidelity_pp", "p_value", "survived_share",
 )  # fmt: skip
+CURVES = ("test_accuracy", "detected", "log10_p", "ber")
 DESCRIPTION = """\
 One run per cell of the matrix (scheme x attack x architecture x data set x situation x seed).
 
@@ -72,12 +73,27 @@ def experiment_tags() -> dict[str, str]:
         "datasetsFilter": [],
         "selectedColumns": columns,
         "columnOrder": columns,
+        "compareRunSections": [{"uuid": "compared", "name": "What people compare", "display": True}],
+        "compareRunCharts": _charts(),
+        "isAccordionReordered": True,  # else MLflow sorts the sections by name
     }
     return {
         "mlflow.experimentKind": "custom_model_development",
         "mlflow.note.content": DESCRIPTION,
         f"mlflow.sharedViewState.{VIEW}": json.dumps(view),
     }
+
+
+def _charts() -> list[dict[str, Any]]:
+    """The charts that the view opens with; MLflow adds one for each other metric."""
+    common = {"metricSectionId": "compared", "runsCountToCompare": 10}
+    curves = [{"uuid": name, "type": "LINE", "metricKey": f"curve/{name}", **_LINE, **common} for name in CURVES]
+    bars = [{"uuid": f"bar-{name}", "type": "BAR", "metricKey": name, **common} for name in COMPARED]
+    return [*curves, *bars]
+
+
+_LINE = {"xAxisKey": "step", "yAxisKey": "metric", "scaleType": "linear", "xAxisScaleType": "linear", "range": {},
+         "lineSmoothness": 0, "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True}  # fmt: skip
 
 
 def dataset(record: CellRecord) -> dict[str, str]:

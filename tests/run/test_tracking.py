@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from bench import tracking
 from bench.contract.verdict import Point, Verdict
 from bench.identity import digest
-from bench.records.record import AFTER_ATTACK, Cell, CellRecord, Provenance
-from bench import tracking
 from bench.lease import myself
+from bench.records.record import AFTER_ATTACK, Cell, CellRecord, Provenance
 from bench.tracking import TrackingError, default_uri, ui_command, ui_link
 from bench.tracking.mirror import Mirror
 from tests.fakes import identified, member, nulls
@@ -36,7 +36,8 @@ def make(scheme="uchida-random", seed=0, curve=PRUNING, scheme_params=None, atta
     cell = Cell(
         scheme=scheme, attack="pruning", arch="wrn", dataset="digits-m", situation="train", profile="smoke", seed=seed,
         owners=owners,
-        scheme_params={"bits": 8} if scheme_params is None else scheme_params, attacks=[{"name": "pruning", "params": attack_params or {}}],
+        scheme_params={"bits": 8} if scheme_params is None else scheme_params,
+        attacks=[{"name": "pruning", "params": attack_params or {}}],
     )  # fmt: skip
     defaults = {
         "cell_key": digest(["source 1", cell.identity]), "cell": cell, "status": "ok", "carrier": "weights",
@@ -461,6 +462,8 @@ def test_the_experiment_says_what_it_holds_and_the_runs_name_their_data_set(stor
     columns = json.loads(experiment.tags["mlflow.sharedViewState.bench"])["selectedColumns"]
     shown = {name.removeprefix("metrics.`")[:-1] for name in columns if name.startswith("metrics.")}
     assert {"test_accuracy", "detected", "removal_cost_pp"} <= shown <= set(run.data.metrics)
+    charts = json.loads(experiment.tags["mlflow.sharedViewState.bench"])["compareRunCharts"]
+    assert {chart["metricKey"] for chart in charts} <= set(run.data.metrics)
     (used,) = run.inputs.dataset_inputs
     assert (used.dataset.name, used.dataset.digest) == ("digits-m", "x")
 
