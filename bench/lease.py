@@ -12,13 +12,13 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["lease"]
+__all__ = ["is_gone", "lease", "myself"]
 
 EXPIRY_S = 60.0
 POLL_S = 0.1
@@ -51,10 +51,23 @@ def lease(path: Path, *, expiry_s: float = EXPIRY_S) -> Iterator[None]:
             path.unlink()
 
 
+def myself() -> dict[str, Any]:
+    """This process, as other processes can look it up: `host`, `boot` and `pid`."""
+    return {**_machine(), "pid": os.getpid()}
+
+
+def is_gone(process: Mapping[str, Any]) -> bool:
+    """Whether a process described by `myself` is known to have ended; of another machine's nothing is known."""
+    here = _machine()
+    if process.get("host") != here["host"]:
+        return False
+    return process.get("boot") != here["boot"] or not _alive(process.get("pid"))
+
+
 def _created(path: Path) -> bool:
     try:
         with path.open("x", encoding="utf-8") as file:
-            json.dump({**_machine(), "pid": os.getpid()}, file)
+            json.dump(myself(), file)
     except FileExistsError:
         return False
     return True
@@ -69,12 +82,7 @@ def _void(path: Path, expiry_s: float) -> bool:
         return False  # just released
     except ValueError:
         return age_s > 1.0  # being written, or left empty by a kill
-    if age_s > expiry_s or not isinstance(holder, dict):
-        return True
-    here = _machine()
-    if holder.get("host") != here["host"]:
-        return False
-    return holder.get("boot") != here["boot"] or not _alive(holder.get("pid"))
+    return age_s > expiry_s or not isinstance(holder, dict) or is_gone(holder)
 
 
 def _alive(pid: object) -> bool:

@@ -48,18 +48,18 @@ def results(run_dir: Path, fpr: float, style: str, out: Path | None) -> None:
 @click.option("--tracking-uri", default=None, help="MLflow store or server.  [default: mlflow.db in the run directory]")
 @sentences
 def sync(run_dir: Path, fpr: float, tracking_uri: str | None) -> None:
-    """Copy all records into an MLflow store. Idempotent: a second call changes nothing."""
+    """Copy all records into an MLflow store, which is asked what it holds: a second call changes nothing."""
     from bench import tracking
-    from bench.runner.rundir import RunDir
 
     uri = tracking_uri or own_store(run_dir)
     try:
-        synced = tracking.sync(_records(run_dir), uri, ledger=RunDir(run_dir).ledger, fpr=fpr)
+        synced = tracking.sync(_records(run_dir), uri, fpr=fpr)
     except tracking.TrackingError as error:
         raise click.UsageError(str(error)) from error
     out = console()
     out.print(f"MLflow runs: {synced.created} created, {synced.updated} updated, {synced.unchanged} unchanged.")
-    out.print(tracking.ui_command(uri), soft_wrap=True)
+    for line in filter(None, (tracking.ui_command(uri), tracking.ui_link(uri, synced.experiment_id))):
+        out.print(line, soft_wrap=True, markup=False)
 
 
 @click.command()

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from bench.cli.progress import Progress
     from bench.plan.matrix import Planned
     from bench.plan.plan import Plan
-    from bench.runner.coordinator import Summary
+    from bench.records.record import CellRecord
+    from bench.runner.coordinator import Summary, Watch
     from bench.runner.estimate import Durations
     from bench.runner.executors import Settings
     from bench.runner.rundir import RunDir
+    from bench.tracking.mirror import Mirror
 
 __all__ = ["COMMANDS"]
 
@@ -115,7 +117,8 @@ def run(
         with _progress(made, durations, settings) as watch:
             for remark in remarks(made, options):
                 watch.say(remark)
-            summary = execute(made, run_dir, settings, watch, durations)
+            with _mirrored(watch, uri, fpr) as watched:
+                summary = execute(made, run_dir, settings, watched, durations)
         _publish(run_dir, summary, None if summary.signal else uri, fpr)
     if summary.signal:
         sys.exit(128 + summary.signal)
@@ -187,6 +190,32 @@ def _progress(made: Plan, durations: Durations, settings: Settings) -> Progress:
     return progress
 
 
+@contextmanager
+def _mirrored(progress: Progress, uri: str | None, fpr: float) -> Iterator[Watch]:
+    """The progress bar, with MLflow told of every record besides, so that runs appear while others are computed."""
+    if uri is None:
+        yield progress
+        return
+    from bench.tracking.mirror import Mirror
+
+    with Mirror(uri, fpr) as mirror:
+        yield _Both(progress, mirror)
+
+
+class _Both:
+    """Tells the progress bar everything, and the mirror what is settled."""
+
+    def __init__(self, progress: Progress, mirror: Mirror) -> None:
+        self.started, self.finished, self._progress, self._mirror = (
+            progress.started, progress.finished, progress, mirror
+        )  # fmt: skip
+
+    def settled(self, record: CellRecord) -> None:
+        """A cell has its record."""
+        self._progress.settled(record)
+        self._mirror.add(record)
+
+
 def _publish(run_dir: RunDir, summary: Summary, uri: str | None, fpr: float) -> None:
     """The table, the page, MLflow, and the commands to open them."""
     from bench import tracking
@@ -212,12 +241,13 @@ def _publish(run_dir: RunDir, summary: Summary, uri: str | None, fpr: float) -> 
     if uri is None:
         return
     try:
-        tracking.sync(summary.records, uri, ledger=run_dir.ledger, fpr=fpr)
+        synced = tracking.sync(summary.records, uri, fpr=fpr)
     except tracking.TrackingError as error:
         words = f"MLflow was not filled; the records are safe, and `bench sync` tries again: {error}"
         out.print(words, style="red", markup=False)
     else:
-        out.print(f"MLflow:      {tracking.ui_command(uri)}", soft_wrap=True)
+        shown = filter(None, (tracking.ui_command(uri), tracking.ui_link(uri, synced.experiment_id)))
+        out.print("MLflow:      " + "\n             ".join(shown), soft_wrap=True, markup=False)
 
 
 def _stopped(summary: Summary) -> str:

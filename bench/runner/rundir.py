@@ -21,7 +21,6 @@ class RunDir:
         self.records = path / "records"
         self.store = Store(path / "store")
         self.durations = path / "durations.jsonl"
-        self.ledger = path / "mlflow-ledger.json"
         self.site = path / "site"
 
     def plan(self, cells: Iterable[Planned]) -> Plan:

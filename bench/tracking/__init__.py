@@ -2,8 +2,12 @@
 
 One run per cell, found by the tag `bench.cell` (the cell's identity). A run is whole when it is FINISHED or FAILED
 and its tag `bench.digest` is that of the record; anything else under the same identity is replaced, because MLflow
-never lets a parameter change. So a sync can be killed, repeated and run half-way through a benchmark. There is
-one writer per experiment at a time.
+never lets a parameter change. Every sync asks the store what it holds, so it can be killed, repeated and run half-way
+through a benchmark. A SQLite store has one writer at a time; on a server two syncs at once can write a run twice,
+which the next one removes. A run names its writer, and is left alone while that process lives.
+
+Cells that are not applicable have no run: MLflow would show them as green as the others. The page and `bench results`
+give their reasons.
 
 mlflow and matplotlib cost seconds to import, so they are imported where they are used.
 """
@@ -11,47 +15,39 @@ mlflow and matplotlib cost seconds to import, so they are imported where they ar
 from __future__ import annotations
 
 import json
-import logging
-import os
-import re
 import shlex
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.identity import digest
+from bench.lease import is_gone, myself
 from bench.metrics import DEFAULT_FPR
 from bench.records.record import CellRecord
 from bench.tracking import projection
 from bench.tracking.figure import draw_curve, draw_histories, draw_searches
+from bench.tracking.store import TrackingError, artifact_location, opened
 
-__all__ = ["Synced", "TrackingError", "default_uri", "sync", "ui_command"]
+__all__ = ["Synced", "TrackingError", "default_uri", "sync", "ui_command", "ui_link"]
 
-PROJECTION = 3  # raise it when runs shall be made anew from unchanged records
+PROJECTION = 4  # raise it when runs shall be made anew from unchanged records
 RUNS_PER_PAGE = 1_000
 FEW = 40  # up to so many cells, asking for each is quicker than reading the whole experiment
-# Quiet, no usage statistics sent on a user's behalf, and an unreachable server is reported in seconds, not minutes.
-ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
-}
-
-
-class TrackingError(RuntimeError):
-    """The tracking store could not be reached or refused a run; the records are unharmed."""
+WRITING_S = 600.0  # no run takes longer to write: after that, a writer of another machine counts as gone
 
 
 class Synced(NamedTuple):
-    """How many runs a sync made, replaced, and found as they should be."""
+    """How many runs a sync made, replaced, and found as they should be, and the experiment that holds them."""
 
     created: int
     updated: int
     unchanged: int
+    experiment_id: str
 
 
 def default_uri(run_dir: Path) -> str:
@@ -66,12 +62,20 @@ def default_uri(run_dir: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def ui_command(tracking_uri: str, port: int = 5000) -> str:
-    """The command line that shows the store in a browser; a tracking server has its own page to open."""
+def ui_command(tracking_uri: str, port: int = 5000) -> str | None:
+    """The command line that serves the store to a browser; None for a tracking server, which does so itself."""
     if tracking_uri.startswith(("http://", "https://")):
-        return f"python -m webbrowser {shlex.quote(tracking_uri)}"
+        return None
     at = "" if port == 5000 else f" --port {port}"
     return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}{at}"
+
+
+def ui_link(tracking_uri: str, experiment_id: str, port: int = 5000) -> str:
+    """The address of the runs, with the columns that people compare; by itself MLflow 3 opens on a page for GenAI."""
+    served = tracking_uri.startswith(("http://", "https://"))
+    address = tracking_uri.rstrip("/") if served else f"http://127.0.0.1:{port}"
+    opened_on = f"workflowType=machine_learning&viewStateShareKey={projection.VIEW}"
+    return f"{address}/#/experiments/{experiment_id}/runs?{opened_on}"
 
 
 def sync(
@@ -79,10 +83,9 @@ def sync(
     tracking_uri: str,
     *,
     fpr: float = DEFAULT_FPR,
-    ledger: Path | None = None,
     experiment: str = "watermark-bench",
 ) -> Synced:
-    """Make the tracking store show exactly these records: one run each, none left RUNNING.
+    """Make the tracking store show exactly these records: one run each, none left RUNNING by a process that ended.
 
     Runs of cells that are not among `records` stay as they are. Replaced runs are deleted as MLflow deletes
     (restorable until `mlflow gc`).
@@ -91,151 +94,35 @@ def sync(
         records: of one cell the last one counts.
         tracking_uri: for instance `default_uri(run_dir)` or the `http://` address of a tracking server.
         fpr: the false positive rate that p-values are held to; another one replaces the runs.
-        ledger: remembers what is synced, so that a sync with nothing new need not open the store. A cache: it
-            counts only while a SQLite store is untouched since, and losing it costs time alone.
         experiment: the MLflow experiment's name.
 
     Raises:
         TrackingError: the URI is not a tracking store, or the store cannot be reached or refuses a run.
     """
     latest = {record.cell.identity: record for record in records}
-    digests = {identity: _record_digest(record, fpr) for identity, record in latest.items()}
-    book = _Ledger(ledger, tracking_uri, experiment)
-    known = book.read()
-    pending = [identity for identity in latest if known.get(identity) != digests[identity]]
-    if not pending:
-        return Synced(0, 0, len(latest))
-    with _mlflow(tracking_uri) as client:
-        projector = _Projector(client, _experiment_id(client, tracking_uri, experiment), fpr)
-        outcomes = projector.settle({identity: (latest[identity], digests[identity]) for identity in pending})
-    book.write({**known, **digests})
-    unchanged = len(latest) - len(pending) + outcomes["unchanged"]
-    return Synced(outcomes["created"], outcomes["updated"], unchanged)
+    with opened(tracking_uri) as client:
+        experiment_id = _experiment_id(client, tracking_uri, experiment)
+        outcomes = _Projector(client, experiment_id, fpr).settle(latest)
+    return Synced(outcomes["created"], outcomes["updated"], outcomes["unchanged"], experiment_id)
+
+
+def _experiment_id(client: Any, tracking_uri: str, name: str) -> str:
+    """The experiment's id: created if it is missing, restored if somebody deleted it, with what its page needs."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        experiment_id = client.create_experiment(name, artifact_location=artifact_location(tracking_uri))
+    else:
+        experiment_id = found.experiment_id
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(experiment_id)
+    for tag, value in projection.experiment_tags().items():
+        if found is None or found.tags.get(tag) != value:
+            client.set_experiment_tag(experiment_id, tag, value)
+    return str(experiment_id)
 
 
 def _record_digest(record: CellRecord, fpr: float) -> str:
     return digest([PROJECTION, fpr, record.findings()])
-
-
-# --- what is known to be synced ---------------------------------------------------------------------------------
-
-
-class _Ledger:
-    """Digest per cell, for one store and experiment. The URI, which may hold a password, is kept as a digest."""
-
-    def __init__(self, path: Path | None, tracking_uri: str, experiment: str) -> None:
-        self.path = path
-        self.database = _sqlite_path(tracking_uri)
-        self.entry = digest([tracking_uri, experiment])
-
-    def read(self) -> dict[str, str]:
-        """What was synced; empty if the store is not as the last sync left it."""
-        entry = self._load().get(self.entry)
-        if not isinstance(entry, dict) or entry.get("store") != self._stamp():
-            return {}
-        runs = entry.get("runs")
-        return runs if isinstance(runs, dict) else {}
-
-    def write(self, runs: Mapping[str, str]) -> None:
-        if self.path is None:
-            return
-        text = json.dumps({**self._load(), self.entry: {"store": self._stamp(), "runs": runs}})
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(self.path)
-
-    def _load(self) -> dict[str, Any]:
-        if self.path is None:
-            return {}
-        try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return content if isinstance(content, dict) else {}
-
-    def _stamp(self) -> list[int] | str:
-        """Changes whenever anybody writes to the database (or it is gone); servers cannot be asked as cheaply."""
-        if self.database is None:
-            return "server"
-        try:
-            state = self.database.stat()
-        except OSError:
-            return "missing"
-        return [state.st_ino, state.st_size, state.st_mtime_ns]
-
-
-def _sqlite_path(tracking_uri: str) -> Path | None:
-    found = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", tracking_uri)
-    return Path(found[1]).absolute() if found else None
-
-
-# --- opening a store --------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _mlflow(tracking_uri: str) -> Iterator[Any]:
-    """A quiet client; what MLflow raises leaves as one `TrackingError`."""
-    if tracking_uri.startswith("file:") or ("://" not in tracking_uri and not tracking_uri.startswith("databricks")):
-        raise TrackingError(
-            f"Expected a tracking URI such as sqlite:////path/mlflow.db or http://host:5000, but got {tracking_uri!r}: "
-            "MLflow no longer writes to plain folders."
-        )
-    database = _sqlite_path(tracking_uri)
-    if database:
-        database.parent.mkdir(parents=True, exist_ok=True)
-    with _environment(ENVIRONMENT):
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-
-        try:
-            with _at_level(logging.WARNING, "mlflow", "alembic"):
-                yield MlflowClient(tracking_uri=tracking_uri)
-        except MlflowException as error:
-            reason = str(error).strip().splitlines()[0][:500]
-            raise TrackingError(
-                f"Expected the tracking store to take the runs, but it answered: {reason} "
-                "Records are unharmed: mend the store and run `bench sync` again."
-            ) from error
-
-
-@contextmanager
-def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
-    added = {name: value for name, value in defaults.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
-
-
-@contextmanager
-def _at_level(level: int, *names: str) -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in names]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(level)
-    try:
-        yield
-    finally:
-        for logger, old in zip(loggers, before, strict=True):
-            logger.setLevel(old)
-
-
-def _experiment_id(client: Any, tracking_uri: str, name: str) -> str:
-    """The experiment's id: created if it is missing, restored if somebody deleted it."""
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        database = _sqlite_path(tracking_uri)
-        location = (database.parent / "mlartifacts").as_uri() if database else None
-        return client.create_experiment(name, artifact_location=location)
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    return found.experiment_id
-
-
-# --- writing runs -----------------------------------------------------------------------------------------------
 
 
 class _Projector:
@@ -246,21 +133,28 @@ class _Projector:
         self.experiment_id = experiment_id
         self.fpr = fpr
 
-    def settle(self, wanted: Mapping[str, tuple[CellRecord, str]]) -> Counter[str]:
-        """Leave one whole run per cell; returns how many were created, updated and unchanged."""
+    def settle(self, latest: Mapping[str, CellRecord]) -> Counter[str]:
+        """Leave one whole run per cell that has a meaning; returns how many were created, updated and unchanged."""
         outcomes: Counter[str] = Counter()
-        existing = self._runs_by_cell(list(wanted))
-        for identity, (record, record_digest) in wanted.items():
+        existing = self._runs_by_cell(list(latest))
+        for identity, record in latest.items():
             old = existing.get(identity, [])
+            if record.status == "not applicable":
+                self._delete(old)
+                continue
+            record_digest = _record_digest(record, self.fpr)
             kept = next((run for run in old if _is_whole(run, record_digest)), None)
             if kept is None:
                 self._create(record, record_digest)
-            for run in old:
-                if run is not kept:
-                    self.client.delete_run(run.info.run_id)
+            self._delete(run for run in old if run is not kept)
             outcomes["unchanged" if kept else "updated" if old else "created"] += 1
         self._close_orphans()
         return outcomes
+
+    def _delete(self, runs: Iterable[Any]) -> None:
+        for run in runs:
+            if not _is_being_written(run):
+                self.client.delete_run(run.info.run_id)
 
     def _runs_by_cell(self, identities: Sequence[str]) -> dict[str, list[Any]]:
         filters = [f"tags.`bench.cell` = '{i}'" for i in identities] if len(identities) <= FEW else [""]
@@ -284,6 +178,8 @@ class _Projector:
     def _close_orphans(self) -> None:
         """End what a killed sync left of cells that are no longer among the records."""
         for run in list(self._search("attributes.status = 'RUNNING' and tags.`bench.cell` LIKE '%'")):
+            if _is_being_written(run):
+                continue
             self.client.set_terminated(run.info.run_id, status="KILLED")
 
     def _create(self, record: CellRecord, record_digest: str) -> None:
@@ -291,7 +187,11 @@ class _Projector:
         run = self.client.create_run(
             self.experiment_id,
             start_time=start_ms,
-            tags={**projection.tags(record, self.fpr), "bench.digest": record_digest},
+            tags={
+                **projection.tags(record, self.fpr),
+                "bench.digest": record_digest,
+                "bench.writer": json.dumps({**myself(), "since": time.time()}),
+            },
             run_name=projection.run_name(record),
         )
         try:
@@ -302,11 +202,13 @@ class _Projector:
             raise
 
     def _fill(self, run_id: str, record: CellRecord, end_ms: int) -> None:
-        from mlflow.entities import Metric, Param
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
         params = [Param(name, value) for name, value in projection.params(record, self.fpr).items()]
         metrics = [Metric(name, value, end_ms, step) for name, value, step in projection.metrics(record, self.fpr)]
         self.client.log_batch(run_id, metrics=metrics, params=params)  # the client splits what is too much at once
+        data = Dataset(**projection.dataset(record))
+        self.client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
         with tempfile.TemporaryDirectory() as name:
             _write_artifacts(record, Path(name), self.fpr)
             self.client.log_artifacts(run_id, name)
@@ -317,6 +219,16 @@ class _Projector:
 
 def _is_whole(run: Any, record_digest: str) -> bool:
     return run.info.status in ("FINISHED", "FAILED") and run.data.tags.get("bench.digest") == record_digest
+
+
+def _is_being_written(run: Any) -> bool:
+    """Whether the process that began the run may still be at it."""
+    try:
+        writer = json.loads(run.data.tags.get("bench.writer", "null"))
+        recent = time.time() - writer["since"] < WRITING_S
+    except (ValueError, TypeError, KeyError):
+        return False
+    return run.info.status == "RUNNING" and recent and not is_gone(writer)
 
 
 def _span_ms(record: CellRecord) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a run says of a record: its name, tags, parameters, metrics and description."""
+"""What MLflow is told: a run's name, tags, parameters, metrics, data set and description; the experiment's tags."""
 
 from __future__ import annotations
 
@@ -19,9 +19,37 @@ from bench.metrics.robustness import detected_share, removal_cost, survival, sur
 from bench.metrics.security import false_claims, false_claims_after_attack, forged_claims
 from bench.records.record import CellRecord
 
-__all__ = ["log10", "metrics", "or_nan", "params", "run_name", "tags", "verdict_mean"]
+__all__ = [
+    "VIEW",
+    "dataset",
+    "experiment_tags",
+    "log10",
+    "metrics",
+    "or_nan",
+    "params",
+    "run_name",
+    "tags",
+    "verdict_mean",
+]
 
-MAX_PARAM, MAX_TAG, MAX_NAME = 6_000, 5_000, 250  # characters; MLflow cuts or refuses what is longer
+VIEW = "bench"  # the name of the shared view that the link opens
+COMPARED = (
+    "test_accuracy", "detected", "worst_case_survival", "removal_cost_pp", "fidelity_pp", "p_value", "survived_share",
+)  # fmt: skip
+CURVES = ("test_accuracy", "detected", "log10_p", "ber")
+DESCRIPTION = """\
+One run per cell of the matrix (scheme x attack x architecture x data set x situation x seed).
+
+- `test_accuracy`, `fidelity_pp`, `detected`, `p_value`, `ber` and their like: the marked model before the attack.
+- `worst_case_survival`: the share of owners whose claim holds at every rung that costs at most 5 points of accuracy.
+  `removal_cost_pp`: the least accuracy given up to break the claim. `survived_share`: the share of rungs survived.
+- `curve/...`: the same along the attack; the step is the strength, or the number of the rung where strengths are
+  fractions (`curve/strength` has them).
+- A run that FAILED has its traceback in its description. Cells that are not applicable have no run: `bench results`
+  and the leaderboard page give their reasons.
+"""
+
+MAX_PARAM, MAX_TAG, MAX_NAME, MAX_DATASET = 6_000, 5_000, 250, 500  # characters; MLflow cuts or refuses what is longer
 LOG10_P_FLOOR = -300.0
 TABLE_ROWS = 40
 
@@ -30,6 +58,53 @@ def run_name(record: CellRecord) -> str:
     """The run's readable name."""
     cell = record.cell
     return f"{cell.scheme} / {cell.attack} / {cell.arch} / s{cell.seed}"
+
+
+def experiment_tags() -> dict[str, str]:
+    """What makes MLflow open the experiment on its runs, say what they mean, and show what people compare."""
+    columns = [*(f"params.`{name}`" for name in ("scheme", "attack")), *(f"metrics.`{m}`" for m in COMPARED)]
+    view = {
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": False,
+        "searchFilter": "",
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+        "selectedColumns": columns,
+        "columnOrder": columns,
+        "compareRunSections": [{"uuid": "compared", "name": "What people compare", "display": True}],
+        "compareRunCharts": _charts(),
+        "isAccordionReordered": True,  # else MLflow sorts the sections by name
+    }
+    return {
+        "mlflow.experimentKind": "custom_model_development",
+        "mlflow.note.content": DESCRIPTION,
+        f"mlflow.sharedViewState.{VIEW}": json.dumps(view),
+    }
+
+
+def _charts() -> list[dict[str, Any]]:
+    """The charts that the view opens with; MLflow adds one for each other metric."""
+    common = {"metricSectionId": "compared", "runsCountToCompare": 10}
+    curves = [{"uuid": name, "type": "LINE", "metricKey": f"curve/{name}", **_LINE, **common} for name in CURVES]
+    bars = [{"uuid": f"bar-{name}", "type": "BAR", "metricKey": name, **common} for name in COMPARED]
+    return [*curves, *bars]
+
+
+_LINE = {"xAxisKey": "step", "yAxisKey": "metric", "scaleType": "linear", "xAxisScaleType": "linear", "range": {},
+         "lineSmoothness": 0, "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True}  # fmt: skip
+
+
+def dataset(record: CellRecord) -> dict[str, str]:
+    """What MLflow's data set input is made from; its digest has at most 36 characters."""
+    name = record.cell.dataset
+    return {
+        "name": _cut(name, MAX_DATASET),
+        "digest": record.provenance.data_checksum[:36] or "unknown",
+        "source_type": "bench",
+        "source": json.dumps({"dataset": name, "checksum": record.provenance.data_checksum}),
+    }
 
 
 def tags(record: CellRecord, fpr: float) -> dict[str, str]:
@@ -43,7 +118,6 @@ def tags(record: CellRecord, fpr: float) -> dict[str, str]:
         "carrier": record.carrier,
         "access": record.access,
         "stage": record.stage,
-        "reason": record.reason,
         "error": (record.traceback or "").strip().rpartition("\n")[2],
         "git_revision": origin.git_revision,
         "git_dirty": None if origin.git_dirty is None else str(origin.git_dirty).lower(),
@@ -62,8 +136,6 @@ def _note(record: CellRecord, fpr: float) -> str:
     """The run's description, in Markdown: the curve as a table, or why there is none."""
     if record.status == "failed":
         return f"Failed:\n\n```\n{(record.traceback or '')[-MAX_TAG + 100 :]}\n```"
-    if record.status == "not applicable":
-        return f"Not applicable: {record.reason}"
     lines = [f"| {record.unit or 'strength'} | accuracy | p-value | detected |", "|---|---|---|---|"]
     for point in record.points[:TABLE_ROWS]:
         p_value, share = verdict_mean(point, "p_value"), detected_share(point, fpr)
@@ -99,19 +171,22 @@ def _text(value: Any) -> str:
 def metrics(record: CellRecord, fpr: float) -> list[tuple[str, float, int]]:
     """Name, value and step of every metric.
 
-    First come the numbers of the whole cell, because MLflow's comparison opens on the first metric; then the
-    curve along the strength; last what was trained, along the epochs (1 is the first).
+    First come the numbers of the whole cell, because MLflow's comparison opens on the first metric: plain names are
+    the marked model's. Then the curve along the strength (`curve/...`, from strength 0); last what was trained, along
+    the epochs (1 is the first).
     """
     points = record.points
+    values: dict[str, float] = {}
+    for name, value in [*_headline(record, fpr), *record.measures.items()]:
+        _put(values, name, value)
+    headline = [(name, value, 0) for name, value in values.items()]
     rungs = [_point_metrics(point, record, fpr) for point in points]
     rows = [
-        (name, value, step) for step, rung in zip(steps(points), rungs, strict=True) for name, value in rung.items()
+        (f"curve/{name}", value, step)
+        for step, rung in zip(steps(points), rungs, strict=True)
+        for name, value in rung.items()
     ]
-    values: dict[str, float] = dict.fromkeys((name for name, _, _ in rows), math.nan)  # names that are taken
-    taken = len(values)
-    for name, value in _headline(record, fpr):
-        _put(values, name, value)
-    headline = [(name, value, 0) for name, value in list(values.items())[taken:]]
+    values.update(dict.fromkeys((name for name, _, _ in rows), math.nan))  # names that are taken
     return headline + rows + _histories(record, values)
 
 
@@ -157,7 +232,7 @@ def _point_metrics(point: Point, record: CellRecord, fpr: float) -> dict[str, fl
 
 def _headline(record: CellRecord, fpr: float) -> Iterator[tuple[str, float]]:
     marked, cell = record.marked, [record]
-    worst, cost, protected = survival(cell, fpr), removal_cost(cell, fpr), protection(record, fpr=fpr)
+    worst, cost = survival(cell, fpr), removal_cost(cell, fpr)
     rates = {
         "false_positive_rate": false_claims(cell, fpr),
         "attacked_false_positive_rate": false_claims_after_attack(cell, fpr),
@@ -168,17 +243,14 @@ def _headline(record: CellRecord, fpr: float) -> Iterator[tuple[str, float]]:
         "survived_share": survived_share(record, fpr),
         "removal_cost_pp" if cost and not cost.more else "removal_cost_above_pp": cost and cost.pp,
         "clean_accuracy": record.clean_accuracy,
-        "marked_accuracy": marked.test_accuracy if marked else None,
-        "marked_fidelity_pp": fidelity_pp(record),
-        "marked_detected": detected_share(marked, fpr) if marked else None,
-        "marked_protection_advantage": protected and protected.advantage,
         "embed_ratio": embed_ratio(record),
         "carried_bits": carried_bits(record),
         **{name: count and count.share for name, count in rates.items()},
     }
     yield from ((name, value) for name, value in values.items() if value is not None)
     yield from ((f"{phase}_time_s", seconds) for phase, seconds in record.timings_s.items())
-    yield from record.measures.items()
+    if marked:
+        yield from ((name, v) for name, v in _point_metrics(marked, record, fpr).items() if name != "strength")
 
 
 def verdict_mean(point: Point, name: str) -> float | None:

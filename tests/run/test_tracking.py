@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from bench import tracking
 from bench.contract.verdict import Point, Verdict
 from bench.identity import digest
+from bench.lease import myself
 from bench.records.record import AFTER_ATTACK, Cell, CellRecord, Provenance
-from bench.tracking import TrackingError, default_uri, sync, ui_command
+from bench.tracking import TrackingError, default_uri, ui_command, ui_link
+from bench.tracking.mirror import Mirror
 from tests.fakes import identified, member, nulls
 
 QUICK = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "OMP_NUM_THREADS": "1"}
@@ -89,6 +92,11 @@ def store(drawing_store, monkeypatch):
     return drawing_store
 
 
+def sync(records, uri, **options):
+    """How many runs were created, updated and left unchanged."""
+    return tracking.sync(records, uri, **options)[:3]
+
+
 def client_of(uri):
     from mlflow import MlflowClient
 
@@ -134,12 +142,12 @@ def test_a_record_becomes_one_run_found_by_its_tags(store):
 def test_metrics_follow_the_strength_and_the_headline_is_known_by_hand(store):
     sync([make()], store)
     (run,) = runs_of(store)
-    assert history(store, "ber", run) == [(0, 0.0), (20, 0.0), (50, 0.125), (80, 0.5)]
-    assert history(store, "detected", run) == [(0, 1.0), (20, 1.0), (50, 1.0), (80, 0.0)]
-    assert history(store, "log10_p", run)[:3] == [(0, -300.0), (20, pytest.approx(-12)), (50, pytest.approx(-6))]
-    assert history(store, "fidelity_pp", run)[-1] == (80, pytest.approx(-23.0))
+    assert history(store, "curve/ber", run) == [(0, 0.0), (20, 0.0), (50, 0.125), (80, 0.5)]
+    assert history(store, "curve/detected", run) == [(0, 1.0), (20, 1.0), (50, 1.0), (80, 0.0)]
+    assert history(store, "curve/log10_p", run)[:3] == [(0, -300.0), (20, pytest.approx(-12)), (50, pytest.approx(-6))]
+    assert history(store, "curve/fidelity_pp", run)[-1] == (80, pytest.approx(-23.0))
     headline = {
-        "clean_accuracy": 0.93, "marked_accuracy": 0.91, "marked_fidelity_pp": -2.0, "marked_detected": 1.0,
+        "clean_accuracy": 0.93, "test_accuracy": 0.91, "fidelity_pp": -2.0, "detected": 1.0, "ber": 0.0, "p_value": 0.0,
         "removal_cost_pp": 21.0, "survived_share": 2 / 3, "false_positive_rate": 0.02,
         "attacked_false_positive_rate": 0.0, "host_time_s": 12.0, "embed_time_s": 15.0,
     }  # fmt: skip
@@ -165,7 +173,7 @@ def test_removal_costs_the_least_accuracy_given_up_where_the_claim_fails(store, 
 def test_fractional_strengths_are_numbered_by_rung_and_kept_as_a_metric(store):
     sync([make(curve=((0.5, 0.9, 0.0, 1e-9), (1.5, 0.8, 0.5, 0.9)))], store)
     (run,) = runs_of(store)
-    assert history(store, "strength", run) == [(0, 0.0), (1, 0.5), (2, 1.5)]
+    assert history(store, "curve/strength", run) == [(0, 0.0), (1, 0.5), (2, 1.5)]
 
 
 def test_owners_are_averaged(store):
@@ -186,10 +194,16 @@ def test_protection_stands_beside_detection_at_every_rung(store):
     sync([make(marked=Point(strength=0, test_accuracy=0.9, verdicts=[hit, hit]), curve=curve)], store)
     (run,) = runs_of(store)
     ceiling = 1 - 1 / 12
-    assert history(store, "protection_advantage", run) == [(0, pytest.approx(ceiling)), (5, pytest.approx(5 / 12))]
-    assert history(store, "protection_normalised", run) == [(0, pytest.approx(1)), (5, pytest.approx(5 / 12 / ceiling))]
-    assert history(store, "matched", run) == [(0, 1.0), (5, 0.5)]
-    assert run.data.metrics["marked_protection_advantage"] == pytest.approx(ceiling)
+    assert history(store, "curve/protection_advantage", run) == [
+        (0, pytest.approx(ceiling)),
+        (5, pytest.approx(5 / 12)),
+    ]
+    assert history(store, "curve/protection_normalised", run) == [
+        (0, pytest.approx(1)),
+        (5, pytest.approx(5 / 12 / ceiling)),
+    ]
+    assert history(store, "curve/matched", run) == [(0, 1.0), (5, 0.5)]
+    assert run.data.metrics["protection_advantage"] == pytest.approx(ceiling)
 
 
 def test_a_protection_that_is_not_known_is_not_logged(store):
@@ -197,7 +211,7 @@ def test_a_protection_that_is_not_known_is_not_logged(store):
     certain = Point(strength=0, test_accuracy=0.9, verdicts=[identified(chance=1.0)])
     sync([make(marked=asked, curve=[]), make(seed=1, marked=certain, curve=[])], store)
     unasked, sure = (runs_of(store, f"tags.seed = '{seed}'")[0].data.metrics for seed in (0, 1))
-    assert not {"protection_advantage", "protection_normalised", "marked_protection_advantage"} & set(unasked)
+    assert not {"protection_advantage", "protection_normalised", "curve/protection_advantage"} & set(unasked)
     assert (sure["protection_advantage"], "protection_normalised" in sure) == (0.0, False)
 
 
@@ -236,24 +250,26 @@ def test_times_alone_do_not_replace_a_run_but_a_finding_or_new_code_does(store):
     assert sync([make(marked=point(0, 0.5, 0.0, 0.0))], store) == (0, 1, 0)
     (run,) = runs_of(store)
     assert run.info.run_id != first.info.run_id
-    assert run.data.metrics["marked_accuracy"] == 0.5
+    assert run.data.metrics["test_accuracy"] == 0.5
 
 
-def test_failed_and_not_applicable_are_told_apart_and_a_retry_replaces_the_failure(store):
-    inapplicable = make(
-        "fngp", status="not applicable", reason="weights cannot be cropped", marked=None, curve=[], nulls=[]
-    )
-    assert sync([failed(), inapplicable], store) == (2, 0, 0)
-    (broken,) = runs_of(store, "tags.status = 'failed'")
+def test_a_failed_cell_is_a_failed_run_until_a_retry_replaces_it(store):
+    assert sync([failed()], store) == (1, 0, 0)
+    (broken,) = runs_of(store)
     assert broken.info.status == "FAILED"
     assert broken.data.tags["error"] == "FloatingPointError: the loss became NaN"
-    (empty,) = runs_of(store, "tags.status = 'not applicable'")
-    assert empty.info.status == "FINISHED"
-    assert empty.data.tags["reason"] == "weights cannot be cropped"
-    assert "detected" not in empty.data.metrics
-    assert sync([make(), inapplicable], store) == (0, 1, 1)
-    assert runs_of(store, "attributes.status = 'FAILED'") == []
-    assert len(runs_of(store)) == 2
+    assert "detected" not in broken.data.metrics
+    assert sync([make()], store) == (0, 1, 0)
+    assert [run.info.status for run in runs_of(store)] == ["FINISHED"]
+
+
+def test_a_cell_that_is_not_applicable_has_no_run_and_loses_the_one_it_had(store):
+    inapplicable = make(
+        seed=1, status="not applicable", reason="weights cannot be cropped", marked=None, curve=[], nulls=[]
+    )
+    assert sync([make(), make(seed=1)], store) == (2, 0, 0)
+    assert sync([make(), inapplicable], store) == (0, 0, 1)
+    assert [run.data.tags["seed"] for run in runs_of(store)] == ["0"]
 
 
 def test_no_run_stays_running_after_a_killed_sync(store):
@@ -270,6 +286,29 @@ def test_no_run_stays_running_after_a_killed_sync(store):
     (orphan,) = runs_of(store, f"tags.`bench.cell` = '{gone.cell.identity}'")
     assert orphan.info.status == "KILLED"
     assert [r.info.run_id for r in runs_of(store, "attributes.status = 'RUNNING'")] == [foreign]
+
+
+def test_a_run_that_a_living_process_writes_is_left_alone_and_one_of_a_dead_process_is_not(store):
+    sync([make(seed=1)], store)
+    client = client_of(store)
+    experiment = client.get_experiment_by_name("watermark-bench").experiment_id
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    writers = {
+        "living": {**myself(), "since": time.time()},
+        "dead": {**myself(), "pid": ended.pid, "since": time.time()},
+        "of before the restart": {**myself(), "boot": "another", "since": time.time()},
+        "elsewhere": {**myself(), "host": "another", "since": time.time()},
+        "elsewhere, long ago": {**myself(), "host": "another", "since": time.time() - 3_600},
+    }
+    begun = {}
+    for name, writer in writers.items():
+        for cell in (make().cell.identity, "f" * 16):  # one that this sync writes itself, one that it knows nothing of
+            tags = {"bench.cell": cell, "bench.writer": json.dumps(writer)}
+            begun.setdefault(name, []).append(client.create_run(experiment, tags=tags).info.run_id)
+    sync([make(), make(seed=1)], store)
+    running = {run.info.run_id for run in runs_of(store, "attributes.status = 'RUNNING'")}
+    assert running == {*begun["living"], *begun["elsewhere"]}
 
 
 def test_a_half_written_digest_is_not_taken_for_a_whole_run_and_doubles_are_removed(store):
@@ -311,51 +350,6 @@ def test_a_deleted_experiment_is_restored(store):
     assert len(runs_of(store)) == 1
 
 
-def test_the_ledger_answers_without_importing_mlflow(store, tmp_path):
-    ledger = tmp_path / "synced.json"
-    record = make()
-    sync([record], store, ledger=ledger)
-    (tmp_path / "r.json").write_text(record.model_dump_json())
-    code = (
-        "import sys, pathlib\n"
-        "from bench.records.files import load_record\n"
-        "from bench.tracking import sync\n"
-        f"print(tuple(sync([load_record(pathlib.Path('r.json'))], {store!r}, ledger=pathlib.Path('synced.json'))))\n"
-        "print([name for name in ('mlflow', 'matplotlib', 'torch', 'numpy', 'pandas') if name in sys.modules])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.stdout.splitlines() == ["(0, 0, 1)", "[]"], done.stderr
-
-
-def test_the_ledger_counts_only_while_nobody_touches_the_store(store, tmp_path, monkeypatch):
-    ledger = tmp_path / "synced.json"
-    sync([make()], store, ledger=ledger)
-    (run,) = runs_of(store)
-    client_of(store).delete_run(run.info.run_id)
-    assert sync([make()], store, ledger=ledger) == (1, 0, 0)
-    assert sync([make(), make(seed=1)], store, ledger=ledger) == (1, 0, 1)
-    assert len(json.loads(ledger.read_text())) == 1
-    ledger.write_text("{ torn")
-    assert sync([make()], store, ledger=ledger) == (0, 0, 1)
-    (tmp_path / "mlflow.db").rename(tmp_path / "elsewhere.db")
-    opened = []
-    monkeypatch.setattr("bench.tracking._mlflow", lambda uri: opened.append(uri) or pytest.skip.Exception)
-    with pytest.raises(TypeError):
-        sync([make()], store, ledger=ledger)
-    assert opened == [store]
-
-
-def test_a_ledger_holds_several_stores_and_no_password(tmp_path):
-    from bench.tracking import _Ledger
-
-    path = tmp_path / "synced.json"
-    one, other = (_Ledger(path, f"https://me:secret@host{i}", "e") for i in (1, 2))
-    one.write({"a": "1"})
-    other.write({"b": "2"})
-    assert (one.read(), other.read()) == ({"a": "1"}, {"b": "2"})
-    assert "secret" not in path.read_text()
-
-
 def test_long_parameters_and_odd_names_reach_the_store(store):
     measures = {"psnr (dB)": 31.5, "a%[b]": 1.0, "../up": 2.0, "": 3.0, "x" * 400: 4.0, "detected": 0.25}
     record = make(
@@ -372,7 +366,7 @@ def test_long_parameters_and_odd_names_reach_the_store(store):
     assert params["scheme.positions"].endswith("...")
     assert params["scheme.note"] == "y" * 600
     assert (params["scheme.a_0_"], params["scheme.a_0__"]) == ("null", "true")
-    assert metrics["detected"] == 1.0
+    assert metrics["detected"] == metrics["curve/detected"] == 1.0
     expected = {"psnr _dB_": 31.5, "psnr _dB__": 30.0, "a_b_": 1.0, "up": 2.0, "unnamed": 3.0, "detected_": 0.25}
     assert expected.items() <= metrics.items()
 
@@ -381,7 +375,7 @@ def test_curves_longer_than_a_batch_are_logged_whole(store):
     rungs = tuple((i, 0.9, 0.0, 1e-9) for i in range(1, 201))
     sync([make(curve=rungs, scheme_params={f"p{i}": i for i in range(150)})], store)
     (run,) = runs_of(store)
-    assert len(history(store, "ber", run)) == 201
+    assert len(history(store, "curve/ber", run)) == 201
     assert sum(name.startswith("scheme.p") for name in run.data.params) == 150
 
 
@@ -446,16 +440,194 @@ def test_the_store_opens_in_folders_with_odd_names(first_sync, tmp_path):
             default_uri(tmp_path / name)
 
 
-def test_the_command_line_to_open_it():
+def test_the_command_line_and_the_link_to_open_it():
     assert default_uri(Path("/data/runs")) == "sqlite:////data/runs/mlflow.db"
-    assert (
-        ui_command("sqlite:////data/runs/mlflow.db") == "mlflow ui --backend-store-uri sqlite:////data/runs/mlflow.db"
+    store, odd = "sqlite:////data/runs/mlflow.db", "sqlite:////a b/mlflow.db"
+    assert ui_command(store) == f"mlflow ui --backend-store-uri {store}"
+    assert ui_command(odd, 5050) == f"mlflow ui --backend-store-uri '{odd}' --port 5050"
+    assert ui_command("http://host:5000") is None
+    runs = "/#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey=bench"
+    assert ui_link(store, "7") == f"http://127.0.0.1:5000{runs}"
+    assert ui_link(store, "7", 5050) == f"http://127.0.0.1:5050{runs}"
+    assert ui_link("https://host/mlflow/", "7") == f"https://host/mlflow{runs}"
+
+
+def test_the_experiment_says_what_it_holds_and_the_runs_name_their_data_set(store):
+    synced = tracking.sync([make()], store)
+    experiment = client_of(store).get_experiment_by_name("watermark-bench")
+    assert synced.experiment_id == experiment.experiment_id
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert "One run per cell" in experiment.tags["mlflow.note.content"]
+    (run,) = runs_of(store)
+    columns = json.loads(experiment.tags["mlflow.sharedViewState.bench"])["selectedColumns"]
+    shown = {name.removeprefix("metrics.`")[:-1] for name in columns if name.startswith("metrics.")}
+    assert {"test_accuracy", "detected", "removal_cost_pp"} <= shown <= set(run.data.metrics)
+    charts = json.loads(experiment.tags["mlflow.sharedViewState.bench"])["compareRunCharts"]
+    assert {chart["metricKey"] for chart in charts} <= set(run.data.metrics)
+    (used,) = run.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("digits-m", "x")
+
+
+# --- stores that several processes share, that break, and that move -----------------------------------------------
+
+
+SYNC = (
+    "import sys, pathlib\n"
+    "from bench.records.files import load_record\n"
+    "from bench.tracking import default_uri, sync\n"
+    "records = [load_record(path) for path in sorted(pathlib.Path('.').glob('*.json'))]\n"
+    "sync(records, default_uri(pathlib.Path('.')))\n"
+)
+
+
+EIGHT = (
+    "import os, mlflow, sqlalchemy\n"  # imported once, before the fork: eight imports would take most of the time
+    "children = []\n"
+    "for _ in range(8):\n"
+    "    child = os.fork()\n"
+    "    if child == 0:\n"
+    "        exec(SYNC)\n"
+    "        os._exit(0)\n"
+    "    children.append(child)\n"
+    "raise SystemExit(sum(os.waitpid(child, 0)[1] != 0 for child in children))\n"
+)
+
+
+def test_eight_syncs_at_once_into_a_fresh_folder_leave_one_run_per_cell(tmp_path):
+    for seed in range(2):
+        (tmp_path / f"{seed}.json").write_text(make(seed=seed, curve=[]).model_dump_json())
+    code = f"SYNC = {SYNC!r}\n{EIGHT}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=200
     )
-    assert (
-        ui_command("sqlite:////a b/mlflow.db", 5050)
-        == "mlflow ui --backend-store-uri 'sqlite:////a b/mlflow.db' --port 5050"
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(run.data.tags["seed"] for run in runs_of(default_uri(tmp_path))) == ["0", "1"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.json", "1.json", "mlartifacts", "mlflow.db"]
+
+
+def test_a_full_disk_while_the_database_is_made_leaves_nothing_behind(tmp_path):
+    (tmp_path / "r.json").write_text(make().model_dump_json())
+    full = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+    ignored = "import signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", full + ignored + SYNC], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
     )
-    assert ui_command("http://host:5000") == "python -m webbrowser http://host:5000"
+    assert done.stderr.splitlines()[-1].startswith("bench.tracking.store.TrackingError: Expected "), done.stderr
+    assert "with room on its disk" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_a_database_that_is_broken_is_one_sentence_that_names_it(tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(b"no database" * 100)
+    with pytest.raises(TrackingError, match=r"file is not a database.*remove .*mlflow\.db"):
+        sync([make()], default_uri(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_a_database_that_was_removed_is_made_anew_in_the_same_process(store, tmp_path):
+    assert sync([make()], store) == (1, 0, 0)
+    (tmp_path / "mlflow.db").unlink()
+    assert sync([make()], store) == (1, 0, 0)
+    assert len(runs_of(store)) == 1
+
+
+def test_a_moved_folder_keeps_its_pictures(drawing_store, tmp_path):
+    sync([make()], drawing_store)
+    moved = tmp_path / "moved" / "runs"
+    moved.mkdir(parents=True)
+    for name in ("mlflow.db", "mlartifacts"):
+        (tmp_path / name).rename(moved / name)
+    assert sync([make(), make(seed=1)], default_uri(moved)) == (1, 0, 1)
+    for run in runs_of(default_uri(moved)):
+        listed = {file.path for file in client_of(default_uri(moved)).list_artifacts(run.info.run_id)}
+        assert listed == {"curve.png", "record.json"}
+    assert not (tmp_path / "mlartifacts").exists()
+
+
+def test_pictures_that_somebody_keeps_elsewhere_stay_there(store, tmp_path):
+    elsewhere = (tmp_path / "bucket").as_uri()
+    client_of(store).create_experiment("watermark-bench", artifact_location=elsewhere)
+    (tmp_path / "mlartifacts").mkdir(exist_ok=True)
+    sync([make()], store)
+    sync([make()], store)
+    assert runs_of(store)[0].info.artifact_uri.startswith(elsewhere)
+
+
+def test_a_sync_asks_the_store_each_time(store):
+    assert sync([make(), make(seed=1)], store) == (2, 0, 0)
+    client_of(store).delete_run(runs_of(store)[0].info.run_id)
+    assert sync([make(), make(seed=1)], store) == (1, 0, 1)
+
+
+def test_runs_appear_while_others_are_computed(store):
+    with Mirror(store, 0.01, every_s=0.05) as mirror:
+        for seed in range(12):  # more than are written at once
+            mirror.add(make(seed=seed))
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            time.sleep(0.2)
+            if client_of(store).get_experiment_by_name("watermark-bench") and len(runs_of(store)) == 12:
+                break
+    assert {run.info.status for run in runs_of(store)} == {"FINISHED"}
+    assert len(runs_of(store)) == 12
+    assert sync([make(seed=seed) for seed in range(12)], store) == (0, 0, 12)
+
+
+def test_a_run_tells_the_progress_bar_and_the_mirror_of_each_record(monkeypatch):
+    from bench.cli.run import _mirrored
+
+    class Heard:
+        def __init__(self, *_):
+            self.records, self.started, self.finished = [], None, None
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.records.append("ended")
+
+        def add(self, record):
+            mirrored.append(record)
+
+        settled = property(lambda self: self.records.append)
+
+    mirrored = []
+    monkeypatch.setattr("bench.tracking.mirror.Mirror", Heard)
+    progress = Heard()
+    with _mirrored(progress, "sqlite:///x.db", 0.01) as watch:
+        watch.settled("record")
+    assert (progress.records, mirrored) == (["record"], ["record"])
+    with _mirrored(progress, None, 0.01) as watch:  # --no-mlflow
+        assert watch is progress
+
+
+def test_a_mirror_whose_store_is_out_of_reach_disturbs_nobody(tmp_path):
+    with Mirror(str(tmp_path), 0.01, every_s=0.01) as mirror:
+        mirror.add(make())
+        time.sleep(0.2)
+        mirror.add(make(seed=1))
+
+
+def test_a_server_that_refuses_the_host_name_is_told_how_to_allow_it(tmp_path):
+    stub = (
+        "import http.server\n"
+        "class Stub(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        body = b'Invalid Host header - possible DNS rebinding attack detected'\n"
+        "        self.send_response(403); self.send_header('Content-Length', str(len(body))); self.end_headers()\n"
+        "        self.wfile.write(body)\n"
+        "    do_POST = do_GET\n"
+        "    def log_message(self, *args): pass\n"
+        "server = http.server.HTTPServer(('127.0.0.1', 0), Stub)\n"
+        "print(server.server_port, flush=True); server.serve_forever()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", stub], stdout=subprocess.PIPE, text=True)
+    try:
+        with pytest.raises(TrackingError, match="--allowed-hosts"):
+            sync([make()], f"http://127.0.0.1:{process.stdout.readline().strip()}")
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture

@@ -99,10 +99,10 @@ each = pytest.mark.parametrize("made", OK, ids=[f"{made.cell.scheme}-{made.cell.
 @each
 def test_accuracy_and_fidelity(made: CellRecord) -> None:
     table, mlflow, row = printed(made), logged(made), page_row([made])
-    assert first(made, "test_accuracy") == mlflow["marked_accuracy"][0] == mlflow["test_accuracy"][0]
+    assert first(made, "test_accuracy") == mlflow["test_accuracy"][0] == mlflow["curve/test_accuracy"][0]
     assert float(table["accuracy"]) == pytest.approx(100 * first(made, "test_accuracy"), abs=0.051)
     fidelity = first(made, "fidelity_pp")
-    assert fidelity == mlflow["marked_fidelity_pp"][0] == mlflow["fidelity_pp"][0] == row["fidelity"]["mean"]
+    assert fidelity == mlflow["fidelity_pp"][0] == mlflow["curve/fidelity_pp"][0] == row["fidelity"]["mean"]
     assert float(table["fidelity"]) == pytest.approx(fidelity, abs=0.051)
 
 
@@ -112,7 +112,7 @@ def test_detection_on_the_marked_model(made: CellRecord) -> None:
     found = [line["detected"] for line in flat_rows([made], FPR) if line["strength"] == 0]
     count = row["effectiveness"]
     assert (sum(found), len(found)) == (count["hits"], count["trials"])
-    assert mlflow["marked_detected"][0] == mlflow["detected"][0] == share(count)
+    assert mlflow["detected"][0] == mlflow["curve/detected"][0] == share(count)
     words = {1: {0: "no", 1: "yes"}}.get(len(found), {}).get(sum(found), f"{sum(found)}/{len(found)}")
     assert table["detected"] == words
     assert (
@@ -132,9 +132,9 @@ def test_detection_along_the_curve(made: CellRecord) -> None:
     ):
         rung = [line for line in lines if line["strength"] == strength]
         assert (sum(line["detected"] for line in rung), len(rung)) == (hits, trials)
-        assert logged(made)["detected"][int(strength)] == hits / trials
+        assert logged(made)["curve/detected"][int(strength)] == hits / trials
         if ber is not None:
-            assert logged(made)["ber"][int(strength)] == ber == sum(line["ber"] for line in rung) / len(rung)
+            assert logged(made)["curve/ber"][int(strength)] == ber == sum(line["ber"] for line in rung) / len(rung)
 
 
 @each
@@ -156,8 +156,8 @@ def test_worst_case_and_removal_cost(made: CellRecord) -> None:
 def test_protection(made: CellRecord) -> None:
     table, mlflow, row = printed(made), logged(made), page_row([made])
     advantage = first(made, "protection_advantage")
-    assert advantage == row["protection"]["advantage"] == mlflow["marked_protection_advantage"][0]
-    assert mlflow["protection_advantage"][0] == advantage
+    assert advantage == row["protection"]["advantage"] == mlflow["protection_advantage"][0]
+    assert mlflow["curve/protection_advantage"][0] == advantage
     if "adv." in table:
         assert float(table["adv."]) == pytest.approx(advantage, abs=0.0051)
 

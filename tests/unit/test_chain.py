@@ -175,7 +175,7 @@ def test_a_training_is_made_of_the_attacked_images_and_not_of_the_published_ones
     [
         ("pruning=50+output-noise", "pruning=50+output-noise", [[50.0], [0.1, 0.3, 1.0]]),
         ("pruning=50.0 + output-noise", "pruning=50+output-noise", [[50.0], [0.1, 0.3, 1.0]]),
-        ("pruning+output-noise=2", "pruning=50+output-noise", [[50.0], [2.0]]),
+        ("pruning+output-noise=2", "pruning=60+output-noise", [[60.0], [2.0]]),
         (
             "output-noise+pruning-global=20+pruning=30",
             "output-noise=0.3+pruning-global=20+pruning",
@@ -191,11 +191,11 @@ def test_a_chain_is_named_in_full_and_takes_the_middle_rung(typed: str, name: st
 
 
 def test_spellings_of_one_chain_are_one_cell() -> None:
-    cells = [on_digits(**{**ZHANG, "attacks": (a,)}) for a in ("pruning=50+output-noise", "pruning+output-noise")]
+    cells = [on_digits(**{**ZHANG, "attacks": (a,)}) for a in ("pruning=60+output-noise", "pruning+output-noise")]
     assert cells[0].cell.identity == cells[1].cell.identity
     assert cells[0].key == cells[1].key
     name, params = cells[0].steps["attack"].spec["attacks"][0]
-    assert (name, params["ladder"], params["scope"]) == ("pruning", [50.0], "layer")
+    assert (name, params["ladder"], params["scope"]) == ("pruning", [60.0], "layer")
 
 
 @pytest.mark.parametrize(

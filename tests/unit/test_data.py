@@ -126,13 +126,13 @@ def test_a_typo_is_answered_with_near_names():
 
 def test_digits_m_has_the_promised_shapes_and_is_balanced():
     data = load("digits-m")
-    assert data.split == {"owner": 5388, "adversary": 2694, "heldout": 1350, "split_seed": data.split["split_seed"]}
+    assert data.split == {"owner": 898, "adversary": 449, "heldout": 450, "split_seed": data.split["split_seed"]}
     for part in (data.owner, data.adversary, data.heldout):
         assert part.images.shape[1:] == (3, 32, 32)
         assert part.images.dtype == torch.uint8
         counts = part.labels.bincount(minlength=10)
         assert counts.min() > 0.08 * len(part)
-    assert len(data.owner.images.flatten(1).unique(dim=0)) == 5388, "two blends are the same"
+    assert len(data.owner.images.flatten(1).unique(dim=0)) == 898, "two images are the same"
 
 
 def test_digits_m_deals_out_by_source_digit(monkeypatch):
@@ -147,7 +147,7 @@ def test_digits_m_deals_out_by_source_digit(monkeypatch):
     shares = [faces(owner), faces(adversary), faces(source.test.images)]
     assert [len(share) for share in shares] == [898, 449, 450]
     assert not shares[0] & shares[1] | shares[0] & shares[2] | shares[1] & shares[2]
-    assert len(faces(owner[:898])) == 898, "a prefix must show as many different digits as it can"
+    assert [len(owner), len(adversary), len(source.test.images)] == [898, 449, 450], "every digit is shown once"
 
 
 def test_digits_m_reads_what_scikit_learn_ships():
@@ -159,16 +159,16 @@ def test_digits_m_reads_what_scikit_learn_ships():
     assert np.array_equal(labels.numpy(), bunch.target)
     for number, name in enumerate(("china.jpg", "flower.jpg")):
         shipped = torch.from_numpy(load_sample_image(name).copy()).permute(2, 0, 1)
-        assert (digits._photographs()[number] - digits.DIM * shipped).abs().max() <= 0.5
+        assert torch.equal(digits._photographs()[number], shipped)
 
 
 def test_digits_m_blends_by_absolute_difference():
     photographs = torch.randint(256, (2, 3, 60, 50), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    eights = torch.full((1, 8, 8), 6.0)  # an even grey of 6 / 16: round(1.5 * 95.6) = 143 after enlarging
+    eights = torch.full((1, 8, 8), 6.0)  # an even grey of 6 / 16: round(95.6) = 96 after enlarging
     rows = torch.zeros(300, dtype=torch.int64)
     part = digits._blend(eights, torch.tensor([8]), rows, photographs, digits.Rng("test"))
     for image in part.images[:20].int():
-        crops = [(143 - photographs[p, :, y : y + 32, x : x + 32].int()).abs()
+        crops = [(96 - photographs[p, :, y : y + 32, x : x + 32].int()).abs()
                  for p in range(2) for y in range(29) for x in range(19)]  # fmt: skip
         assert any(torch.equal(image, crop) for crop in crops)
     assert len(part.images.flatten(1).unique(dim=0)) > 200
@@ -182,14 +182,14 @@ def test_digits_m_is_the_same_each_time():
 
 
 def test_digits_m_takes_prefixes_and_refuses_more_than_there_are():
-    large, small = load("digits-m", owner=3000, heldout=600), load("digits-m", owner=1000, adversary=50)
-    assert torch.equal(large.owner.images[:1000], small.owner.images)
-    assert torch.equal(large.heldout.images, small.heldout.images[:600])
+    large, small = load("digits-m", owner=800, heldout=300), load("digits-m", owner=500, adversary=50)
+    assert torch.equal(large.owner.images[:500], small.owner.images)
+    assert torch.equal(large.heldout.images, small.heldout.images[:300])
     assert torch.equal(large.unseen.images, small.heldout.images)
     assert small.split["adversary"] == 50
     assert large.checksum == small.checksum
-    with pytest.raises(DataError, match="owner's share of digits-m to be between 1 and 5388 images, but got 5389"):
-        load("digits-m", owner=5389)
+    with pytest.raises(DataError, match="owner's share of digits-m to be between 1 and 898 images, but got 899"):
+        load("digits-m", owner=899)
 
 
 # --- the split -----------------------------------------------------------------------------------------------------
