@@ -122,7 +122,8 @@ def of_scheme(
     }
     cell |= {"profile": "quick", "seed": seed, "scheme_params": {"bits": 256}, "attack_params": {}}
     cell |= {name: fields.pop(name) for name in list(fields) if name in cell or name == "owners"}
-    cell["attacks"] = [{"name": attack, "params": cell.pop("attack_params")}]
+    *first, last = (part.partition("=")[0] for part in attack.split("+"))
+    cell["attacks"] = [*({"name": name} for name in first), {"name": last, "params": cell.pop("attack_params")}]
     owners = cell.setdefault("owners", len(marked.verdicts) if marked else 1)
     provenance = {
         "bench_version": "0.1.0",
