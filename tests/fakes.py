@@ -222,6 +222,21 @@ def searched(
     return of_scheme(owners=owners, seed=seed, marked=marked, curve=curve, heldout_verdicts=others, **fields)
 
 
+def crowd(base: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """`count` rows of a page like those of `base`, with names and numbers of their own."""
+    draw = random.Random(0)
+
+    def varied(value: Any) -> Any:
+        if isinstance(value, float):
+            return value * draw.uniform(0.9, 1.0)
+        if isinstance(value, dict):
+            return {name: varied(part) for name, part in value.items()}
+        return [varied(part) for part in value] if isinstance(value, list) else value
+
+    made = [varied(base[i % len(base)]) for i in range(count)]
+    return [{**row, "id": f"{i:08x}", "scheme": f"{row['scheme']}-{i:05d}"} for i, row in enumerate(made)]
+
+
 CHECKSUMS = {"digits-m": "c" * 64, "cifar10": "d" * 64}
 
 

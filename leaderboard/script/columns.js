@@ -7,7 +7,7 @@ const text = (id, label) => ({
   id,
   label,
   value: (row) => row[id],
-  cell: (row) => ({ parts: [row[id] ?? MISSING], kind: "tag" }),
+  cell: (row) => ({ parts: [row[id] ?? MISSING], kind: "tag", tip: row[id] }),
 });
 
 function stateCell(count, lines, tip) {
@@ -41,7 +41,7 @@ function schemeCell(row) {
       );
   }
   if (reported(row)) badges.push(make("span", { class: "badge told" }, "self-reported"), " ");
-  if (row.warnings.length) badges.push(make("span", { class: "badge warn", title: row.warnings.join("\n") }, "mixed"));
+  if (row.warnings.length) badges.push(make("span", { class: "badge warn", title: row.warnings.join("\n") }, "warning"));
   const tags = [row.carrier, row.access, row.arch, row.dataset, row.situation, plural(row.seeds.length, "seed")].map(
     (t) => t ?? MISSING,
   );

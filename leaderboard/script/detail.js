@@ -64,7 +64,7 @@ function problems(row) {
   const items = row.problems.map((p) =>
     make("li", {}, make("b", {}, `${chain(p.attack)}, seed ${p.seeds.join(", ")}: ${p.status}`), ` ${MISSING} ${p.reason}`),
   );
-  items.push(...row.warnings.map((warning) => make("li", {}, make("b", {}, "mixed"), ` ${MISSING} ${warning}`)));
+  items.push(...row.warnings.map((warning) => make("li", {}, make("b", {}, "warning"), ` ${MISSING} ${warning}`)));
   return block("Cells without numbers, and warnings", make("ul", { class: "reasons" }, ...items));
 }
 

@@ -23,7 +23,7 @@ const note = (text) => make("p", { class: "empty" }, text);
 
 function panel(row, attack, telling) {
   const words = telling.map((name) => row[name]).concat(reported(row) ? "self-reported" : "");
-  return chart({
+  const drawn = chart({
     title: row.scheme,
     note: words.filter(Boolean).join(", "),
     curves: attack.curves,
@@ -33,4 +33,6 @@ function panel(row, attack, telling) {
     values: accuracies,
     limits: budgetLine(attack.curves).map((each) => ({ ...each, label: "" })),
   });
+  drawn.classList.toggle("told", reported(row));
+  return drawn;
 }

@@ -237,7 +237,8 @@ def test_the_command_repeats_the_cell_and_quotes_what_a_shell_would_run():
     assert source == "git checkout 19289c8a44b7b3f0"
     assert command == (
         "bench run --scheme uchida-random --attack pruning --arch wrn-10-4 --dataset digits-m --situation train "
-        """--profile quick --seeds 5 --threads 1 --set uchida-random.bits=64 --set 'uchida-random.note=$(rm -rf x); '"'"'y'"'"''"""
+        "--profile quick --seeds 5 --threads 1 "
+        """--set uchida-random.bits=64 --set 'uchida-random.note=$(rm -rf x); '"'"'y'"'"''"""
     )
 
 
@@ -246,7 +247,8 @@ def test_the_command_says_only_what_the_command_line_knows():
     ((_, command),) = [row["commands"] for row in rows([made], 0.05)]
     assert "--situation" not in command
     assert command.endswith(
-        "--owners 3 --fpr 0.05 --threads 1 --set uchida-posthoc.bits=256 --set pruning.ladder=10,20 --set pruning.layer=none"
+        "--owners 3 --fpr 0.05 --threads 1 "
+        "--set uchida-posthoc.bits=256 --set pruning.ladder=10,20 --set pruning.layer=none"
     )
 
 
@@ -286,7 +288,7 @@ def invented(attacks=("pruning", "pruning-global", "made-up"), **fields):
 
 def test_submissions_change_no_row_that_was_computed_here():
     own = benchmark_records()
-    other = invented() + [of_scheme("uchida-random", "made-up", scheme_params={"bits": 1}), *own[:6]]
+    other = [*invented(), of_scheme("uchida-random", "made-up", scheme_params={"bits": 1}), *own[:6]]
     found = rows(own, submitted=other)
     assert [row for row in found if row["origin"] == "computed here"] == rows(own)
     reported = [row for row in found if row["origin"] == "self-reported"]
