@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 SCRIPTS = (
     "elements", "state", "columns", "table", "charts", "searches", "detail", "overview", "export", "main",
 )  # fmt: skip
-DIGITS = 5
+DIGITS, CURVE_DIGITS = 5, 4  # of numbers that are read, and of those that are drawn
 PACK = 16  # rows whose details are packed together: enough to deflate well, few enough to open at once
 DETAILS = ("heldout", "searches", "histories", "capacity", "commands", "environments", "finished")
 Cards = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -155,7 +155,7 @@ def _detail(row: Row, environments: _Shared, spaces: _Shared) -> Row:
         "environments": [environments.place(environment) for environment in row["environments"]],
         "searches": found and {**found, "owners": placed(found["owners"]), "heldout": placed(found["heldout"])},
         "attacks": {
-            name: {key: placed(part) if key == "searches" else part for key, part in attack.items()}
+            name: {**attack, "curves": _rounded(attack["curves"], CURVE_DIGITS), "searches": placed(attack["searches"])}
             for name, attack in row["attacks"].items()
         },
     }
@@ -171,12 +171,12 @@ def _used(cards: Cards, made: list[Row]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _rounded(value: Any) -> Any:
+def _rounded(value: Any, digits: int = DIGITS) -> Any:
     if isinstance(value, float):
-        short = float(f"{value:.{DIGITS}g}")
+        short = float(f"{value:.{digits}g}")
         return int(short) if short.is_integer() and abs(short) < 1e15 else short
     if isinstance(value, dict):
-        return {name: _rounded(part) for name, part in value.items()}
+        return {name: _rounded(part, digits) for name, part in value.items()}
     if isinstance(value, list):
-        return [_rounded(part) for part in value]
+        return [_rounded(part, digits) for part in value]
     return value

@@ -229,9 +229,9 @@ def crowd(base: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     def varied(value: Any) -> Any:
         if isinstance(value, float):
             return value * draw.uniform(0.9, 1.0)
-        if isinstance(value, dict):
+        if isinstance(value, dict) and "trials" not in value:
             return {name: varied(part) for name, part in value.items()}
-        return [varied(part) for part in value] if isinstance(value, list) else value
+        return [varied(part) for part in value] if isinstance(value, list) else value  # counts stay counts
 
     made = [varied(base[i % len(base)]) for i in range(count)]
     return [{**row, "id": f"{i:08x}", "scheme": f"{row['scheme']}-{i:05d}"} for i, row in enumerate(made)]

@@ -61,10 +61,11 @@ addEventListener("hashchange", () => {
   readHash();
   draw();
 });
-readHash();
-draw();
 // Paper does not scroll: it gets more rows than a screen does.
 addEventListener("beforeprint", () => {
   limit = 2000;
   draw();
 });
+readHash();
+draw();
+performance.mark("drawn");

@@ -26,9 +26,12 @@ data.rows.forEach((row, at) => {
   );
 });
 
-// Details are packed, some rows together, and read when one of them is asked for.
+// Details are packed, some rows together, and read when one of them is asked for. They stand at the end of the page, so
+// that the table is drawn before a browser has read them.
 const packs = [];
+const complete = new Promise((resolve) => addEventListener("DOMContentLoaded", resolve));
 async function unpacked(number) {
+  await complete;
   const packed = byId("details").textContent.split("\n")[number];
   const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
@@ -55,7 +58,7 @@ const defaults = {
   curves: "",
 };
 let state = { ...defaults };
-const FIRST = 100; // rows drawn at once: more take longer than a reader waits
+const FIRST = 50; // rows drawn at once: more take longer than a reader waits
 let limit = FIRST;
 const distinct = (values) => [...new Set(values)].filter(known).sort();
 const place = (name) => (PROFILES.includes(name) ? PROFILES.indexOf(name) : PROFILES.length);

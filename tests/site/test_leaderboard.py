@@ -430,7 +430,7 @@ class Page(HTMLParser):
     def payload(self):
         """What is embedded, with the details of each row in it."""
         payload = json.loads(self.scripts[0][1])
-        packs = [json.loads(zlib.decompress(base64.b64decode(line))) for line in self.scripts[1][1].split()]
+        packs = [json.loads(zlib.decompress(base64.b64decode(line))) for line in self.scripts[2][1].split()]
         details = [detail for pack in packs for detail in pack]
         rows = [{**row, **detail} for row, detail in zip(payload["rows"], details, strict=True)]
         return {**payload, "rows": rows}
@@ -467,7 +467,7 @@ def test_the_page_is_one_file_that_loads_nothing(tmp_path):
 
 def test_the_policy_allows_this_script_and_no_other(tmp_path):
     page, _ = page_of(benchmark_records(), tmp_path)
-    (data, _), (details, _), (code, script) = page.scripts
+    (data, _), (code, script), (details, _) = page.scripts
     assert data == {"type": "application/json", "id": "data"}
     assert details == {"type": "text/plain", "id": "details"}
     assert code == {}
