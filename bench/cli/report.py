@@ -98,11 +98,13 @@ def _cards() -> dict[str, dict[str, dict[str, Any]]]:
     from bench.registry import RegistryError, attacks, schemes
 
     try:
-        parts = {"schemes": schemes(), "attacks": attacks()}
+        return {
+            "schemes": {name: _card(scheme.card) for name, scheme in schemes().items()},
+            "attacks": {name: _card(attack.card) for name, attack in attacks().items()},
+        }
     except RegistryError as error:
         _complain(error)
         return {}
-    return {kind: {name: _card(cls.card) for name, cls in found.items()} for kind, found in parts.items()}
 
 
 def _card(card: SchemeCard | AttackCard) -> dict[str, Any]:

@@ -29,11 +29,12 @@ data.rows.forEach((row, at) => {
 // Details are packed, some rows together, and read when one of them is asked for. They stand at the end of the page, so
 // that the table is drawn before a browser has read them.
 const packs = [];
+let lines = null;
 const complete = new Promise((resolve) => addEventListener("DOMContentLoaded", resolve));
 async function unpacked(number) {
   await complete;
-  const packed = byId("details").textContent.split("\n")[number];
-  const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
+  lines = lines || byId("details").textContent.split("\n");
+  const bytes = Uint8Array.from(atob(lines[number]), (letter) => letter.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   return JSON.parse(await new Response(stream).text());
 }

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import shutil
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -194,7 +195,9 @@ def test_a_row_shows_every_seed_of_every_attack(open_tab, site):
     assert charts.nth(0).locator("path.seed").count() == 3
     assert charts.nth(0).locator("circle").count() == 3 * 10
     assert "seed 0, 10 % of weights: 1 of 1 detected" in charts.nth(0).locator("circle title").nth(1).text_content()
-    assert "19289c8a44b7" in tab.page.locator("tr.detail").inner_text()
+    told = tab.page.locator("tr.detail").inner_text()
+    assert "19289c8a44b7" in told
+    assert "--scheme uchida-random --attack pruning " in told, "its own details, not a neighbour's"
 
 
 def test_a_dot_is_hollow_exactly_where_the_claim_broke(open_tab, tmp_path):
@@ -404,7 +407,8 @@ def invented(profile):
 @pytest.fixture(scope="module")
 def contested(tmp_path_factory):
     """Own rows of `quick` and `small`, and an invented scheme in those and in a better profile."""
-    made = [record for profile in ("small", "quick", "standard", "aaa") for record in invented(profile)]
+    made = [of_scheme("zzz-worse", marked=rung(0, 0.3, said(0.9)), profile="quick")]
+    made += [record for profile in ("small", "quick", "standard", "aaa") for record in invented(profile)]
     return build(benchmark_records(), tmp_path_factory.mktemp("contested"), submitted=made)
 
 
@@ -416,8 +420,8 @@ def test_an_invented_scheme_is_neither_the_default_view_nor_first_nor_ranked(ope
     for column in ("scheme", "fidelity", "evidence", "robustness", "removal", "security"):
         for _ in range(2):
             tab.page.locator(f'[data-sort="{column}"]').click()
-            assert tab.schemes[-1] == "aaa-best"
-    assert "9 of 9 rows of profile quick, and 1 self-reported" in tab.page.locator("#count").inner_text()
+            assert tab.schemes[-2:] == ["aaa-best", "zzz-worse"], "by name, whatever the order"
+    assert "9 of 9 rows of profile quick, and 2 self-reported" in tab.page.locator("#count").inner_text()
     assert "made-up" not in tab.page.locator("#count").inner_text()
     own = tab.page.locator("tr.row:not(.told) td[data-label='Robustness, survives']").all_inner_texts()
     assert own
@@ -528,3 +532,8 @@ def test_all_columns_fit_on_paper(open_tab, site):
     assert tab.page.locator("thead th").last.bounding_box()["x"] > 900
     assert tab.page.evaluate("document.querySelector('#board').getBoundingClientRect().right") <= 1054
     assert not tab.page.locator("#filters").is_visible()
+    assert tab.page.locator(".scroll").evaluate("e => getComputedStyle(e).overflowX") == "visible", "nothing is cut off"
+    width, height = re.search(
+        rb"/MediaBox *\[0 0 ([0-9]+)[0-9.]* ([0-9]+)", tab.page.pdf(prefer_css_page_size=True)
+    ).groups()
+    assert int(width) > int(height)
