@@ -101,6 +101,8 @@ function provenance(row) {
       ],
       ["Finished", [...new Set(row.finished)].join(" to ")],
       ["Device", distinct((e) => `${e.device}, ${plural(e.threads, "thread")}`)],
+      ["Processor", distinct((e) => [e.cpu_model, e.cpu_capability].filter(Boolean).join(", "))],
+      ["Mathematics", distinct((e) => e.math_library)],
       ["Data", distinct((e) => e.data_checksum.slice(0, 24))],
       ["Harness", distinct((e) => e.bench_version)],
       ["Python", distinct((e) => e.python)],
@@ -125,6 +127,7 @@ function protocol(row) {
   });
   const sizes = [...new Set(row.environments.map((i) => JSON.stringify(data.environments[i].split)))].map((split) =>
     Object.entries(JSON.parse(split))
+      .filter(([part]) => part !== "split_seed")
       .map(([part, images]) => `${part} ${images}`)
       .join(", "),
   );

@@ -82,6 +82,7 @@ function profileOf(name) {
       own,
       choices,
       judged: distinct(own.flatMap((row) => (row.robustness ? row.robustness.attacks : []))),
+      usual: usual(own.length ? own : rows),
       drawn: drawnOf(own).concat(drawnOf(rows).filter((attack) => !drawnOf(own).includes(attack))),
     });
   }
@@ -89,6 +90,12 @@ function profileOf(name) {
 }
 const drawnOf = (rows) =>
   distinct(rows.flatMap((row) => [...row.attacks.values()].filter((each) => each.drawn).map((each) => each.label)));
+// The attack with a curve in most rows, which the overview opens with.
+function usual(rows) {
+  const count = (attack) => rows.filter((row) => (row.attacks.get(attack) || {}).drawn).length;
+  const counts = drawnOf(rows).map((attack) => [attack, count(attack)]);
+  return counts.reduce((best, each) => (each[1] > best[1] ? each : best), ["", 0])[0];
+}
 const profile = () => profileOf(state.profile);
 
 const sorting = () => state.sort || (DEMONSTRATIONS.includes(state.profile) ? "scheme" : "robustness");
@@ -100,8 +107,8 @@ function settle() {
   if (!COLUMNS.some((column) => column.id === state.sort)) state.sort = state.order = "";
   if (!["up", "down"].includes(state.order)) state.order = "";
   if (!profile().rows.some((row) => row.id === state.row)) state.row = "";
-  const { drawn } = profile();
-  if (!drawn.includes(state.curves)) state.curves = drawn.includes(state.attack) ? state.attack : drawn[0] || "";
+  const { drawn, usual } = profile();
+  if (!drawn.includes(state.curves)) state.curves = drawn.includes(state.attack) ? state.attack : usual || drawn[0] || "";
 }
 
 function readHash() {

@@ -513,6 +513,14 @@ def test_percentages_have_the_same_axis_everywhere(open_tab, tmp_path):
         assert texts[:5] == ["0", "25", "50", "75", "100"]
 
 
+def test_the_curves_open_with_the_attack_that_most_rows_have(open_tab, tmp_path):
+    curve = [rung(10, 0.9, said(1e-9))]
+    made = [of_scheme(s, "pruning", curve=curve) for s in ("a", "b")] + [of_scheme("c", "blur", curve=curve)]
+    tab = open_tab(build(made, tmp_path, submitted=[of_scheme(f"s{i}", "blur", curve=curve) for i in range(4)]))
+    assert tab.panels.locator("figure").count() == 2
+    assert tab.page.input_value("#curves") == "pruning"
+
+
 def test_long_names_do_not_break_a_phone(open_tab, tmp_path):
     name, chain = "a-long-name-" * 15, "images-jpeg=75+cutout=8+" + "pruning-of-everything-" * 7
     curve = [rung(10, 0.9, said(1e-9)), rung(20, 0.8, said(0.5))]
