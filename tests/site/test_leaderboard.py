@@ -10,7 +10,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+import leaderboard
+from bench.cli.report import write_page
+from bench.records.files import save_record
 from bench.records.record import AFTER_ATTACK
+from bench.runner.rundir import RunDir
 from bench.stats import student_interval, wilson_interval
 from leaderboard import build, rows
 from tests.fakes import (
@@ -294,6 +298,20 @@ def test_submissions_change_no_row_that_was_computed_here():
     reported = [row for row in found if row["origin"] == "self-reported"]
     assert {row["scheme"] for row in reported} >= {"aaa-best", "uchida-random", own[0].cell.scheme}
     assert len({row["id"] for row in found}) == len(found)
+
+
+def test_the_command_hands_submissions_over_apart_and_cards_of_all_schemes(tmp_path, monkeypatch):
+    monkeypatch.setattr(leaderboard, "__file__", str(tmp_path / "__init__.py"))
+    save_record(invented(("pruning",))[0], tmp_path / "submissions")
+    run_dir = RunDir(tmp_path / "runs")
+    save_record(of_scheme(), run_dir.records)
+    payload = Page(write_page(run_dir, tmp_path / "site").read_text(encoding="utf-8")).payload
+    assert {row["scheme"]: row["origin"] for row in payload["rows"]} == {
+        "uchida-random": "computed here",
+        "aaa-best": "self-reported",
+    }
+    assert payload["cards"]["schemes"]["uchida-random"]["link"] == "https://arxiv.org/abs/1701.04082"
+    assert payload["cards"]["attacks"]["pruning"]["adversary"].startswith("white-box access")
 
 
 def test_a_submission_faces_what_own_rows_faced_and_equal_seeds_are_said():
