@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +22,54 @@ from leaderboard.table import rows
 __all__ = ["build"]
 
 HERE = Path(__file__).parent
-DIGITS = 5
+SCRIPTS = (
+    "elements", "state", "columns", "table", "charts", "searches", "detail", "overview", "export", "main",
+)  # fmt: skip
+DIGITS, CURVE_DIGITS = 5, 4  # of numbers that are read, and of those that are drawn
+PACK = 16  # rows whose details are packed together: enough to deflate well, few enough to open at once
+DETAILS = ("heldout", "searches", "histories", "capacity", "commands", "environments", "finished")
+Cards = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
-def build(records: Iterable[CellRecord], out: Path, *, fpr: float = DEFAULT_FPR, generated: str | None = None) -> Path:
-    """Write the leaderboard of `records` as one self-contained page.
+def build(
+    records: Iterable[CellRecord],
+    out: Path,
+    *,
+    submitted: Iterable[CellRecord] = (),
+    cards: Cards | None = None,
+    fpr: float = DEFAULT_FPR,
+    generated: str | None = None,
+) -> Path:
+    """Write the leaderboard as one self-contained page.
 
     Args:
-        records: of any profiles and statuses; of several records of one cell the first counts.
+        records: computed here, of any profiles and statuses; of several records of one cell the first counts.
         out: directory of the page, made if it is missing.
+        submitted: records that arrived by pull request and were not re-run: shown apart, as self-reported.
+        cards: what a row links to, by `schemes` or `attacks`, then by name: texts `title`, `paper`, `link`, `code`,
+            `adversary` and a list `extensions`, of which any may be missing.
         fpr: the false positive rate that every p-value on the page is held to.
         generated: what the page says of its own date; None leaves it out, so that equal records give equal bytes.
 
     Returns:
         The path of `index.html`, which opens from file:// without a server.
     """
-    given = list(records)
-    script = (HERE / "page.js").read_text(encoding="utf-8")
+    own, reported = list(records), list(submitted)
+    script = "\n".join((HERE / "script" / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    made = rows(own, fpr, submitted=reported)
+    payload, details = _payload(made, fpr, cards or {})
     html = (
         _environment()
         .get_template("page.html.j2")
         .render(
             budget=f"{BUDGET_PP:g}",
-            data=_payload(rows(given, fpr), fpr),
+            data=payload,
+            details=details,
             fpr=f"{100 * fpr:g}",
             generated=generated,
-            newest=max((record.provenance.finished for record in given), default=""),
-            records=len(given),
+            newest=max((record.provenance.finished for record in own), default=""),
+            records=len(own),
+            reported=len(reported),
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
@@ -81,40 +104,79 @@ class _Shared:
         return found
 
 
-def _payload(made: list[Row], fpr: float) -> dict[str, Any]:
-    """What the page embeds: rounded numbers, and each environment and each space of signatures once."""
-    environments, spaces = _Shared(), _Shared()
-    slim = [_slim(row, environments, spaces) for row in made]
-    return {
-        "rows": _rounded(slim),
+def _payload(made: list[Row], fpr: float, cards: Cards) -> tuple[dict[str, Any], list[str]]:
+    """What the page embeds: what its table needs, and apart the details of rows, packed and read when asked for.
+
+    Numbers are rounded; each environment, each space of signatures and each count stands once.
+    """
+    environments, spaces, counts = _Shared(), _Shared(), _Shared()
+    details = [_rounded(_detail(row, environments, spaces)) for row in made]
+    shown = [_rounded(_summary(row, counts)) for row in made]
+    payload = {
+        "rows": shown,
         "environments": environments.values,
         "spaces": _rounded(spaces.values),
+        "counts": counts.values,
+        "cards": _used(cards, made),
+        "pack": PACK,
         "budget_pp": BUDGET_PP,
         "fpr": fpr,
     }
+    return payload, [_packed(details[start : start + PACK]) for start in range(0, len(details), PACK)]
 
 
-def _slim(row: Row, environments: _Shared, spaces: _Shared) -> Row:
-    """The row, with places instead of what it shares with others."""
+def _packed(values: list[Row]) -> str:
+    """JSON, deflated, in base64."""
+    text = json.dumps(values, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+
+
+def _summary(row: Row, counts: _Shared) -> Row:
+    """What the table, its filters and its sorting need; of each attack a list, as most of the page is these."""
+
+    def brief(attack: Row) -> list[Any]:
+        removal = attack["removal"] or {"pp": None, "more": None}
+        survival = attack["survival"] and counts.place(_rounded(attack["survival"]))
+        return [attack["status"], survival, removal["pp"], removal["more"], bool(attack["curves"])]
+
+    kept = {name: value for name, value in row.items() if name not in DETAILS}
+    return {**kept, "attacks": {name: brief(attack) for name, attack in row["attacks"].items()}}
+
+
+def _detail(row: Row, environments: _Shared, spaces: _Shared) -> Row:
+    """What an opened row shows besides, with places instead of what it shares with others."""
 
     def placed(searches: list[Row]) -> list[Row]:
         return [{**search, "candidates": spaces.place(search["candidates"])} for search in searches]
 
-    found, attacks = row["searches"], row["attacks"]
+    found = row["searches"]
     return {
-        **row,
+        **{name: row[name] for name in DETAILS},
         "environments": [environments.place(environment) for environment in row["environments"]],
         "searches": found and {**found, "owners": placed(found["owners"]), "heldout": placed(found["heldout"])},
-        "attacks": {name: {**attack, "searches": placed(attack["searches"])} for name, attack in attacks.items()},
+        "attacks": {
+            name: {**attack, "curves": _rounded(attack["curves"], CURVE_DIGITS), "searches": placed(attack["searches"])}
+            for name, attack in row["attacks"].items()
+        },
     }
 
 
-def _rounded(value: Any) -> Any:
+def _used(cards: Cards, made: list[Row]) -> dict[str, dict[str, Any]]:
+    """The cards of the schemes and attacks on the page."""
+    chains = {name for row in made for name in row["attacks"]}
+    steps = {step.partition("=")[0].partition(" (")[0] for chain in chains for step in chain.split("+")}
+    named = {"schemes": {row["scheme"] for row in made}, "attacks": steps}
+    return {
+        kind: {n: cards[kind][n] for n in sorted(names) if n in cards.get(kind, {})} for kind, names in named.items()
+    }
+
+
+def _rounded(value: Any, digits: int = DIGITS) -> Any:
     if isinstance(value, float):
-        short = float(f"{value:.{DIGITS}g}")
+        short = float(f"{value:.{digits}g}")
         return int(short) if short.is_integer() and abs(short) < 1e15 else short
     if isinstance(value, dict):
-        return {name: _rounded(part) for name, part in value.items()}
+        return {name: _rounded(part, digits) for name, part in value.items()}
     if isinstance(value, list):
-        return [_rounded(part) for part in value]
+        return [_rounded(part, digits) for part in value]
     return value

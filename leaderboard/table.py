@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,32 +23,45 @@ from bench.records.record import Cell, CellRecord
 from leaderboard.searches import heldout_users, histories, rung_searches, searches
 from leaderboard.summary import Row, as_dict, canonical, first_known, if_any, short, thin
 
-__all__ = ["rows"]
+__all__ = ["COMPUTED", "REPORTED", "rows"]
+
+COMPUTED, REPORTED = "computed here", "self-reported"  # where a row's records come from
 
 
-def rows(records: Iterable[CellRecord], fpr: float = DEFAULT_FPR) -> list[Row]:
+def rows(records: Iterable[CellRecord], fpr: float = DEFAULT_FPR, *, submitted: Iterable[CellRecord] = ()) -> list[Row]:
     """One dictionary per scheme x architecture x data set x situation x profile, aggregated over seeds.
 
     Records that differ in scheme parameters or owners ask different questions and make rows of their
     own. Of several records of one cell the first counts, so give the most trusted ones first.
 
     Args:
-        records: of any profiles; no row mixes two.
+        records: computed here, of any profiles; no row mixes two.
         fpr: the false positive rate that every p-value is held to.
+        submitted: records that nobody here has re-run. They make rows of their own, whose `origin` is `REPORTED`, and
+            change nothing about the rows of `records`.
 
     Returns:
         Rows in the order of profile, scheme, architecture, data set, situation; JSON values only. Counts hold
         `hits`, `trials` and their Wilson interval `low`, `high` (None where trials share a network); means hold `mean`
         and their Student-t interval (None below two seeds). Worst cases hold how many attacks they are `covered` by,
-        `of` all that rows of the same profile, architecture and data set faced. What is not known is None, never 0.
+        `of` those that this row and rows of the same profile, architecture and data set faced, without those that do
+        not apply to it. What is not known is None, never 0.
     """
+    made = [*_of_origin(COMPUTED, records, fpr), *_of_origin(REPORTED, submitted, fpr)]
+    _say_coverage(made)
+    return sorted(made, key=lambda row: (*_place(row), row["variant"], row["origin"], row["id"]))
+
+
+def _of_origin(origin: str, records: Iterable[CellRecord], fpr: float) -> list[Row]:
     groups: dict[str, list[CellRecord]] = defaultdict(list)
     for record in {r.cell.identity: r for r in reversed(list(records))}.values():
         groups[_question(record)].append(record)
-    made = [_row(key, sorted(group, key=lambda r: (r.cell.attack, r.cell.seed)), fpr) for key, group in groups.items()]
+    made = [
+        {"origin": origin, **_row(origin, key, sorted(group, key=lambda r: (r.cell.attack, r.cell.seed)), fpr)}
+        for key, group in groups.items()
+    ]
     _name_variants(made)
-    _say_coverage(made)
-    return sorted(made, key=lambda row: (*_place(row), row["variant"], row["id"]))
+    return made
 
 
 def _tag(text: str, length: int) -> str:
@@ -77,23 +91,33 @@ def _name_variants(made: list[Row]) -> None:
 
 
 def _say_coverage(made: list[Row]) -> None:
-    """A worst case over few attacks is an easy one: each says over how many of those that its rivals faced."""
+    """A worst case over few attacks is an easy one: each says over how many of those that its rivals faced.
+
+    What a submission faced is asked of no row that was computed here.
+    """
     faced: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for row in made:
-        faced[_rivals(row)] |= set((row["robustness"] or {}).get("attacks", ()))
+        if row["origin"] == COMPUTED:
+            faced[_rivals(row)] |= _faced(row)
     for row in made:
         if row["robustness"]:
-            row["robustness"] |= {"covered": len(row["robustness"]["attacks"]), "of": len(faced[_rivals(row)])}
+            senseless = {name for name, attack in row["attacks"].items() if attack["status"] == "not applicable"}
+            of = (faced[_rivals(row)] | _faced(row)) - senseless
+            row["robustness"] |= {"covered": len(_faced(row)), "of": len(of)}
+
+
+def _faced(row: Row) -> set[str]:
+    return set((row["robustness"] or {}).get("attacks", ()))
 
 
 def _rivals(row: Row) -> tuple[str, ...]:
     return row["profile"], row["arch"], row["dataset"]
 
 
-def _row(key: str, group: list[CellRecord], fpr: float) -> Row:
+def _row(origin: str, key: str, group: list[CellRecord], fpr: float) -> Row:
     first, done = group[0], [record for record in group if record.status == "ok"]
     return {
-        "id": _tag(key, 8),
+        "id": _tag(key if origin == COMPUTED else origin + key, 8),
         **{name: getattr(first.cell, name) for name in ("profile", "scheme", "arch", "dataset", "situation", "owners")},
         "carrier": first_known(record.carrier for record in group),
         "access": first_known(record.access for record in group),
@@ -101,7 +125,7 @@ def _row(key: str, group: list[CellRecord], fpr: float) -> Row:
         "status": _status(group),
         "seeds": sorted({record.cell.seed for record in done}),
         "problems": _problems(group),
-        "warnings": _warnings(done),
+        "warnings": [*_warnings(done), *(_repeated(done) if origin == REPORTED else [])],
         **_of_marked(one_a_seed(done, "marked"), fpr),
         "heldout": heldout_users(done, fpr),
         "searches": searches(done),
@@ -110,7 +134,7 @@ def _row(key: str, group: list[CellRecord], fpr: float) -> Row:
         "removal": _as_lists(as_dict(removal_cost(group, fpr))),
         "security": _security(done, fpr),
         "attacks": {label: _attack(found, fpr) for label, found in _by_attack(group).items()},
-        "commands": [_command(found, fpr) for found in _by_attack(group).values()],
+        "commands": _commands(group, fpr),
         "environments": _environments(done or group),
         "finished": _first_and_last(record.provenance.finished for record in group),
     }
@@ -146,11 +170,12 @@ def _by_attack(group: Sequence[CellRecord]) -> dict[str, list[CellRecord]]:
 def _problems(group: Sequence[CellRecord]) -> list[dict[str, Any]]:
     """Why cells have no numbers: seeds with the same attack, status and reason together."""
     seeds: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-    for record in group:
-        if record.status != "ok":
-            lines = (record.traceback or "").strip().splitlines()
-            reason = record.reason or (lines[-1] if lines else "")
-            seeds[record.cell.attack, record.status, short(reason)].append(record.cell.seed)
+    for label, members in _by_attack(group).items():
+        for record in members:
+            if record.status != "ok":
+                lines = (record.traceback or "").strip().splitlines()
+                reason = record.reason or (lines[-1] if lines else "")
+                seeds[label, record.status, short(reason)].append(record.cell.seed)
     return [{"attack": a, "status": s, "reason": r, "seeds": which} for (a, s, r), which in seeds.items()]
 
 
@@ -163,6 +188,16 @@ def _warnings(done: Sequence[CellRecord]) -> list[str]:
     for label, members in _by_attack(done).items():
         if len({record.provenance.source_hash for record in members}) > 1:
             found.append(f"seeds of {label} were computed by different source code")
+    return found
+
+
+def _repeated(done: Sequence[CellRecord]) -> list[str]:
+    """Seeds that agree in every number were hardly run."""
+    found = []
+    for label, members in _by_attack(done).items():
+        distinct = {canonical([point.model_dump(mode="json") for point in record.points]) for record in members}
+        if len(distinct) < len(members):
+            found.append(f"seeds of {label} agree in every number")
     return found
 
 
@@ -248,6 +283,18 @@ def _median(point: Point, name: str) -> float | None:
     return if_any(median, [getattr(verdict, name) for verdict in point.verdicts])
 
 
+def _commands(group: Sequence[CellRecord], fpr: float) -> list[str]:
+    """What reproduces a row: the source that computed it, then one command an attack."""
+    found, at = [], None
+    for members in _by_attack(group).values():
+        source = members[0].provenance
+        if source.git_revision != at and re.fullmatch("[0-9a-f]{7,64}", source.git_revision or ""):
+            at = source.git_revision
+            found.append(f"git checkout {at}" + ("  # and what was not committed then" if source.git_dirty else ""))
+        found.append(_command(members, fpr))
+    return found
+
+
 def _command(members: Sequence[CellRecord], fpr: float) -> str:
     """What reproduces these records; quoted, because parameters of a stranger's record may hold anything."""
     cell = members[0].cell
@@ -259,6 +306,7 @@ def _command(members: Sequence[CellRecord], fpr: float) -> str:
     words += ["--seeds", str(max(record.cell.seed for record in members) + 1)]
     words += ["--owners", str(cell.owners)] if cell.owners > 1 else []
     words += ["--fpr", f"{fpr:g}"] if fpr != DEFAULT_FPR else []
+    words += ["--threads", str(members[0].provenance.threads)]
     for part, params in _settable(cell):
         words += [word for name, value in params.items() for word in ("--set", f"{part}.{name}={_typed(value)}")]
     return shlex.join(words)
@@ -283,6 +331,6 @@ def _environments(group: Sequence[CellRecord]) -> list[dict[str, Any]]:
     """The distinct places and versions that computed these records."""
     found: dict[str, dict[str, Any]] = {}
     for record in group:
-        kept = record.provenance.model_dump(exclude={"steps", "split", "source_hash", "finished"})
+        kept = record.provenance.model_dump(exclude={"steps", "source_hash", "finished"})
         found.setdefault(canonical(kept), kept)
     return list(found.values())

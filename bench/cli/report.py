@@ -13,6 +13,7 @@ from bench.cli.common import console, fpr_option, own_store, run_dir_option, sen
 from bench.metrics import DEFAULT_FPR
 
 if TYPE_CHECKING:
+    from bench.api import AttackCard, SchemeCard
     from bench.records.record import CellRecord
     from bench.runner.rundir import RunDir
 
@@ -87,9 +88,35 @@ def write_page(run_dir: RunDir, out: Path, fpr: float = DEFAULT_FPR) -> Path:
     import leaderboard as site
     from bench.records.files import load_records
 
-    submissions = Path(site.__file__).parent / "submissions"
-    found = [*load_records(run_dir.records, _complain), *load_records(submissions, _complain, named=False)]
-    return site.build(found, out, fpr=fpr)
+    submissions = load_records(Path(site.__file__).parent / "submissions", _complain, named=False)
+    own = load_records(run_dir.records, _complain)
+    return site.build(own, out, submitted=submissions, cards=_cards(), fpr=fpr)
+
+
+def _cards() -> dict[str, dict[str, dict[str, Any]]]:
+    """What the page says of schemes and attacks that no record holds; nothing where a plug-in cannot be imported."""
+    from bench.registry import RegistryError, attacks, schemes
+
+    try:
+        return {
+            "schemes": {name: _card(scheme.card) for name, scheme in schemes().items()},
+            "attacks": {name: _card(attack.card) for name, attack in attacks().items()},
+        }
+    except RegistryError as error:
+        _complain(error)
+        return {}
+
+
+def _card(card: SchemeCard | AttackCard) -> dict[str, Any]:
+    paper = card.paper
+    return {
+        "title": card.title,
+        "paper": f"{paper.authors}: {paper.title} ({paper.year})",
+        "link": paper.link,
+        "code": paper.code,
+        "extensions": list(card.extensions),
+        "adversary": str(getattr(card, "adversary", "")),
+    }
 
 
 def _complain(error: Exception) -> None:

@@ -122,7 +122,8 @@ def of_scheme(
     }
     cell |= {"profile": "quick", "seed": seed, "scheme_params": {"bits": 256}, "attack_params": {}}
     cell |= {name: fields.pop(name) for name in list(fields) if name in cell or name == "owners"}
-    cell["attacks"] = [{"name": attack, "params": cell.pop("attack_params")}]
+    *first, last = (part.partition("=")[0] for part in attack.split("+"))
+    cell["attacks"] = [*({"name": name} for name in first), {"name": last, "params": cell.pop("attack_params")}]
     owners = cell.setdefault("owners", len(marked.verdicts) if marked else 1)
     provenance = {
         "bench_version": "0.1.0",
@@ -219,6 +220,21 @@ def searched(
     curve = [rung(strength, 0.8, *verdicts) for strength in rungs]
     marked = rung(0, 0.9, *verdicts)
     return of_scheme(owners=owners, seed=seed, marked=marked, curve=curve, heldout_verdicts=others, **fields)
+
+
+def crowd(base: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """`count` rows of a page like those of `base`, with names and numbers of their own."""
+    draw = random.Random(0)
+
+    def varied(value: Any) -> Any:
+        if isinstance(value, float):
+            return value * draw.uniform(0.9, 1.0)
+        if isinstance(value, dict) and "trials" not in value:
+            return {name: varied(part) for name, part in value.items()}
+        return [varied(part) for part in value] if isinstance(value, list) else value  # counts stay counts
+
+    made = [varied(base[i % len(base)]) for i in range(count)]
+    return [{**row, "id": f"{i:08x}", "scheme": f"{row['scheme']}-{i:05d}"} for i, row in enumerate(made)]
 
 
 CHECKSUMS = {"digits-m": "c" * 64, "cifar10": "d" * 64}

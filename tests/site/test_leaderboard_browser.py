@@ -2,14 +2,27 @@
 
 import csv
 import io
+import re
 import shutil
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from leaderboard import build
-from tests.fakes import HOSTILE, benchmark_records, identified, idle, member, of_scheme, rung, said, search, searched
+from leaderboard import build, page, rows
+from tests.fakes import (
+    HOSTILE,
+    benchmark_records,
+    crowd,
+    identified,
+    idle,
+    member,
+    of_scheme,
+    rung,
+    said,
+    search,
+    searched,
+)
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -54,6 +67,12 @@ class Tab:
         return [row.locator("td").nth(index).inner_text() for row in self.page.locator("tr.row").all()]
 
     @property
+    def panels(self):
+        """The robustness curves, which are drawn a moment after the table."""
+        self.page.locator("#panels > *").first.wait_for()
+        return self.page.locator("#panels")
+
+    @property
     def schemes(self):
         return self.page.locator("tr.row .name").all_inner_texts()
 
@@ -79,7 +98,7 @@ def test_it_works_from_a_file_in_silence_and_asks_for_nothing_else(open_tab, sit
     tab = open_tab(site)
     assert tab.page.url.startswith("file://")
     assert len(tab.schemes) == 9
-    assert tab.page.locator("#panels svg").count() == 7
+    assert tab.panels.locator("svg").count() == 7
     for row in tab.page.locator("tr.row .name").all():
         row.click()
     assert tab.noise == []
@@ -133,7 +152,7 @@ def test_one_profile_is_shown_at_a_time(open_tab, site):
     assert tab.schemes == ["uchida-random"]
     assert tab.column("Seeds") == ["2"]
     tab.page.locator("tr.row .name").click()
-    assert "--profile small" in tab.page.locator("tr.detail code").inner_text()
+    assert "--profile small" in tab.page.locator("tr.detail code").nth(1).inner_text()
     tab.page.select_option("#profile", "quick")
     assert len(tab.schemes) == 9
     assert tab.page.locator("tr.detail").count() == 0
@@ -176,13 +195,15 @@ def test_a_row_shows_every_seed_of_every_attack(open_tab, site):
     assert charts.nth(0).locator("path.seed").count() == 3
     assert charts.nth(0).locator("circle").count() == 3 * 10
     assert "seed 0, 10 % of weights: 1 of 1 detected" in charts.nth(0).locator("circle title").nth(1).text_content()
-    assert "19289c8a44b7" in tab.page.locator("tr.detail").inner_text()
+    told = tab.page.locator("tr.detail").inner_text()
+    assert "19289c8a44b7" in told
+    assert "--scheme uchida-random --attack pruning " in told, "its own details, not a neighbour's"
 
 
 def test_a_dot_is_hollow_exactly_where_the_claim_broke(open_tab, tmp_path):
     curve = [rung(10, 0.9, said(0.01)), rung(20, 0.8, said(0.0101))]
     tab = open_tab(build([of_scheme(curve=curve)], tmp_path))
-    kinds = [dot.get_attribute("class") for dot in tab.page.locator("#panels circle").all()]
+    kinds = [dot.get_attribute("class") for dot in tab.panels.locator("circle").all()]
     assert kinds == ["on", "on", "off"]
 
 
@@ -290,7 +311,7 @@ def test_hostile_searches_and_histories_are_text(open_tab, tmp_path):
     assert HOSTILE in tab.page.locator("tr.detail").inner_text()
     assert f"signature ({HOSTILE[:40]})" in tab.page.locator("tr.detail svg text").all_text_contents()
     assert "NaN" not in tab.page.locator("tr.detail").inner_html()
-    assert tab.page.locator("script").count() == 2
+    assert tab.page.locator("script").count() == 3
     assert tab.page.locator("img").count() == 0
     assert tab.noise == []
 
@@ -308,7 +329,7 @@ def test_hostile_strings_are_shown_as_text_and_never_run(open_tab, tmp_path):
     assert HOSTILE in tab.page.locator("footer").inner_text()
     assert HOSTILE in tab.page.locator("tr.detail svg text").all_text_contents()
     assert tab.page.locator("img").count() == 0
-    assert tab.page.locator("script").count() == 2
+    assert tab.page.locator("script").count() == 3
     assert tab.noise == []
 
 
@@ -344,7 +365,7 @@ def test_the_csv_holds_the_shown_rows_in_their_order(open_tab, site):
 def test_a_formula_in_a_record_is_not_one_in_the_csv(open_tab, tmp_path):
     made = [of_scheme(scheme_params={"=1+1": value}) for value in ("a", "b")]
     tab = open_tab(build(made, tmp_path))
-    assert sorted(row.split(",")[2] for row in tab.page.evaluate("csv()").splitlines()[1:]) == ["'=1+1=a", "'=1+1=b"]
+    assert sorted(row.split(",")[3] for row in tab.page.evaluate("csv()").splitlines()[1:]) == ["'=1+1=a", "'=1+1=b"]
 
 
 @pytest.mark.parametrize("width", [1280, 800, 400])
@@ -370,3 +391,157 @@ def test_no_records_is_said(open_tab, tmp_path):
     tab = open_tab(build([], tmp_path))
     assert "No records yet" in tab.page.locator("tbody").inner_text()
     assert tab.noise == []
+
+
+# ---- submissions, links, many rows -----------------------------------------------------------------------------------
+def invented(profile):
+    """What somebody would send to stand first: equal seeds, certain beyond doubt, unharmed by every attack."""
+    curve = [rung(strength, 0.99, said(1e-300, 0.0)) for strength in (10, 50, 90)]
+    return [
+        of_scheme("aaa-best", attack, seed, curve, rung(0, 0.99, said(1e-300, 0.0)), profile=profile)
+        for attack in ("pruning", "pruning-global", "made-up")
+        for seed in range(5)
+    ]
+
+
+@pytest.fixture(scope="module")
+def contested(tmp_path_factory):
+    """Own rows of `quick` and `small`, and an invented scheme in those and in a better profile."""
+    made = [of_scheme("zzz-worse", marked=rung(0, 0.3, said(0.9)), profile="quick")]
+    made += [record for profile in ("small", "quick", "standard", "aaa") for record in invented(profile)]
+    return build(benchmark_records(), tmp_path_factory.mktemp("contested"), submitted=made)
+
+
+def test_an_invented_scheme_is_neither_the_default_view_nor_first_nor_ranked(open_tab, contested):
+    tab = open_tab(contested, "")
+    assert tab.page.input_value("#profile") == "small", "a profile that only a submission knows is no default"
+    assert tab.page.locator("#profile option").all_inner_texts() == ["small", "quick", "standard", "aaa"]
+    tab.page.select_option("#profile", "quick")
+    for column in ("scheme", "fidelity", "evidence", "robustness", "removal", "security"):
+        for _ in range(2):
+            tab.page.locator(f'[data-sort="{column}"]').click()
+            assert tab.schemes[-2:] == ["aaa-best", "zzz-worse"], "by name, whatever the order"
+    assert "9 of 9 rows of profile quick, and 2 self-reported" in tab.page.locator("#count").inner_text()
+    assert "made-up" not in tab.page.locator("#count").inner_text()
+    own = tab.page.locator("tr.row:not(.told) td[data-label='Robustness, survives']").all_inner_texts()
+    assert own
+    assert all("of 2 attacks" in text for text in own if "attacks" in text), "it asks nothing of own rows"
+    assert tab.panels.locator("figure").last.get_attribute("class") == "panel told"
+
+
+def test_a_self_reported_row_says_what_that_means_wherever_it_is_seen(open_tab, contested):
+    tab = open_tab(contested, "#profile=quick&q=aaa-best")
+    assert tab.schemes == ["aaa-best"]
+    rows = tab.page.locator("tbody tr")
+    assert "nobody here has run them again" in rows.nth(0).inner_text()
+    assert "self-reported" in rows.nth(1).inner_text()
+    pill, ink = rows.nth(1).locator(".pill").first, "e => getComputedStyle(e).backgroundColor"
+    assert pill.evaluate(ink) == "rgba(0, 0, 0, 0)", "no colour of success"
+    rows.nth(1).locator(".name").click()
+    detail = tab.page.locator("tr.detail")
+    assert "nobody here has run them again" in detail.locator("p.told").inner_text()
+    assert "seeds of pruning agree in every number" in detail.inner_text()
+    with tab.page.expect_download() as download:
+        tab.page.click("#csv")
+    (line,) = csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8")))
+    assert line["origin"] == "self-reported"
+
+
+def test_a_page_of_nothing_but_submissions_opens(open_tab, tmp_path):
+    tab = open_tab(build([], tmp_path, submitted=invented("quick")), "")
+    assert tab.schemes == ["aaa-best"]
+    assert tab.page.locator("tr.group.told").count() == 1
+    assert tab.noise == []
+
+
+CARD = {
+    "title": "The title",
+    "paper": "A. Author: A paper (2017)",
+    "link": "https://example.org/paper",
+    "code": "javascript:alert(1)",
+    "extensions": ["a better null"],
+    "adversary": "white-box access; no images",
+}
+
+
+def test_rows_link_to_papers_and_to_nothing_that_runs(open_tab, tmp_path):
+    curve = [rung(10, 0.9, said(1e-9)), rung(20, 0.8, said(0.5))]
+    made = of_scheme(attack="pruning=50+ftal", curve=curve)
+    cards = {"schemes": {"uchida-random": CARD}, "attacks": {"pruning": CARD, "ftal": {**CARD, "title": "Tuning"}}}
+    tab = open_tab(build([made], tmp_path, cards=cards))
+    links = tab.page.locator("tr.row a")
+    assert [link.get_attribute("href") for link in links.all()] == ["https://example.org/paper"]
+    links.first.evaluate("link => link.addEventListener('click', event => event.preventDefault())")
+    links.first.click()
+    assert tab.page.locator("tr.detail").count() == 0, "a link does not open the row"
+    tab.page.locator("tr.row .name").click()
+    text = tab.page.locator("tr.detail").inner_text()
+    assert "pruning 50 → ftal: what each seed shows" in text
+    assert "Tuning. The adversary has white-box access; no images." in text
+    assert "Ours, not the authors': a better null." in text
+    assert "--attack pruning=50+ftal" in text
+    tab.page.get_by_role("button", name="How the columns are defined").click()
+    assert tab.page.locator("#help").get_attribute("open") is not None
+    assert tab.page.locator("a[href^='javascript']").count() == 0
+
+
+def test_many_rows_are_drawn_some_at_a_time_and_all_of_them_are_searched(open_tab, tmp_path, monkeypatch):
+    base = rows([of_scheme(curve=[rung(10, 0.9, said(1e-9))])])
+    monkeypatch.setattr(page, "rows", lambda *_, **__: crowd(base, 700))
+    tab = open_tab(build([], tmp_path))
+    assert len(tab.schemes) == 50
+    tab.page.click("#more")
+    assert len(tab.schemes) == 550
+    tab.page.fill("#q", "00699")
+    assert tab.schemes == ["uchida-random-00699"]
+    tab.page.locator("tr.row .name").click()
+    tab.page.locator("tr.detail figure").first.wait_for()
+    again = open_tab(tmp_path / "index.html", "#" + urlsplit(tab.page.url).fragment.replace("q=00699&", ""))
+    assert again.schemes[-1] == "uchida-random-00699", "an address of a row shows it, however far down"
+    assert again.noise == tab.noise == []
+
+
+def test_percentages_have_the_same_axis_everywhere(open_tab, tmp_path):
+    made = [of_scheme(s, curve=[rung(10, a, said(1e-9, 0.01))]) for s, a in (("a", 0.91), ("b", 0.12))]
+    tab = open_tab(build(made, tmp_path))
+    expected = ["0 %", "25 %", "50 %", "75 %", "100 %"]
+    for figure in tab.panels.locator("figure").all():
+        assert [t for t in figure.locator("text").all_text_contents() if t.endswith(" %")] == expected
+    tab.page.locator("tr.row .name").first.click()
+    for title in ("Test accuracy", "Bit error rate"):
+        texts = tab.page.locator("tr.detail figure", has_text=title).locator("text").all_text_contents()
+        assert texts[:5] == ["0", "25", "50", "75", "100"]
+
+
+def test_the_curves_open_with_the_attack_that_most_rows_have(open_tab, tmp_path):
+    curve = [rung(10, 0.9, said(1e-9))]
+    made = [of_scheme(s, "pruning", curve=curve) for s in ("a", "b")] + [of_scheme("c", "blur", curve=curve)]
+    tab = open_tab(build(made, tmp_path, submitted=[of_scheme(f"s{i}", "blur", curve=curve) for i in range(4)]))
+    assert tab.panels.locator("figure").count() == 2
+    assert tab.page.input_value("#curves") == "pruning"
+
+
+def test_long_names_do_not_break_a_phone(open_tab, tmp_path):
+    name, chain = "a-long-name-" * 15, "images-jpeg=75+cutout=8+" + "pruning-of-everything-" * 7
+    curve = [rung(10, 0.9, said(1e-9)), rung(20, 0.8, said(0.5))]
+    made = of_scheme(name, chain, curve=curve, unit="% of the weights of all the layers together", arch=name)
+    tab = open_tab(build([made], tmp_path))
+    tab.page.set_viewport_size({"width": 360, "height": 740})
+    tab.page.locator("tr.row .name").click()
+    tab.page.locator("tr.detail figure").first.wait_for()
+    assert tab.panels.locator("svg").count() == 1
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_all_columns_fit_on_paper(open_tab, site):
+    tab = open_tab(site)
+    tab.page.emulate_media(media="print")
+    tab.page.set_viewport_size({"width": 1054, "height": 726})  # A4 across, less its margins, at 96 dots an inch
+    assert tab.page.locator("thead th").last.bounding_box()["x"] > 900
+    assert tab.page.evaluate("document.querySelector('#board').getBoundingClientRect().right") <= 1054
+    assert not tab.page.locator("#filters").is_visible()
+    assert tab.page.locator(".scroll").evaluate("e => getComputedStyle(e).overflowX") == "visible", "nothing is cut off"
+    width, height = re.search(
+        rb"/MediaBox *\[0 0 ([0-9]+)[0-9.]* ([0-9]+)", tab.page.pdf(prefer_css_page_size=True)
+    ).groups()
+    assert int(width) > int(height)

@@ -1,0 +1,229 @@
+// Columns: the value that sorts, and the cell that shows it.
+const chosen = (row) => (state.attack && row.attacks.get(state.attack)) || {};
+const hardness = (row) => (state.attack ? chosen(row).survival : row.robustness) || null;
+const removal = (row) => (state.attack ? chosen(row).removal : row.removal) || null;
+const rate = (count) => (count ? count.hits / count.trials : null);
+const text = (id, label) => ({
+  id,
+  label,
+  value: (row) => row[id],
+  cell: (row) => ({ parts: [row[id] ?? MISSING], kind: "tag", tip: row[id] }),
+});
+
+function stateCell(count, lines, tip) {
+  if (!count) return { parts: [MISSING], kind: "num missing", tip };
+  const kind = count.hits === count.trials ? "all" : count.hits === 0 ? "none" : "some";
+  const glyph = { all: "● ", some: "◐ ", none: "○ " }[kind];
+  return {
+    parts: [make("span", { class: "pill" }, glyph + of(count)), ...lines.map((line) => sub(line))],
+    kind: "num state " + kind,
+    tip,
+  };
+}
+
+function schemeCell(row) {
+  const badges = [];
+  for (const [status, word] of [
+    ["failed", "failed"],
+    ["not applicable", "n/a"],
+  ]) {
+    const found = row.problems.filter((each) => each.status === status);
+    const cells = found.reduce((sum, problem) => sum + problem.seeds.length, 0);
+    const why = found.map((p) => `${p.attack}: ${p.reason}`).join("\n");
+    if (cells)
+      badges.push(
+        make(
+          "span",
+          { class: `badge ${status === "failed" ? "fail" : ""}`, title: why },
+          `${plural(cells, "cell")} ${word}`,
+        ),
+        " ",
+      );
+  }
+  if (reported(row)) badges.push(make("span", { class: "badge told" }, "self-reported"), " ");
+  if (row.warnings.length) badges.push(make("span", { class: "badge warn", title: row.warnings.join("\n") }, "warning"));
+  const tags = [row.carrier, row.access, row.arch, row.dataset, row.situation, plural(row.seeds.length, "seed")].map(
+    (t) => t ?? MISSING,
+  );
+  const button = make(
+    "button",
+    { type: "button", class: "name", "aria-expanded": String(state.row === row.id) },
+    row.scheme,
+  );
+  const links = cardLinks("schemes", row.scheme);
+  return {
+    parts: [
+      button,
+      row.variant ? sub(row.variant, "wrap") : null,
+      sub(tags.join(" · "), "only-narrow"),
+      badges.length ? make("span", { class: "badges" }, ...badges) : null,
+      links.length ? make("span", { class: "sub links" }, ...links) : null,
+    ],
+    kind: "wide scheme",
+    tip: (card("schemes", row.scheme) || {}).title,
+  };
+}
+
+const card = (kind, name) => (Object.hasOwn(data.cards[kind] || {}, name) ? data.cards[kind][name] : null);
+function cardLinks(kind, name) {
+  const { link, code, paper } = card(kind, name) || {};
+  const anchor = (href, text, title) =>
+    /^https?:/.test(href || "") ? [make("a", { href, title, rel: "noopener noreferrer" }, text)] : [];
+  return [...anchor(link, "paper", paper), ...anchor(code, "code", "the authors' implementation")];
+}
+
+const covered = (row) => (state.attack || !row.robustness ? null : row.robustness.covered / row.robustness.of);
+const coverage = (found) => `${found.covered} of ${plural(found.of, "attack")}`;
+
+function robustnessCell(row) {
+  const found = hardness(row);
+  const one = chosen(row);
+  if (one.status && one.status !== "ok") {
+    const word = one.status === "failed" ? "✕ failed" : "n/a";
+    return { parts: [word], kind: "num missing", tip: reasons(row, one.label) };
+  }
+  const lines = found && !state.attack ? [coverage(found), `mean ${percent(found.mean, 0)} %`] : [];
+  const failed = state.attack ? 0 : [...row.attacks.values()].filter((each) => each.status === "failed").length;
+  if (failed) lines.push(`${plural(failed, "attack")} failed`);
+  if (found && found.undecided) lines.push(`${found.undecided} undecided`);
+  return stateCell(
+    found,
+    lines,
+    found
+      ? `survives ${wilson(found)}${state.attack ? "" : `, over ${coverage(found)}: ${found.attacks.map(chain).join(", ")}`}`
+      : "no attack of this row has been judged",
+  );
+}
+
+function removalCell(row) {
+  const found = removal(row);
+  if (!found) return { parts: [MISSING], kind: "num missing" };
+  return {
+    parts: [(found.more ? "> " : "") + fixed(found.pp, 1)],
+    kind: "num",
+    tip: found.values ? `each of the decided ${units(row)}: ${bounds(found)} points` : null,
+  };
+}
+
+function securityCell(row) {
+  const count = row.security && row.security.clean;
+  if (!count) return { parts: [MISSING], kind: "num missing" };
+  const over = count.beyond;
+  const parts = [
+    make("span", { class: over ? "over" : "" }, `${over ? "▲ " : ""}${count.hits}/${count.trials}`),
+    sub(`${percent(count.low)}–${percent(count.high)} %`),
+  ];
+  return { parts, kind: "num", tip: securityText(row).join("\n") };
+}
+
+function meanCell(found, digits, suffix) {
+  if (!found) return { parts: [MISSING], kind: "num missing" };
+  const half = known(found.low) ? fixed((found.high - found.low) / 2, digits) : MISSING;
+  return {
+    parts: [fixed(found.mean, digits) + suffix, sub(`± ${half}`)],
+    kind: "num",
+    tip: mean(found, digits, suffix),
+  };
+}
+
+function protectionCell(row) {
+  const found = row.protection;
+  if (!found) return { parts: [MISSING], kind: "num missing" };
+  const heldout = found.others ? ` · ${found.refused} of ${found.others}` : "";
+  return { parts: [fixed(found.advantage, 2), sub(of(found) + heldout)], kind: "num", tip: protection(found) };
+}
+
+const COLUMNS = [
+  { id: "scheme", label: "Scheme", value: (row) => row.scheme, cell: schemeCell },
+  text("carrier", "Carrier"),
+  text("access", "Access"),
+  text("arch", "Arch"),
+  text("dataset", "Data set"),
+  text("situation", "Situation"),
+  {
+    id: "seeds",
+    label: "Seeds",
+    number: true,
+    value: (row) => row.seeds.length,
+    cell: (row) => ({ parts: [row.seeds.length], kind: "num tag" }),
+  },
+  {
+    id: "fidelity",
+    label: "Fidelity",
+    unit: "pp",
+    number: true,
+    value: (row) => row.fidelity && row.fidelity.mean,
+    cell: (row) => meanCell(row.fidelity, 2, ""),
+  },
+  {
+    id: "effectiveness",
+    label: "Effective",
+    unit: "detected",
+    number: true,
+    value: (row) => rate(row.effectiveness),
+    cell: (row) => stateCell(row.effectiveness, [], row.effectiveness && `detected ${wilson(row.effectiveness)}`),
+  },
+  {
+    id: "protection",
+    label: "Protection",
+    unit: "advantage",
+    number: true,
+    value: (row) => row.protection && row.protection.advantage,
+    cell: protectionCell,
+  },
+  {
+    id: "evidence",
+    label: "Evidence",
+    unit: "p-value",
+    number: true,
+    up: true,
+    value: (row) => row.evidence.p_value,
+    cell: (row) => ({
+      parts: [pValue(row.evidence.p_value), known(row.evidence.ber) ? sub(`BER ${percent(row.evidence.ber)} %`) : null],
+      kind: "num",
+    }),
+  },
+  {
+    id: "robustness",
+    label: "Robustness",
+    unit: "survives",
+    number: true,
+    // A worst case over few attacks is an easy one: coverage first, then survival, then the cost of removal.
+    keys: [covered, (row) => rate(hardness(row)), (row) => removal(row) && removal(row).pp],
+    cell: robustnessCell,
+  },
+  {
+    id: "removal",
+    label: "Removal",
+    unit: "pp",
+    number: true,
+    value: (row) => removal(row) && removal(row).pp + (removal(row).more ? 1e-6 : 0),
+    cell: removalCell,
+  },
+  {
+    id: "security",
+    label: "False claims",
+    unit: "fresh keys",
+    number: true,
+    up: true,
+    value: (row) => row.security && rate(row.security.clean),
+    cell: securityCell,
+  },
+  {
+    id: "embedding",
+    label: "Embedding",
+    unit: "× training",
+    number: true,
+    up: true,
+    value: (row) => row.embed_ratio && row.embed_ratio.mean,
+    cell: (row) => meanCell(row.embed_ratio, 2, "×"),
+  },
+];
+const natural = (column) => (column.number && !column.up ? "down" : "up");
+const METRICS = COLUMNS.findIndex((column) => column.id === "fidelity");
+const reasons = (row, attack) =>
+  row.problems
+    .filter((p) => !attack || p.attack === attack)
+    .map((p) => `${p.attack}: ${p.status}: ${p.reason}`)
+    .join("\n");
+const shown = () => COLUMNS.filter((column) => column.id !== "dataset" || !state.dataset);

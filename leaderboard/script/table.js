@@ -1,0 +1,100 @@
+// The table: a header that sorts, groups, and as many rows as are asked for.
+const MORE = 500;
+const HEADS = [
+  null,
+  "Baselines, which mark nothing: what networks give away of their training data without a watermark",
+  "Self-reported: these records arrived by pull request and nobody here has run them again. The numbers are their " +
+    "authors' word: listed by name, never ranked, and compared with nothing above.",
+];
+
+function groupRow(number) {
+  const told = GROUPS[number] === reported;
+  const cell = make("td", { role: "cell", class: "group", colspan: shown().length }, make("span", {}, HEADS[number]));
+  return make("tr", { role: "row", class: told ? "group told" : "group" }, cell);
+}
+
+function body(rows) {
+  const opened = rows.findIndex((row) => row.id === state.row);
+  limit = Math.max(limit, opened + 1);
+  let last = 0;
+  const drawn = rows.slice(0, limit).flatMap((row) => {
+    const number = GROUPS.findIndex((belongs) => belongs(row));
+    const head = number && number !== last ? [groupRow(number)] : [];
+    last = number;
+    return [...head, tableRow(row), ...(row.id === state.row ? [detail(row)] : [])];
+  });
+  if (!rows.length) drawn.push(wideRow(data.rows.length ? "No row fits these filters." : "No records yet: run `bench run` first."));
+  if (rows.length > limit) drawn.push(moreRow(rows.length));
+  return drawn;
+}
+
+const wideRow = (content) =>
+  make("tr", { role: "row" }, make("td", { role: "cell", class: "empty", colspan: shown().length }, content));
+
+function moreRow(all) {
+  const button = make("button", { type: "button", id: "more" }, `Show ${Math.min(MORE, all - limit)} more of ${all} rows`);
+  button.addEventListener("click", () => {
+    limit += MORE;
+    draw();
+  });
+  return wideRow(button);
+}
+
+function header() {
+  const cells = shown().map((column) => {
+    const active = sorting() === column.id;
+    const order = active ? (ordering() === "up" ? "down" : "up") : natural(column);
+    const button = make("button", { type: "button", "data-sort": column.id }, column.label);
+    button.addEventListener("click", () => {
+      change({ sort: column.id, order });
+      document.querySelector(`[data-sort="${column.id}"]`).focus();
+    });
+    const sorted = active ? (ordering() === "up" ? "ascending" : "descending") : null;
+    return make(
+      "th",
+      { scope: "col", role: "columnheader", class: column.number ? "num" : "", "aria-sort": sorted },
+      button,
+      column.unit ? sub(column.unit) : null,
+    );
+  });
+  return make("tr", { role: "row" }, ...cells);
+}
+
+function tableRow(row) {
+  const idle = row.status !== "ok";
+  const cells = shown()
+    .filter((column) => !idle || COLUMNS.indexOf(column) < METRICS)
+    .map((column) => {
+      const { parts, kind, tip } = column.cell(row);
+      return make(
+        "td",
+        {
+          role: "cell",
+          class: kind,
+          title: tip || null,
+          "data-label": column.label + (column.unit ? `, ${column.unit}` : ""),
+        },
+        ...parts,
+      );
+    });
+  if (idle)
+    cells.push(
+      make(
+        "td",
+        { role: "cell", class: `why wide ${row.status}`, colspan: COLUMNS.length - METRICS, title: reasons(row) },
+        `${row.status === "failed" ? "✕ failed" : "– not applicable"}: ${row.problems[0].reason}`,
+      ),
+    );
+  const element = make(
+    "tr",
+    { role: "row", class: `row${state.row === row.id ? " open" : ""}${reported(row) ? " told" : ""}`, "data-id": row.id },
+    ...cells,
+  );
+  element.addEventListener("click", (event) => {
+    if (String(getSelection()) || event.target.closest("a")) return;
+    change({ row: state.row === row.id ? "" : row.id });
+    const again = document.querySelector(`tr[data-id="${row.id}"] .name`);
+    if (again) again.focus({ preventScroll: true });
+  });
+  return element;
+}
