@@ -1,4 +1,4 @@
-"""What is wrong with this installation?"""
+"""Looks for what is wrong with this installation."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def examine(run_dir: Path, data_root: Path | None) -> Iterator[tuple[str, str, b
         ("MLflow", _mlflow),
         ("schemes and attacks", _registry),
         ("embedded data set", _digits),
+        ("cache of decoded images", lambda: _cache(run_dir)),
         ("run directory", lambda: _writable(run_dir)),
         ("data root", lambda: _data_root(data_root)),
     )
@@ -60,6 +61,15 @@ def _digits() -> str:
 
     split = load("digits-m").split
     return ", ".join(f"{split[part]} {part}" for part in ("owner", "adversary", "heldout"))
+
+
+def _cache(run_dir: Path) -> str:
+    from bench.data import homeless
+    from bench.data.catalog import default_cache
+
+    if homeless():
+        return f"{_writable(run_dir / 'cache')} (there is no home directory, and BENCH_CACHE is not set)"
+    return _writable(default_cache())
 
 
 def _writable(folder: Path) -> str:

@@ -72,7 +72,7 @@ class Progress:
         self._bar.update(self._task, completed=done, steps=f"{done}/{self._total}", description=self._about_left())
         clock = _clock(time.perf_counter() - self._start)
         words = f"[{done:>3}/{self._total}] {clock}  {word}{step.label}  {outcome.seconds:.1f} s, {self._about_left()}"
-        self._console.print(words, soft_wrap=True, markup=False)
+        self._console.print(words, soft_wrap=True)
 
     def settled(self, record: CellRecord) -> None:
         """A cell has its record: the table at the end says it."""

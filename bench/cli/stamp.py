@@ -132,7 +132,7 @@ def stamp(
     path = key_path(options["key_file"] or beside.with_name(f"{beside.name}.key"))
     folder = Folder(out, looked, side, form)
     folder.check(path, overwrite)
-    say = functools.partial(console(stderr=True).print, soft_wrap=True, markup=False)
+    say = functools.partial(console(stderr=True).print, soft_wrap=True)
     key = Wish(
         scheme, images, looked, side, options["seed"], options["arch"], options["profile"], device, say
     ).key(path)  # fmt: skip
@@ -149,7 +149,7 @@ def _about_the_key(path: Path, out: Path, digest: str) -> None:
     """Said first: whatever happens to the pictures, the key's place is known."""
     from bench.data.walking import shown
 
-    say = functools.partial(console().print, soft_wrap=True, markup=False)
+    say = functools.partial(console().print, soft_wrap=True)
     say(f"Key: {shown(path)}. Keep this secret, it is the proof.")
     if out.resolve() in path.resolve().parents:
         say(f"Move it elsewhere before you publish {shown(out)}.")
@@ -204,7 +204,7 @@ class Bar:
         self._bar.update(self._task, completed=done, description=words)
         if not self._out.is_terminal and 10 * done // self._total > self._tenth:
             self._tenth = 10 * done // self._total
-            self._out.print(f"[{done:,}/{self._total:,}] {words}", markup=False)
+            self._out.print(f"[{done:,}/{self._total:,}] {words}")
 
 
 def device_of(asked: str) -> str:
@@ -226,7 +226,7 @@ def _profile(asked: str) -> str:
 
 def _scheme(options: Mapping[str, Any]) -> Scheme:
     """The scheme that was asked for, with its parameters; it can stamp."""
-    from bench.cli.common import overrides
+    from bench.plan.selection import overrides
     from bench.registry import choose
     from bench.stamping.session import able, scheme_to_stamp
 
@@ -239,7 +239,7 @@ def _summary(report: Report, others: Report, out: Path, seconds: float) -> None:
     from bench.cli.run import duration
     from bench.data.walking import shown
 
-    say = functools.partial(console().print, soft_wrap=True, markup=False)
+    say = functools.partial(console().print, soft_wrap=True)
     rate = f" ({report.stamped / max(seconds, 1e-9):,.0f} pictures/s)" if report.stamped else ""
     kept = f", {report.kept:,} were there already" if report.kept else ""
     pictures = "picture" if report.stamped == 1 else "pictures"

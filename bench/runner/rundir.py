@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from bench.data import homeless
 from bench.plan.matrix import Planned
 from bench.plan.plan import Plan
 from bench.runner.store import Store
@@ -27,3 +29,8 @@ class RunDir:
     def plan(self, cells: Iterable[Planned]) -> Plan:
         """What of `cells` is settled here, and what is missing."""
         return Plan.make(cells, self.records, self.store.has)
+
+    def lend_cache(self) -> None:
+        """Keep decoded images here where nobody said where and there is no home directory; workers inherit that."""
+        if homeless():
+            os.environ["BENCH_CACHE"] = str(self.path / "cache")
