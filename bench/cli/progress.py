@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich import progress as bars
 from rich.console import Console
+from rich.table import Column
 
 if TYPE_CHECKING:
     from bench.plan.matrix import Step
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from bench.runner.estimate import Durations
     from bench.runner.worker import Outcome
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "live_columns"]
+
+BAR = 12  # columns
 
 
 class Progress:
@@ -33,14 +36,11 @@ class Progress:
         self._left = {step.key: step for step in steps}
         self._total, self._durations, self._jobs, self._console = len(steps), durations, jobs, console
         self._start = time.perf_counter()
-        columns = (
-            bars.SpinnerColumn(),
-            bars.TextColumn("{task.fields[steps]}"),
-            bars.BarColumn(),
-            bars.TimeElapsedColumn(),
-            bars.TextColumn("{task.description}"),
-        )
-        self._bar = bars.Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._bar = bars.Progress(
+            *live_columns(console, "{task.fields[steps]}", bars.TimeElapsedColumn(table_column=Column(no_wrap=True))),
+            console=console, transient=True, expand=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._dot = "-" if console.options.ascii_only else "·"
         self._task = self._bar.add_task("", total=max(1, self._total), steps=f"0/{self._total}")
 
     def __enter__(self) -> Progress:
@@ -62,7 +62,7 @@ class Progress:
 
     def started(self, step: Step) -> None:
         """`step` was handed to a worker."""
-        self._bar.update(self._task, description=f"{self._about_left()} · {step.label}")
+        self._bar.update(self._task, description=f"{self._about_left()} {self._dot} {step.label}")
 
     def finished(self, step: Step, outcome: Outcome) -> None:
         """`step` was computed, or failed."""
@@ -81,6 +81,19 @@ class Progress:
         from bench.cli.run import duration
 
         return f"about {duration(self.left_s())} left" if self._left else "done"
+
+
+def live_columns(console: Console, counted: str, *more: bars.ProgressColumn) -> tuple[bars.ProgressColumn, ...]:
+    """The columns of a live line: what does not fit is cut from the words at its end, never from a number."""
+    return (
+        bars.SpinnerColumn("line" if console.options.ascii_only else "dots"),
+        bars.TextColumn(counted, markup=False, table_column=Column(no_wrap=True)),
+        bars.BarColumn(BAR, table_column=Column(width=BAR)),
+        *more,
+        bars.TextColumn(
+            "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="crop")
+        ),
+    )
 
 
 def _clock(seconds: float) -> str:

@@ -177,11 +177,10 @@ class Bar:
     def __init__(self, total: int, out: Console) -> None:
         from rich import progress as bars
 
-        columns = (
-            bars.SpinnerColumn(), bars.TextColumn("{task.completed:,.0f}/{task.total:,.0f}"), bars.BarColumn(),
-            bars.TextColumn("{task.description}"),
-        )  # fmt: skip
-        self._bar = bars.Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
+        from bench.cli.progress import live_columns
+
+        columns = live_columns(out, "{task.completed:,.0f}/{task.total:,.0f}")
+        self._bar = bars.Progress(*columns, console=out, transient=True, expand=True, disable=not out.is_terminal)
         self._task = self._bar.add_task("", total=total)
         self._total, self._out, self._tenth, self._start_s = total, out, 0, time.perf_counter()
 
