@@ -52,7 +52,7 @@ def plan(run_dir: Path | str = RUN_DIR, **selectors: Unpack[Selectors]) -> Plan:
         DataError: a data set does not exist, is broken or is too small.
     """
     place = RunDir(Path(run_dir))
-    place.lend_cache()
+    place.lend_home()
     made = place.plan(cells_of(selectors))
     remember(made.missing, place)
     return made

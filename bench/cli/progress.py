@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "live_columns"]
 
-BAR = 12  # columns
+BAR = 12  # columns of the bar, where the terminal has at least ROOMY
+ROOMY = 60
 
 
 class Progress:
@@ -85,10 +86,11 @@ class Progress:
 
 def live_columns(console: Console, counted: str, *more: bars.ProgressColumn) -> tuple[bars.ProgressColumn, ...]:
     """The columns of a live line: what does not fit is cut from the words at its end, never from a number."""
+    bar = (bars.BarColumn(BAR, table_column=Column(width=BAR)),) if console.width >= ROOMY else ()
     return (
         bars.SpinnerColumn("line" if console.options.ascii_only else "dots"),
         bars.TextColumn(counted, markup=False, table_column=Column(no_wrap=True)),
-        bars.BarColumn(BAR, table_column=Column(width=BAR)),
+        *bar,
         *more,
         bars.TextColumn(
             "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="crop")

@@ -52,6 +52,7 @@ def sync(run_dir: Path, fpr: float, tracking_uri: str | None) -> None:
     from bench import tracking
     from bench.runner.rundir import RunDir
 
+    RunDir(run_dir).lend_home()
     uri = tracking_uri or own_store(run_dir)
     try:
         synced = tracking.sync(records_in(run_dir), uri, ledger=RunDir(run_dir).ledger, fpr=fpr)

@@ -15,7 +15,7 @@ from bench.data.layout import class_root
 from bench.data.walking import class_folders, shown
 from bench.identity import digest, unknown
 
-__all__ = ["DATASETS", "SPECS", "DataError", "Spec", "card", "default_cache", "homeless", "resolve_root", "spec"]
+__all__ = ["DATASETS", "SPECS", "DataError", "Spec", "card", "default_cache", "resolve_root", "spec"]
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,6 @@ def default_cache(cache: Path | None = None) -> Path:
     if os.environ.get("BENCH_CACHE"):
         return Path(os.environ["BENCH_CACHE"])
     return _users_cache() or Path(os.environ.get("BENCH_RUN_DIR") or "runs", "cache")
-
-
-def homeless() -> bool:
-    """Whether nobody said where decoded images are kept, and there is no home directory."""
-    return not os.environ.get("BENCH_CACHE") and _users_cache() is None
 
 
 def _users_cache() -> Path | None:

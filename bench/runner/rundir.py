@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.data import homeless
 from bench.plan.matrix import Planned
 from bench.plan.plan import Plan
 from bench.runner.store import Store
@@ -30,7 +29,9 @@ class RunDir:
         """What of `cells` is settled here, and what is missing."""
         return Plan.make(cells, self.records, self.store.has)
 
-    def lend_cache(self) -> None:
-        """Keep decoded images here where nobody said where and there is no home directory; workers inherit that."""
-        if homeless():
-            os.environ["BENCH_CACHE"] = str(self.path / "cache")
+    def lend_home(self) -> None:
+        """Be the home directory of a user who has none, as in containers: caches go there, and workers inherit it."""
+        try:
+            Path.home()
+        except RuntimeError:
+            os.environ["HOME"] = str(self.path)
