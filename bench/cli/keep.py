@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -168,12 +169,19 @@ def _signed(value: float | None) -> str | None:
     return None if value is None else "=" if value == 0 else f"{value:+.3g}"
 
 
+def _short(value: str) -> str:
+    """A hash by its beginning."""
+    return value[:12] if re.fullmatch(r"[0-9a-f]{40,64}", value) else value
+
+
 def _print_provenance(behind: list[dict[str, Any]], cells: int) -> None:
     from bench.cli.fitting import plain_table
 
     out = console()
     if behind:
-        rows = [(entry["field"], entry["a"], entry["b"], f"{entry['cells']}/{cells}") for entry in behind]
+        rows = [
+            (entry["field"], _short(entry["a"]), _short(entry["b"]), f"{entry['cells']}/{cells}") for entry in behind
+        ]
         out.print(plain_table(("differs", "in A", "in B", "cells"), rows, width=out.width, numbers=("cells",)))
     elif cells:
         out.print("Nothing differs in the provenance but times.")
