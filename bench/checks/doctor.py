@@ -1,4 +1,4 @@
-"""What is wrong with this installation?"""
+"""Looks for what is wrong with this installation."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bench.runner.rundir import RunDir
+
 __all__ = ["examine"]
 
 
 def examine(run_dir: Path, data_root: Path | None) -> Iterator[tuple[str, str, bool]]:
     """Yield (what was looked at, what was found, is it fine?)."""
+    from bench.data.catalog import default_cache
+
     checks: tuple[tuple[str, Callable[[], str]], ...] = (
         ("Python", _python),
+        ("home directory", lambda: _home(run_dir)),
         ("torch", _torch),
         ("MLflow", _mlflow),
         ("schemes and attacks", _registry),
         ("embedded data set", _digits),
+        ("cache of decoded images", lambda: _writable(default_cache())),
         ("run directory", lambda: _writable(run_dir)),
         ("data root", lambda: _data_root(data_root)),
     )
@@ -44,9 +50,9 @@ def _torch() -> str:
 
 
 def _mlflow() -> str:
-    from importlib.metadata import version
+    import mlflow  # which fails where it finds no home directory
 
-    return version("mlflow")
+    return str(mlflow.__version__)
 
 
 def _registry() -> str:
@@ -60,6 +66,14 @@ def _digits() -> str:
 
     split = load("digits-m").split
     return ", ".join(f"{split[part]} {part}" for part in ("owner", "adversary", "heldout"))
+
+
+def _home(run_dir: Path) -> str:
+    try:
+        return str(Path.home())
+    except RuntimeError:
+        RunDir(run_dir).lend_home()
+        return f"there is none: {_writable(run_dir)}, is used instead"
 
 
 def _writable(folder: Path) -> str:

@@ -70,7 +70,7 @@ def _next(kind: str, name: str, target: Path) -> None:
 
     own = {Path(folder).resolve() for package in (schemes, attacks) for folder in package.__path__}
     plugin = "" if target.parent.resolve() in own else f"--plugin {shlex.quote(str(target))} "
-    say = functools.partial(console().print, soft_wrap=True, markup=False)
+    say = functools.partial(console().print, soft_wrap=True)
     say(f"Wrote {target}. Edit it, then:")
     say(f"  bench {plugin}check {name}")
     say(f"  bench {plugin}run --{kind} {name}")
@@ -93,13 +93,13 @@ def check(name: str, submission: bool) -> None:
     known = {**schemes(), **attacks()}
     if name not in known:
         raise RegistryError(unknown(name, known, "a scheme or attack"))
-    say = functools.partial(console().print, soft_wrap=True)
+    say = functools.partial(console().print, soft_wrap=True, markup=True)
     failures = 0
     for title, error in itertools.chain(outcomes(known[name].card) if submission else (), suite(name)):
         failures += error is not None
         mark = "[green]ok[/green]     " if error is None else "[red]failed[/red] "
         say(f"{mark} {escape(title)}" + (f"\n{_indented(authors_first(error, known[name]))}" if error else ""))
-    say(f"{failures} check{'s' * (failures > 1)} failed." if failures else f"{name} keeps the contract.")
+    say(f"{failures} check{'s' * (failures > 1)} failed." if failures else f"{escape(name)} keeps the contract.")
     sys.exit(1 if failures else 0)
 
 
@@ -114,7 +114,8 @@ def _indented(text: str) -> str:
 def why(key: str, run_dir: Path) -> None:
     """Say why a step or cell is (not) cached: what differs from the nearest one in the store.
 
-    KEY is the beginning of a step's key (`bench plan --keys` prints them) or of a record's cell key.
+    KEY is the beginning of a step's key (`bench plan --keys` prints them), of a record's cell key, or of the name of a
+    record's file.
     """
     from bench.registry import RegistryError
     from bench.runner.why import explain
@@ -122,11 +123,12 @@ def why(key: str, run_dir: Path) -> None:
     lines = explain(key, run_dir)
     if not lines:
         raise RegistryError(
-            f'Expected the beginning of a step or cell key, but nothing in {run_dir} begins with "{key}": '
+            "Expected the beginning of a step key, of a cell key or of a record's file name, but nothing in "
+            f'{run_dir} begins with "{key}": '
             "`bench plan --keys` lists the steps of a plan."
         )
     for line in lines:
-        console().print(line, soft_wrap=True, markup=False)
+        console().print(line, soft_wrap=True)
 
 
 @click.command()
@@ -140,7 +142,7 @@ def doctor(run_dir: Path, data_root: Path | None, download: bool) -> None:
     for title, finding, fine in examine(run_dir, data_root):
         problems += not fine
         mark = "[green]ok[/green]      " if fine else "[red]problem[/red] "
-        out.print(f"{mark} {title}: {escape(finding)}", soft_wrap=True)
+        out.print(f"{mark} {title}: {escape(finding)}", soft_wrap=True, markup=True)
     sys.exit(1 if problems else 0)
 
 

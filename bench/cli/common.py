@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import math
 import os
@@ -16,25 +17,33 @@ from bench.metrics import DEFAULT_FPR
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.plan.matrix import Planned, Request
     from bench.plan.plan import Plan
-    from bench.runner.rundir import RunDir
 
 __all__ = [
     "FiniteRange",
-    "cells_of",
     "console",
     "data_options",
     "fpr_option",
     "own_store",
-    "plan_of",
     "remarks",
     "run_dir_option",
+    "selected",
     "selectors",
     "sentences",
 ]
 
 Command = Callable[..., Any]
+
+WIDE = 240  # columns of output that goes to a file
+_ELSEWHERE = "Choose another place, for instance with --run-dir."
+_ROOM = "Make room there, or choose another place, for instance with --run-dir."
+_SHORTER = "Choose a shorter path, for instance with --run-dir."
+ADVICE = {
+    errno.EACCES: _ELSEWHERE, errno.EPERM: _ELSEWHERE, errno.EROFS: _ELSEWHERE, errno.ENOTDIR: _ELSEWHERE,
+    errno.EISDIR: _ELSEWHERE, errno.EEXIST: _ELSEWHERE, errno.ENOENT: _ELSEWHERE, errno.EIO: _ELSEWHERE,
+    errno.ESTALE: _ELSEWHERE, errno.ENOLCK: _ELSEWHERE, errno.ENOSYS: _ELSEWHERE,
+    errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EFBIG: _ROOM, errno.ENAMETOOLONG: _SHORTER,
+}  # fmt: skip
 
 SELECT = "names, globs, comma lists, `all`, or @tags"
 
@@ -100,12 +109,32 @@ def _apply(options: Iterable[Callable[[Command], Command]]) -> Callable[[Command
     return decorate
 
 
+def _from_file(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    """Take the selectors of a file as defaults: what is typed besides counts more."""
+    if path is not None:
+        from bench.cli.suitefile import read_suite
+
+        names = {str(option.opts[0]).lstrip("-"): str(option.name) for option in _selecting(ctx.command)}
+        ctx.default_map = {**(ctx.default_map or {}), **read_suite(path, names)}
+
+
+def _selecting(command: click.Command) -> list[click.Parameter]:
+    """The options that `selectors` gave to a command."""
+    from bench.plan.selection import DEFAULTS
+
+    return [param for param in command.params if param.name in (*DEFAULTS, "run_dir")]
+
+
 data_options = _apply(DATA_OPTIONS)
-selectors = _apply((*SELECTORS, *DATA_OPTIONS, run_dir_option))
+suite_argument = click.argument(
+    "suite", required=False, is_eager=True, expose_value=False, metavar="[SUITE.yaml]", callback=_from_file,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+)  # fmt: skip
+selectors = _apply((suite_argument, *SELECTORS, *DATA_OPTIONS, run_dir_option))
 
 
 def sentences(function: Command) -> Command:
-    """Let a mistake in what was typed, or in the data, end as one sentence and exit status 2."""
+    """Let a mistake in what was typed, in the data or in a place end as one sentence and exit status 2."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -117,8 +146,18 @@ def sentences(function: Command) -> Command:
             return function(*args, **kwargs)
         except (RegistryError, DataError, RecordError) as error:
             raise click.UsageError(str(error)) from error
+        except OSError as error:
+            if error.errno not in ADVICE:
+                raise
+            raise click.UsageError(_place(error)) from error
 
     return wrapped
+
+
+def _place(error: OSError) -> str:
+    """What a folder or a disk refuses, and what to do about it."""
+    what = error.filename or "a file"
+    return f"Expected to use {what}, but: {error.strerror}. {ADVICE[error.errno or 0]} What was computed is kept."
 
 
 def own_store(run_dir: Path) -> str:
@@ -132,127 +171,24 @@ def own_store(run_dir: Path) -> str:
 
 
 def console(stderr: bool = False) -> Console:
-    """A console that does not squeeze tables when the output goes to a file, unless COLUMNS says how wide it is."""
+    """A console that prints square brackets as they are, and is wide in a file unless COLUMNS says how wide."""
     from rich.console import Console
 
-    made = Console(stderr=stderr, highlight=False)
+    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     told = made.is_terminal or os.environ.get("COLUMNS", "").isdecimal()
-    return made if told else Console(stderr=stderr, highlight=False, width=240)
+    return made if told else Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=WIDE)
 
 
-def cells_of(options: dict[str, Any]) -> list[Planned]:
-    """All cells that the selectors ask for, each with its steps."""
-    from bench.data import checksum
-    from bench.plan.matrix import expand
+def selected(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that `bench.library.plan` takes: the run directory and the selectors."""
+    from bench.plan.selection import DEFAULTS
 
-    request = request_of(options)
-    where = {name: options[name] for name in ("data_root", "download")}
-    return expand(request, {name: checksum(name, **where) for name in request.datasets})
+    return {name: options[name] for name in ("run_dir", *DEFAULTS)}
 
 
-def plan_of(options: dict[str, Any], run_dir: RunDir) -> Plan:
-    """What of the selected cells is settled in this run directory, and what is missing; remembered for `bench why`."""
-    from bench.runner.why import remember
-
-    plan = run_dir.plan(cells_of(options))
-    remember(plan.missing, run_dir)
-    return plan
-
-
-def remarks(plan: Plan, options: dict[str, Any]) -> list[str]:
+def remarks(plan: Plan, owners: int) -> list[str]:
     """What was asked for and is not done."""
     alone = sorted({cell.scheme.name for cell in plan.cells if cell.scheme.stand_alone})
-    if options["owners"] == 1 or not alone:
+    if owners == 1 or not alone:
         return []
-    return [f"--owners {options['owners']} has no effect on {', '.join(alone)}: a host carries one such mark."]
-
-
-def request_of(options: dict[str, Any]) -> Request:
-    """The request that the selectors describe.
-
-    Raises:
-        RegistryError: a name or a parameter does not exist.
-    """
-    from bench.plan.matrix import Request
-    from bench.plan.profiles import PROFILES
-    from bench.registry import choose, schemes, tags
-
-    profile = PROFILES[choose(options["profile"], dict.fromkeys(PROFILES, ()), "a profile")[0]]
-    situations = dict.fromkeys(("train", "fine-tune", "distill"), ())
-    chosen_schemes = choose(options["scheme"], {n: tags(c) for n, c in schemes().items()}, "a scheme")
-    chosen_attacks = _attacks(options["attack"])
-    return Request(
-        schemes=tuple(chosen_schemes),
-        attacks=tuple(chosen_attacks),
-        archs=_archs(options["arch"]) if options["arch"] else profile.archs,
-        datasets=_datasets(options["dataset"], options["data_root"]) if options["dataset"] else (profile.dataset,),
-        situations=tuple(choose(options["situation"] or profile.situation, situations, "a situation")),
-        profile=profile,
-        seeds=tuple(range(options["seeds"] or profile.seeds)),
-        owners=options["owners"],
-        null_keys=options["null_keys"],
-        overrides=overrides(options["settings"], [*chosen_schemes, *_in_chains(chosen_attacks)]),
-    )
-
-
-def _in_chains(chains: list[str]) -> list[str]:
-    from bench.registry import attack_chain
-
-    return list(dict.fromkeys(name for chain in chains for name, _ in attack_chain(chain)))
-
-
-def _attacks(expression: str) -> list[str]:
-    """Names, globs and tags; chains (`a=strength+b`) as they are."""
-    from bench.registry import attack_chain, attacks, choose, tags
-
-    known = {name: tags(cls) for name, cls in attacks().items()}
-    items = [item.strip() for item in expression.split(",") if item.strip()]
-    chains = [item for item in items if "+" in item or "=" in item]
-    for chain in chains:
-        attack_chain(chain)
-    plain = [item for item in items if item not in chains]
-    return [*(choose(",".join(plain), known, "an attack") if plain or not chains else []), *chains]
-
-
-def _archs(expression: str) -> tuple[str, ...]:
-    from bench import archs
-    from bench.registry import RegistryError, choose
-
-    found: dict[str, None] = {}
-    for item in filter(None, map(str.strip, expression.split(","))):
-        try:
-            found |= dict.fromkeys(choose(item, dict.fromkeys(archs.names(), ()), "an architecture"))
-        except RegistryError:
-            try:
-                archs.arch(item)  # wrn-16-2 and the like are not listed, but exist
-                found[item] = None
-            except ValueError as error:
-                raise RegistryError(str(error)) from error
-    if not found:
-        raise RegistryError(f'Expected an architecture, but got "{expression}".')
-    return tuple(found)
-
-
-def _datasets(expression: str, data_root: Path | None) -> tuple[str, ...]:
-    from bench import data
-
-    names = list(filter(None, map(str.strip, expression.split(","))))
-    if not names:
-        raise data.DataError(f'Expected a data set, but got "{expression}".')
-    return tuple(data.card(name, data_root=data_root).name for name in names)
-
-
-def overrides(settings: Iterable[str], selected: Iterable[str]) -> dict[str, dict[str, Any]]:
-    from bench.registry import RegistryError, choose
-
-    found: dict[str, dict[str, Any]] = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        target, dot, param = name.rpartition(".")
-        if not (equals and dot and target and param):
-            raise RegistryError(
-                f'Expected --set NAME.PARAM=VALUE, but got "{setting}": try --set uchida-random.bits=128.'
-            )
-        for part in choose(target, dict.fromkeys(selected, ()), "a scheme or attack of this run"):
-            found.setdefault(part, {})[param] = value
-    return found
+    return [f"--owners {owners} has no effect on {', '.join(alone)}: a host carries one such mark."]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import rich_click as click
 
-from bench.cli.common import console, sentences
+from bench.cli.common import console, fpr_option, sentences
 
 __all__ = ["COMMANDS"]
 
@@ -21,7 +22,7 @@ __all__ = ["COMMANDS"]
 @sentences
 def list_(what: str, style: str) -> None:
     """List what exists: schemes, attacks, archs, datasets, profiles or claims."""
-    from bench.cli.tables import plain_table
+    from bench.cli.fitting import plain_table
 
     entries = _ENTRIES[what]()
     if style == "json":
@@ -31,32 +32,75 @@ def list_(what: str, style: str) -> None:
         console().print(f"No {what} yet.")
         return
     columns = [name for name in _COLUMNS[what] if name in entries[0]]
-    table = plain_table(columns, [[_short(entry[name]) for name in columns] for entry in entries])
-    table.collapse_padding = True
-    for column in table.columns:  # only what is long anyway is broken, between its words
-        column.no_wrap = column.header not in _LONG
-    console().print(table)
+    out, rows = console(), [[_short(entry[name]) for name in columns] for entry in entries]
+    whole = [name for name in columns if name not in _LONG]
+    out.print(plain_table(columns, rows, width=out.width, whole=whole, leave_out=columns[-2:0:-1]))
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["scheme", "attack", "arch", "dataset", "profile"]))
+@click.argument("kind", type=click.Choice(["scheme", "attack", "arch", "dataset", "profile", "record"]))
 @click.argument("name")
+@fpr_option
 @sentences
-def show(kind: str, name: str) -> None:
-    """Show the card of one scheme, attack, architecture, data set or profile."""
-    from bench.cli.tables import plain_table
+def show(kind: str, name: str, fpr: float) -> None:
+    """Show the card of one scheme, attack, architecture, data set or profile, or what a record holds.
+
+    NAME of a record is the path of its file; --fpr is for records alone.
+    """
+    from bench.cli.fitting import plain_table
+
+    if kind == "record":
+        _show_record(Path(name), fpr)
+        return
+    entry = dict(_entry(kind, name))
+    params = entry.pop("params") if isinstance(entry.get("params"), list) else None
+    _print_pairs((label.replace("_", " "), _long(value)) for label, value in entry.items())
+    if params:
+        out, rows = (
+            console(),
+            [(f"{name}.{p['name']}", p["type"], _long(p["default"]), p["description"]) for p in params],
+        )
+        out.print(plain_table(("--set", "type", "default", "meaning"), rows, width=out.width, leave_out=("type",)))
+
+
+def _entry(kind: str, name: str) -> dict[str, Any]:
     from bench.registry import RegistryError, unknown
 
     entries = {entry["name"]: entry for entry in _ENTRIES[f"{kind}s"]()}
     if name not in entries:
         raise RegistryError(unknown(name, entries, f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"))
-    entry = dict(entries[name])
-    params = entry.pop("params") if isinstance(entry.get("params"), list) else None
+    return entries[name]
+
+
+def _show_record(path: Path, fpr: float) -> None:
+    """A cell's axes, headline numbers and curve, and where they come from; of another record its fields."""
+    from bench.cli.report import print_rungs
+    from bench.cli.tables import headline
+    from bench.metrics.flat import rows
+    from bench.records.files import load_any
+    from bench.records.record import CellRecord
+
+    record = load_any(path)
+    if not isinstance(record, CellRecord):
+        _print_pairs((label.replace("_", " "), _long(value)) for label, value in record.model_dump(mode="json").items())
+        return
+    cell = {label: value for label, value in record.cell.model_dump(mode="json").items() if label != "attacks"}
+    shown = {**cell, "status": record.status, "reason": record.reason, "cell key": record.cell_key}
+    _print_pairs((label.replace("_", " "), _long(value)) for label, value in shown.items())
+    if record.points:
+        _print_pairs(headline(record, fpr).items())
+        print_rungs(rows([record], fpr), axes=False)
+    if record.traceback:
+        console().print(record.traceback, soft_wrap=True)
+    came = record.provenance.model_dump(mode="json", exclude={"steps"})
+    _print_pairs((label.replace("_", " "), _long(value)) for label, value in came.items())
+
+
+def _print_pairs(pairs: Iterable[tuple[str, Any]]) -> None:
+    from bench.cli.fitting import plain_table
+
     out = console()
-    out.print(plain_table(("", ""), [(label.replace("_", " "), _long(value)) for label, value in entry.items()]))
-    if params:
-        rows = [(f"{name}.{p['name']}", p["type"], _long(p["default"]), p["description"]) for p in params]
-        out.print(plain_table(("--set", "type", "default", "meaning"), rows))
+    out.print(plain_table(("", ""), list(pairs), width=out.width))
 
 
 COMMANDS = (list_, show)

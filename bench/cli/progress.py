@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich import progress as bars
 from rich.console import Console
+from rich.table import Column
 
 if TYPE_CHECKING:
     from bench.plan.matrix import Step
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from bench.runner.estimate import Durations
     from bench.runner.worker import Outcome
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "live_columns"]
+
+BAR = 12  # columns of the bar, where the terminal has at least ROOMY
+ROOMY = 60
 
 
 class Progress:
@@ -33,14 +37,11 @@ class Progress:
         self._left = {step.key: step for step in steps}
         self._total, self._durations, self._jobs, self._console = len(steps), durations, jobs, console
         self._start = time.perf_counter()
-        columns = (
-            bars.SpinnerColumn(),
-            bars.TextColumn("{task.fields[steps]}"),
-            bars.BarColumn(),
-            bars.TimeElapsedColumn(),
-            bars.TextColumn("{task.description}"),
-        )
-        self._bar = bars.Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._bar = bars.Progress(
+            *live_columns(console, "{task.fields[steps]}", bars.TimeElapsedColumn(table_column=Column(no_wrap=True))),
+            console=console, transient=True, expand=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._dot = "-" if console.options.ascii_only else "·"
         self._task = self._bar.add_task("", total=max(1, self._total), steps=f"0/{self._total}")
 
     def __enter__(self) -> Progress:
@@ -62,7 +63,7 @@ class Progress:
 
     def started(self, step: Step) -> None:
         """`step` was handed to a worker."""
-        self._bar.update(self._task, description=f"{self._about_left()} · {step.label}")
+        self._bar.update(self._task, description=f"{self._about_left()} {self._dot} {step.label}")
 
     def finished(self, step: Step, outcome: Outcome) -> None:
         """`step` was computed, or failed."""
@@ -72,7 +73,7 @@ class Progress:
         self._bar.update(self._task, completed=done, steps=f"{done}/{self._total}", description=self._about_left())
         clock = _clock(time.perf_counter() - self._start)
         words = f"[{done:>3}/{self._total}] {clock}  {word}{step.label}  {outcome.seconds:.1f} s, {self._about_left()}"
-        self._console.print(words, soft_wrap=True, markup=False)
+        self._console.print(words, soft_wrap=True)
 
     def settled(self, record: CellRecord) -> None:
         """A cell has its record: the table at the end says it."""
@@ -81,6 +82,20 @@ class Progress:
         from bench.cli.run import duration
 
         return f"about {duration(self.left_s())} left" if self._left else "done"
+
+
+def live_columns(console: Console, counted: str, *more: bars.ProgressColumn) -> tuple[bars.ProgressColumn, ...]:
+    """The columns of a live line: what does not fit is cut from the words at its end, never from a number."""
+    bar = (bars.BarColumn(BAR, table_column=Column(width=BAR)),) if console.width >= ROOMY else ()
+    return (
+        bars.SpinnerColumn("line" if console.options.ascii_only else "dots"),
+        bars.TextColumn(counted, markup=False, table_column=Column(no_wrap=True)),
+        *bar,
+        *more,
+        bars.TextColumn(
+            "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="crop")
+        ),
+    )
 
 
 def _clock(seconds: float) -> str:

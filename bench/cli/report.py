@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bench.records.record import CellRecord
     from bench.runner.rundir import RunDir
 
-__all__ = ["COMMANDS", "write_page"]
+__all__ = ["COMMANDS", "existing", "print_rungs", "records_in", "write_page"]
 
 
 @click.command()
@@ -30,9 +30,9 @@ def results(run_dir: Path, fpr: float, style: str, out: Path | None) -> None:
     """Print every result, one row per rung of an attack's ladder; strength 0 is the marked model."""
     from bench.metrics.flat import as_csv, as_json, as_parquet, rows
 
-    table = rows(_records(run_dir), fpr)
+    table = rows(records_in(run_dir), fpr)
     if style == "table":
-        _print_table(table)
+        print_rungs(table)
     elif style == "parquet":
         if out is None and sys.stdout.isatty():
             raise click.UsageError("Expected --out FILE for parquet on a terminal: it is binary.")
@@ -52,9 +52,10 @@ def sync(run_dir: Path, fpr: float, tracking_uri: str | None) -> None:
     """Copy all records into an MLflow store, which is asked what it holds: a second call changes nothing."""
     from bench import tracking
 
+    RunDir(run_dir).lend_home()
     uri = tracking_uri or own_store(run_dir)
     try:
-        synced = tracking.sync(_records(run_dir), uri, fpr=fpr)
+        synced = tracking.sync(records_in(run_dir), uri, fpr=fpr)
     except tracking.TrackingError as error:
         raise click.UsageError(str(error)) from error
     out = console()
@@ -73,7 +74,7 @@ def leaderboard(run_dir: Path, fpr: float, out: Path | None, show: bool) -> None
     """Render all records and submissions into one self-contained index.html."""
     from bench.runner.rundir import RunDir
 
-    place = RunDir(_existing(run_dir))
+    place = RunDir(existing(run_dir))
     page = write_page(place, out or place.site, fpr)
     console().print(str(page.resolve()), soft_wrap=True)
     if show:
@@ -121,10 +122,15 @@ def _card(card: SchemeCard | AttackCard) -> dict[str, Any]:
 
 def _complain(error: Exception) -> None:
     """One unreadable file must not hide all the others."""
-    console(stderr=True).print(f"Passed over: {error}", style="red", markup=False, soft_wrap=True)
+    console(stderr=True).print(f"Passed over: {error}", style="red", soft_wrap=True)
 
 
-def _existing(run_dir: Path) -> Path:
+def existing(run_dir: Path) -> Path:
+    """`run_dir`, if it is there.
+
+    Raises:
+        click.UsageError: it is not.
+    """
     if not run_dir.is_dir():
         raise click.UsageError(
             f"Expected a run directory, but there is no {run_dir}: give --run-dir, or run `bench run` first."
@@ -132,19 +138,32 @@ def _existing(run_dir: Path) -> Path:
     return run_dir
 
 
-def _records(run_dir: Path) -> list[CellRecord]:
+def records_in(run_dir: Path) -> list[CellRecord]:
+    """The records of a run directory; those that cannot be read are named."""
     from bench.records.files import load_records
     from bench.runner.rundir import RunDir
 
-    return list(load_records(RunDir(_existing(run_dir)).records, _complain))
+    return list(load_records(RunDir(existing(run_dir)).records, _complain))
 
 
-def _print_table(table: Iterable[dict[str, Any]]) -> None:
-    from bench.cli.tables import plain_table
+AXES = ("scheme", "attack", "arch", "situation", "seed")
+MEASURES = (
+    "strength", "status", "test_accuracy", "fidelity_pp", "statistic", "p_value", "detected", "ber", "queries",
+)  # fmt: skip
+# What is left out on a narrow terminal, the least important first.
+LEAVE_OUT = (
+    "queries", "statistic", "ber", "fidelity_pp", "situation", "seed", "arch", "test_accuracy", "status", "detected",
+    "attack",
+)  # fmt: skip
 
-    shown = ["scheme", "attack", "arch", "situation", "seed", "strength", "status", "test_accuracy", "fidelity_pp",
-             "statistic", "p_value", "detected", "ber", "queries"]  # fmt: skip
-    digits = {"test_accuracy": ".3f", "fidelity_pp": "+.1f", "statistic": ".3f", "p_value": ".2g", "ber": ".3f"}
+
+def print_rungs(table: Iterable[dict[str, Any]], axes: bool = True) -> None:
+    """One line per rung; without the axes where all are of one cell."""
+    from bench.cli.fitting import plain_table
+
+    shown = [*(AXES if axes else ()), *MEASURES]
+    digits = {"strength": "g", "test_accuracy": ".3f", "fidelity_pp": "+.1f", "statistic": ".3f", "p_value": ".2g",
+              "ber": ".3f"}  # fmt: skip
     lines = [
         [
             None if row[name] is None else format(row[name], digits[name]) if name in digits else row[name]
@@ -152,4 +171,5 @@ def _print_table(table: Iterable[dict[str, Any]]) -> None:
         ]
         for row in table
     ]
-    console().print(plain_table(shown, lines, right=shown[5:]))
+    out, numbers = console(), ["seed", *(name for name in MEASURES if name != "status")]
+    out.print(plain_table(shown, lines, width=out.width, numbers=numbers, leave_out=LEAVE_OUT))

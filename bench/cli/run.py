@@ -7,15 +7,17 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from bench.cli.common import FiniteRange, console, fpr_option, own_store, plan_of, remarks, selectors, sentences
+from bench.cli.common import FiniteRange, console, fpr_option, own_store, remarks, selected, selectors, sentences
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from bench.cli.progress import Progress
     from bench.plan.matrix import Planned
     from bench.plan.plan import Plan
@@ -40,13 +42,16 @@ jobs_option = click.option(
 @click.option("--format", "style", type=click.Choice(["table", "json"]), default="table")
 @sentences
 def plan(jobs: int, keys: bool, style: str, **options: Any) -> None:
-    """Say what a run would compute and how long it would take, and compute nothing."""
+    """Say what a run would compute and how long it would take, and compute nothing.
+
+    SUITE.yaml holds selectors, as for `bench run`.
+    """
+    from bench import library
     from bench.runner.estimate import Durations
     from bench.runner.rundir import RunDir
 
-    run_dir = RunDir(options["run_dir"])
-    made = plan_of(options, run_dir)
-    estimate_s = Durations(run_dir.durations).total_s(made.missing, jobs)
+    made = library.plan(**selected(options))
+    estimate_s = Durations(RunDir(options["run_dir"]).durations).total_s(made.missing, jobs)
     to_run, meaningless = (sum(c.reason is None for c in made.todo), [c for c in made.cells if c.reason is not None])
     if style == "json":
         cells = {"run": to_run, "not_applicable": len(meaningless)}
@@ -59,10 +64,10 @@ def plan(jobs: int, keys: bool, style: str, **options: Any) -> None:
     out.print(f"{len(made.cells)} cells: {to_run} to compute, {len(meaningless)} not applicable.")
     out.print(f"{len(made.missing)} steps to compute ({counted}), {made.cached} cached.")
     out.print(f"About {duration(estimate_s)}, learned from past runs where there are any.")
-    for line in [*remarks(made, options), *_reasons(meaningless)]:
-        out.print(line, style="dim", markup=False, soft_wrap=True)
+    for line in [*remarks(made, options["owners"]), *_reasons(meaningless)]:
+        out.print(line, style="dim", soft_wrap=True)
     for step in made.missing if keys else ():
-        out.print(f"{step.key[:16]}  {step.label}", markup=False, soft_wrap=True)
+        out.print(f"{step.key[:16]}  {step.label}", soft_wrap=True)
 
 
 @click.command()
@@ -81,6 +86,7 @@ def plan(jobs: int, keys: bool, style: str, **options: Any) -> None:
 @click.option("--tracking-uri", default=None, help="MLflow store.  [default: mlflow.db in the run directory]")
 @fpr_option
 @click.option("--no-mlflow", is_flag=True, help="Leave MLflow alone; `bench sync` can fill it later.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only what went wrong; the exit status says the rest.")
 @sentences
 def run(
     device: str,
@@ -91,13 +97,18 @@ def run(
     tracking_uri: str | None,
     no_mlflow: bool,
     fpr: float,
+    quiet: bool,
     **options: Any,
 ) -> None:
     """Compute every selected cell. The same command again resumes, and computes nothing twice.
 
+    SUITE.yaml holds selectors: the options from --scheme to --run-dir by name, without the hyphens before it; lists
+    stand for comma lists. What is typed besides counts more.
+
     Ends with a table, the leaderboard page and the MLflow command line. Exit status: 0 all cells settled,
     1 some failed, 2 usage.
     """
+    from bench import library
     from bench.runner.coordinator import execute
     from bench.runner.estimate import Durations
     from bench.runner.executors import Settings, pick_device
@@ -111,15 +122,15 @@ def run(
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         settings = Settings(place, jobs, executor, None if max_time is None else 60 * max_time, threads)
-        made = plan_of(options, run_dir)
         uri = None if no_mlflow else tracking_uri or own_store(run_dir.path)
+        made = library.plan(**selected(options))
         durations = Durations(run_dir.durations, probe=lambda: probe_of(settings))
-        with _progress(made, durations, settings) as watch:
-            for remark in remarks(made, options):
-                watch.say(remark)
-            with _mirrored(watch, uri, fpr) as watched:
-                summary = execute(made, run_dir, settings, watched, durations)
-        _publish(run_dir, summary, None if summary.signal else uri, fpr)
+        with (
+            _watching(made, durations, settings, options["owners"], quiet) as watch,
+            _mirrored(watch, uri, fpr) as both,
+        ):
+            summary = execute(made, run_dir, settings, both, durations)
+        _publish(run_dir, summary, None if summary.signal else uri, fpr, quiet)
     if summary.signal:
         sys.exit(128 + summary.signal)
     failed = sum(record.status == "failed" for record in summary.records)
@@ -178,7 +189,7 @@ def _reasons(meaningless: Iterable[Planned]) -> list[str]:
     return lines
 
 
-def _progress(made: Plan, durations: Durations, settings: Settings) -> Progress:
+def _progress(made: Plan, durations: Durations, settings: Settings, owners: int) -> Progress:
     from bench.cli.progress import Progress
 
     progress = Progress(made.missing, durations, settings.jobs, console(stderr=True))
@@ -187,12 +198,23 @@ def _progress(made: Plan, durations: Durations, settings: Settings) -> Progress:
         f"{len(made.cells)} cells ({len(made.settled)} already settled), {len(made.missing)} steps to compute, "
         f"{made.cached} cached" + (f", {left}" if made.missing else "")
     )
+    for remark in remarks(made, owners):
+        progress.say(remark)
     return progress
 
 
+def _watching(
+    made: Plan, durations: Durations, settings: Settings, owners: int, quiet: bool
+) -> AbstractContextManager[Watch]:
+    """The progress bar, or nothing."""
+    from bench.library import Silent
+
+    return nullcontext(Silent()) if quiet else _progress(made, durations, settings, owners)
+
+
 @contextmanager
-def _mirrored(progress: Progress, uri: str | None, fpr: float) -> Iterator[Watch]:
-    """The progress bar, with MLflow told of every record besides, so that runs appear while others are computed."""
+def _mirrored(progress: Watch, uri: str | None, fpr: float) -> Iterator[Watch]:
+    """What watches, with MLflow told of every record besides, so that runs appear while others are computed."""
     if uri is None:
         yield progress
         return
@@ -203,9 +225,9 @@ def _mirrored(progress: Progress, uri: str | None, fpr: float) -> Iterator[Watch
 
 
 class _Both:
-    """Tells the progress bar everything, and the mirror what is settled."""
+    """Tells the first everything, and the mirror what is settled."""
 
-    def __init__(self, progress: Progress, mirror: Mirror) -> None:
+    def __init__(self, progress: Watch, mirror: Mirror) -> None:
         self.started, self.finished, self._progress, self._mirror = (
             progress.started, progress.finished, progress, mirror
         )  # fmt: skip
@@ -216,38 +238,49 @@ class _Both:
         self._mirror.add(record)
 
 
-def _publish(run_dir: RunDir, summary: Summary, uri: str | None, fpr: float) -> None:
-    """The table, the page, MLflow, and the commands to open them."""
-    from bench import tracking
+def _publish(run_dir: RunDir, summary: Summary, uri: str | None, fpr: float, quiet: bool) -> None:
+    """The page, MLflow, the table, and the commands to open them; quietly, only what went wrong is printed."""
     from bench.cli.report import write_page
     from bench.cli.tables import results_table
 
-    out = console()
-    out.print(results_table(summary.records, out, fpr))
+    out, trouble = console(stderr=False), console(stderr=quiet)
+    if not quiet:
+        out.print(results_table(summary.records, out.width, fpr))
+    _complaints(trouble, run_dir, summary)
+    ended = f"{summary.computed} steps computed, {summary.cached} cached, in {duration(summary.seconds)}."
+    if not quiet or summary.stopped:
+        trouble.print(ended + (f" {_stopped(summary)}: the same command goes on." if summary.stopped else ""))
+    page = write_page(run_dir, run_dir.site, fpr)
+    if not quiet:
+        out.print(f"Leaderboard: {Path(page).resolve()}", soft_wrap=True)
+    if uri is not None:
+        _track(summary, uri, run_dir, fpr, quiet)
+
+
+def _complaints(out: Console, run_dir: RunDir, summary: Summary) -> None:
+    """Failed cells, and what the run noticed."""
     for record in summary.records:
         if record.status == "failed" and record.traceback:
             last = record.traceback.strip().splitlines()[-1]
             where = run_dir.records / "failed" / record.filename
             words = f"failed: {record.cell.scheme} x {record.cell.attack}: {last}\n  traceback in {where}"
-            out.print(words, style="red", soft_wrap=True, markup=False)
+            out.print(words, style="red", soft_wrap=True)
     for note in summary.notes:
-        out.print(note, style="yellow", markup=False, soft_wrap=True)
-    out.print(
-        f"{summary.computed} steps computed, {summary.cached} cached, in {duration(summary.seconds)}."
-        + (f" {_stopped(summary)}: the same command goes on." if summary.stopped else "")
-    )
-    page = write_page(run_dir, run_dir.site, fpr)
-    out.print(f"Leaderboard: {Path(page).resolve()}", soft_wrap=True)
-    if uri is None:
-        return
+        out.print(note, style="yellow", soft_wrap=True)
+
+
+def _track(summary: Summary, uri: str, run_dir: RunDir, fpr: float, quiet: bool) -> None:
+    from bench import tracking
+
     try:
         synced = tracking.sync(summary.records, uri, fpr=fpr)
     except tracking.TrackingError as error:
         words = f"MLflow was not filled; the records are safe, and `bench sync` tries again: {error}"
-        out.print(words, style="red", markup=False)
+        console(stderr=quiet).print(words, style="red", soft_wrap=True)
     else:
         shown = filter(None, (tracking.ui_command(uri), tracking.ui_link(uri, synced.experiment_id)))
-        out.print("MLflow:      " + "\n             ".join(shown), soft_wrap=True, markup=False)
+        if not quiet:
+            console().print("MLflow:      " + "\n             ".join(shown), soft_wrap=True)
 
 
 def _stopped(summary: Summary) -> str:

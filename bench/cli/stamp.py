@@ -132,7 +132,7 @@ def stamp(
     path = key_path(options["key_file"] or beside.with_name(f"{beside.name}.key"))
     folder = Folder(out, looked, side, form)
     folder.check(path, overwrite)
-    say = functools.partial(console(stderr=True).print, soft_wrap=True, markup=False)
+    say = functools.partial(console(stderr=True).print, soft_wrap=True)
     key = Wish(
         scheme, images, looked, side, options["seed"], options["arch"], options["profile"], device, say
     ).key(path)  # fmt: skip
@@ -149,7 +149,7 @@ def _about_the_key(path: Path, out: Path, digest: str) -> None:
     """Said first: whatever happens to the pictures, the key's place is known."""
     from bench.data.walking import shown
 
-    say = functools.partial(console().print, soft_wrap=True, markup=False)
+    say = functools.partial(console().print, soft_wrap=True)
     say(f"Key: {shown(path)}. Keep this secret, it is the proof.")
     if out.resolve() in path.resolve().parents:
         say(f"Move it elsewhere before you publish {shown(out)}.")
@@ -177,11 +177,10 @@ class Bar:
     def __init__(self, total: int, out: Console) -> None:
         from rich import progress as bars
 
-        columns = (
-            bars.SpinnerColumn(), bars.TextColumn("{task.completed:,.0f}/{task.total:,.0f}"), bars.BarColumn(),
-            bars.TextColumn("{task.description}"),
-        )  # fmt: skip
-        self._bar = bars.Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
+        from bench.cli.progress import live_columns
+
+        columns = live_columns(out, "{task.completed:,.0f}/{task.total:,.0f}")
+        self._bar = bars.Progress(*columns, console=out, transient=True, expand=True, disable=not out.is_terminal)
         self._task = self._bar.add_task("", total=total)
         self._total, self._out, self._tenth, self._start_s = total, out, 0, time.perf_counter()
 
@@ -204,7 +203,7 @@ class Bar:
         self._bar.update(self._task, completed=done, description=words)
         if not self._out.is_terminal and 10 * done // self._total > self._tenth:
             self._tenth = 10 * done // self._total
-            self._out.print(f"[{done:,}/{self._total:,}] {words}", markup=False)
+            self._out.print(f"[{done:,}/{self._total:,}] {words}")
 
 
 def device_of(asked: str) -> str:
@@ -226,7 +225,7 @@ def _profile(asked: str) -> str:
 
 def _scheme(options: Mapping[str, Any]) -> Scheme:
     """The scheme that was asked for, with its parameters; it can stamp."""
-    from bench.cli.common import overrides
+    from bench.plan.selection import overrides
     from bench.registry import choose
     from bench.stamping.session import able, scheme_to_stamp
 
@@ -239,7 +238,7 @@ def _summary(report: Report, others: Report, out: Path, seconds: float) -> None:
     from bench.cli.run import duration
     from bench.data.walking import shown
 
-    say = functools.partial(console().print, soft_wrap=True, markup=False)
+    say = functools.partial(console().print, soft_wrap=True)
     rate = f" ({report.stamped / max(seconds, 1e-9):,.0f} pictures/s)" if report.stamped else ""
     kept = f", {report.kept:,} were there already" if report.kept else ""
     pictures = "picture" if report.stamped == 1 else "pictures"

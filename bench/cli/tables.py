@@ -1,16 +1,13 @@
-"""Tables for the terminal."""
+"""The table of results for the terminal: a row per cell."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from bench.cli.fitting import plain_table
 from bench.contract.verdict import Point
 from bench.metrics import BUDGET_PP, DEFAULT_FPR
 from bench.metrics.aggregate import average
@@ -20,16 +17,19 @@ from bench.metrics.robustness import breaking_strength, hits, removal_cost, surv
 from bench.metrics.security import false_claims
 from bench.records.record import CellRecord
 
-__all__ = ["plain_table", "results_table"]
+__all__ = ["headline", "results_table"]
 
 AXES = ("scheme", "attack", "arch", "dataset", "situation", "profile", "seed")
 MEASURES = (
     "accuracy", "fidelity", "detected", "p-value", "BER", "adv.", "worst case", "removal cost", "false claims",
 )  # fmt: skip
 OPTIONAL = ("p-value", "BER", "adv.", "false claims")  # left out where no record has them, so that the others have room
-NUMBERS = ("accuracy", "fidelity", "p-value", "BER", "adv.", "false claims", "removal cost")
-WIDEST = 10_000  # columns, to measure what a table would like to have
-WHOLE = ("accuracy", "fidelity", "detected", "p-value", "BER", "adv.")  # of one word: others are folded before these
+NUMBERS = ("accuracy", "fidelity", "p-value", "BER", "adv.", "false claims", "removal cost", "seed")
+# What is left out on a narrow terminal, the least important first; scheme and detected stay.
+LEAVE_OUT = (
+    "BER", "adv.", "fidelity", "removal cost", "false claims", "accuracy", "profile", "dataset", "situation",
+    "worst case", "arch", "seed", "attack", "p-value",
+)  # fmt: skip
 CAPTION = (
     "accuracy of the marked model in %, fidelity against its control in points; detected at a false positive rate of "
     "{fpr:g} %; worst case: claims that hold at all strengths that cost the attacker at most {budget:g} points, and "
@@ -39,24 +39,7 @@ CAPTION = (
 ADVANTAGE = "; adv.: protection advantage, right answers on the marked model beyond guessing"
 
 
-def plain_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[str] = ()) -> Table:
-    """A quiet table; columns named in `right` are aligned to the right."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(_cell, row))
-    return table
-
-
-def _cell(value: Any) -> Text:
-    """Foreign text stays text: only what is a `Text` already has colours."""
-    if isinstance(value, Text):
-        return value
-    return Text("-" if value is None else str(value))
-
-
-def results_table(records: Iterable[CellRecord], console: Console, fpr: float = DEFAULT_FPR) -> Table:
+def results_table(records: Iterable[CellRecord], width: int, fpr: float = DEFAULT_FPR) -> Table:
     """One row per cell: what the mark costs, whether it is found, and what the attack makes of it."""
     records = list(records)
     ordered = sorted(
@@ -66,16 +49,15 @@ def results_table(records: Iterable[CellRecord], console: Console, fpr: float = 
     axes = {name: [str(getattr(record.cell, name)) for record in ordered] for name in AXES}
     varying = [name for name in AXES if name == "scheme" or len(set(axes[name])) > 1]
     common = ", ".join(f"{name} {values[0]}" for name, values in axes.items() if name not in varying and values)
-    measured = [_row(record, fpr) for record in ordered]
+    measured = [headline(record, fpr) for record in ordered]
     shown = [name for name in MEASURES if name not in OPTIONAL or any(row.get(name) for row in measured)]
     rows = [
         [*(axes[name][i] for name in varying), *(row.get(name) for name in shown)] for i, row in enumerate(measured)
     ]
-    table = plain_table([*varying, *shown], rows, right=NUMBERS)
-    table.collapse_padding = True
-    _fit(table, console)
+    table = plain_table([*varying, *shown], rows, width=width, numbers=NUMBERS, leave_out=LEAVE_OUT)
+    left_out = f"{table.caption}\n" if table.caption else ""
     table.title, table.title_justify, table.title_style = common, "left", "bold"
-    table.caption = CAPTION.format(fpr=100 * fpr, budget=BUDGET_PP) + (ADVANTAGE if "adv." in shown else "")
+    table.caption = left_out + CAPTION.format(fpr=100 * fpr, budget=BUDGET_PP) + (ADVANTAGE if "adv." in shown else "")
     table.caption += _meaningless(records)
     table.caption_justify = "left"
     return table
@@ -91,17 +73,8 @@ def _meaningless(records: Sequence[CellRecord]) -> str:
     return "".join(f"\n{line}" for line in lines)
 
 
-def _fit(table: Table, console: Console) -> None:
-    """Words are folded only where the table does not fit otherwise: first in names, then in numbers too."""
-    for whole in ((*AXES, *WHOLE), WHOLE, ()):
-        for column in table.columns:
-            column.no_wrap = column.header in whole
-            column.min_width = max(map(len, str(column.header).split())) if whole else None
-        if Measurement.get(console, console.options.update(max_width=WIDEST), table).minimum <= console.width:
-            return
-
-
-def _row(record: CellRecord, fpr: float) -> dict[str, str | Text | None]:
+def headline(record: CellRecord, fpr: float) -> dict[str, str | Text | None]:
+    """The numbers of one cell, as they are shown; only its status where there are none."""
     if record.status != "ok" or record.marked is None:
         return {"detected": Text("n/a" if record.status == "not applicable" else record.status, "dim")}
     marked = record.marked

@@ -64,7 +64,7 @@ def verify_images(
     Pictures of another size than the key was made for are resized to it, and the answer says how many. Exit status: 0
     detected, 1 not detected, 2 usage or an error.
     """
-    from bench.cli.common import overrides
+    from bench.plan.selection import overrides
     from bench.stamping.keyfile import load_key
     from bench.stamping.session import examine_folder
 

@@ -123,14 +123,23 @@ DATASETS: dict[str, DatasetCard] = {name: known.card for name, known in SPECS.it
 
 
 def default_cache(cache: Path | None = None) -> Path:
-    """Where decoded images are kept: `cache`, else `BENCH_CACHE`, else the user's cache directory."""
+    """Where decoded images are kept: `cache`, `BENCH_CACHE`, the user's cache directory, or else `runs/cache`."""
     if cache is not None:
         return Path(cache)
     if os.environ.get("BENCH_CACHE"):
         return Path(os.environ["BENCH_CACHE"])
+    return _users_cache() or Path(os.environ.get("BENCH_RUN_DIR") or "runs", "cache")
+
+
+def _users_cache() -> Path | None:
+    """The user's cache directory; None for a user without a home, as in many containers."""
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("watermark-bench"))
+    try:
+        found = Path(platformdirs.user_cache_dir("watermark-bench"))
+    except RuntimeError:
+        return None
+    return found if found.is_absolute() else None
 
 
 def resolve_root(data_root: Path | None, cache: Path | None = None) -> Path:

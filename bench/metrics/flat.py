@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.contract.verdict import Point, Verdict
 from bench.metrics import DEFAULT_FPR
@@ -15,7 +15,10 @@ from bench.metrics.protection import protection
 from bench.metrics.robustness import detected
 from bench.records.record import CellRecord
 
-__all__ = ["COLUMNS", "as_csv", "as_json", "as_parquet", "rows"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["COLUMNS", "as_csv", "as_frame", "as_json", "as_parquet", "rows"]
 
 COLUMNS = (
     "scheme", "attack", "arch", "dataset", "situation", "profile", "seed", "strength", "unit", "status", "reason",
@@ -54,13 +57,17 @@ def as_json(table: Iterable[dict[str, Any]]) -> str:
 
 
 def as_parquet(table: Iterable[dict[str, Any]]) -> bytes:
-    """A Parquet file whose whole numbers stay whole where some are missing."""
+    """A Parquet file of `as_frame`."""
+    content = io.BytesIO()
+    as_frame(table).to_parquet(content, index=False)
+    return content.getvalue()
+
+
+def as_frame(table: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """A data frame whose whole numbers stay whole where some are missing."""
     import pandas as pd
 
-    frame = pd.DataFrame(list(table), columns=list(COLUMNS)).convert_dtypes()
-    content = io.BytesIO()
-    frame.to_parquet(content, index=False)
-    return content.getvalue()
+    return pd.DataFrame(list(table), columns=list(COLUMNS)).convert_dtypes()
 
 
 def _inert(value: Any) -> Any:

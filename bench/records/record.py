@@ -106,7 +106,12 @@ def _filename(*parts: str, identity: str) -> str:
 
 
 class Provenance(Strict):
-    """Where a record comes from: enough to rebuild it, and to see why two differ."""
+    """Where a record comes from: enough to rebuild it, and to see why two differ.
+
+    Attributes:
+        cpu_capability: the instructions that PyTorch used, for instance `AVX512`, and variables that limit them.
+        math_library: names and versions of what multiplies matrices.
+    """
 
     bench_version: Name
     git_revision: Annotated[str, Field(max_length=64)] | None = None
@@ -120,6 +125,9 @@ class Provenance(Strict):
     platform: Annotated[str, Field(max_length=200)] = ""
     device: Annotated[str, Field(max_length=100)] = "cpu"
     threads: Annotated[int, Field(ge=1, le=4096)] = 1
+    cpu_model: Annotated[str, Field(max_length=200)] = ""
+    cpu_capability: Annotated[str, Field(max_length=200)] = ""
+    math_library: Annotated[str, Field(max_length=200)] = ""
     finished: Annotated[str, Field(max_length=40)] = ""
 
 

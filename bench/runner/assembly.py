@@ -17,6 +17,7 @@ from bench.identity import digest
 from bench.plan.fingerprint import closure
 from bench.plan.matrix import Planned
 from bench.records.record import AFTER_ATTACK, FRESH_KEY, LEFT_OUT, CellRecord, NullSet, Provenance
+from bench.runner.machine import processor
 from bench.runner.store import Store
 
 __all__ = ["assemble", "failed", "not_applicable_record", "whereabouts"]
@@ -78,6 +79,7 @@ def whereabouts(device: str, threads: int) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": device,
         "threads": threads,
+        **processor(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,3 +27,10 @@ class RunDir:
     def plan(self, cells: Iterable[Planned]) -> Plan:
         """What of `cells` is settled here, and what is missing."""
         return Plan.make(cells, self.records, self.store.has)
+
+    def lend_home(self) -> None:
+        """Be the home directory of a user who has none, as in containers: caches go there, and workers inherit it."""
+        try:
+            Path.home()
+        except RuntimeError:
+            os.environ["HOME"] = str(self.path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +23,34 @@ Identity = Mapping[str, Any]
 def remember(steps: Iterable[Step], run_dir: RunDir) -> None:
     """Note the identities of planned steps, so that `explain` can speak of what was never computed."""
     path = run_dir.path / "planned.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     known = dict(list(_planned(run_dir).items())[-MOST:])
     known |= {step.key: [step.label, step.identity] for step in steps}
-    temporary.write_text(json.dumps(known), encoding="utf-8")
-    temporary.replace(path)
+    with suppress(OSError):  # a plan is worth having where nothing can be written
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(json.dumps(known), encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
-def explain(prefix: str, folder: Path) -> list[str]:
-    """Sentences about every step or cell whose key begins with `prefix`; empty if there is none."""
-    run_dir = RunDir(folder)
+def explain(asked: str, folder: Path) -> list[str]:
+    """Sentences about every step or cell that is meant; empty if there is none.
+
+    Args:
+        asked: the beginning of a step's or a cell's key, or of a record's file name, with or without its folder.
+        folder: the run directory.
+    """
+    run_dir, prefix = RunDir(folder), Path(asked).name
+    if not prefix:
+        return []
     kept = {key: [meta["label"], meta["identity"]] for key, meta in run_dir.store.metas()}
     stored = {key: entry for key, entry in kept.items() if _remembered(entry)}
     planned = _planned(run_dir)
     lines: list[str] = []
-    for record in load_records(run_dir.records):
-        if record.cell_key.startswith(prefix):
+    for record in load_records(run_dir.records, lambda error: None):
+        if record.cell_key.startswith(prefix) or record.filename.startswith(prefix):
             lines.append(f"cell {record.filename}: {record.status}")
             for name, key in record.provenance.steps.items():
                 lines += [f"step {name}:", *_explain(key, stored, planned)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -12,7 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 from bench.cli import main
+from bench.data.catalog import default_cache
+from bench.records.files import save_record
+from bench.runner.store import Store
 from tests.conftest import Bench
+from tests.fakes import cell, provenance, record
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "scipy", "mlflow", "pandas", "numpy", "sklearn", "pydantic")
@@ -249,3 +254,154 @@ def test_plugins_of_the_command_line_reach_worker_processes(bench: Bench, tmp_pa
     words = ("run", "--profile", "smoke", "--scheme", "my-scheme", "--attack", "my-attack", "--jobs", "2")
     bench(*files, *words, "--run-dir", tmp_path / "runs")
     assert "Expected BENCH_PLUGINS and --plugin" in bench("--plugin", "no.py", "list", "schemes", check=2).stderr
+
+
+def test_why_takes_each_of_the_three_identities(tmp_path: Path) -> None:
+    kept = record(cell_key="ab" * 32)
+    path = save_record(kept, tmp_path / "records")
+    for asked in (kept.cell_key[:10], path.name, path.stem, str(path)):
+        done = CliRunner().invoke(main, ["why", asked, "--run-dir", str(tmp_path)])
+        assert f"cell {path.name}: ok" in done.output, asked
+    assert CliRunner().invoke(main, ["why", "", "--run-dir", str(tmp_path)]).exit_code == 2
+
+
+def test_show_record_prints_its_curve_and_where_it_comes_from(tmp_path: Path) -> None:
+    kept = record(provenance=provenance(cpu_model="A processor [red]"))
+    shown = CliRunner().invoke(main, ["show", "record", str(save_record(kept, tmp_path))])
+    assert shown.exit_code == 0, shown.output
+    assert all(words in shown.output for words in (kept.cell_key, "A processor [red]", "test_accuracy"))
+    assert CliRunner().invoke(main, ["show", "record", str(tmp_path / "none.json")]).exit_code == 2
+
+
+def test_compare_tells_the_difference_of_numbers_and_of_provenance(tmp_path: Path) -> None:
+    here, there = record(), record(provenance=provenance(cpu_capability="AVX2"), cell=cell())
+    there = there.model_copy(update={"marked": there.marked.model_copy(update={"test_accuracy": 0.5})})
+    here = here.model_copy(update={"marked": here.marked.model_copy(update={"test_accuracy": 0.75})})
+    a = save_record(here, tmp_path / "a" / "records")
+    save_record(there, tmp_path / "b" / "records")
+    save_record(record(cell=cell(seed=7)), tmp_path / "b" / "records")
+    done = CliRunner().invoke(main, ["compare", str(a), str(tmp_path / "b"), "--format", "json"])
+    told = json.loads(done.output)
+    assert [entry["accuracy"] for entry in told["cells"]] == [-25.0]
+    assert told["cells"][0]["log10 p"] == 0
+    assert {"field": "cpu_capability", "a": "", "b": "AVX2", "cells": 1} in told["provenance"]
+    assert (told["only_a"], told["only_b"]) == (0, 1)
+    table = CliRunner().invoke(main, ["compare", str(a), str(tmp_path / "b")]).output
+    assert "-25" in table
+    assert "1 cells in both, 0 only in A, 1 only in B." in table
+
+
+def test_clean_removes_what_no_record_needs_and_nothing_else(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    kept, below, loose = "a" * 64, "b" * 64, "c" * 64
+    for key, inputs in ((kept, {"host": below}), (below, {}), (loose, {})):
+        store.save(key, {"label": f"step {key[0]}", "identity": {"inputs": inputs}}, {}, {})
+    (tmp_path / "store" / ".writing-x").mkdir()
+    save_record(record(provenance=provenance(steps={"attack": kept})), tmp_path / "records")
+    words = ["clean", "--run-dir", str(tmp_path)]
+    listed = CliRunner().invoke(main, words).output
+    assert "2 stored results that no record needs" in listed
+    assert "step c" in listed
+    assert "step b" not in listed
+    assert store.has(loose)
+    assert "removed" in CliRunner().invoke(main, [*words, "--yes"]).output
+    assert [store.has(key) for key in (kept, below, loose)] == [True, True, False]
+    assert not (tmp_path / "store" / ".writing-x").exists()
+
+
+def test_clean_touches_nothing_where_a_record_cannot_be_read(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.save("c" * 64, {"label": "step", "identity": {"inputs": {}}}, {}, {})
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "broken.json").write_text("{")
+    assert CliRunner().invoke(main, ["clean", "--yes", "--run-dir", str(tmp_path)]).exit_code == 2
+    assert store.has("c" * 64)
+
+
+def test_a_suite_is_read_from_a_file_and_what_is_typed_counts_more(tmp_path: Path) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(
+        "scheme: [uchida-random, uchida-diff]\nprofile: smoke\nseeds: 3\nset: {uchida-random.bits: 32}\n"
+        f"null-keys: 0\nrun-dir: {tmp_path / 'runs'}\n"
+    )
+
+    def cells(*typed: str) -> int:
+        done = CliRunner().invoke(main, ["plan", str(suite), *typed, "--format", "json"])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.output)["cells"]["run"]
+
+    assert (cells(), cells("--seeds", "1"), cells("--scheme", "uchida-random")) == (6, 2, 3)
+    planned = json.loads((tmp_path / "runs" / "planned.json").read_text())
+    bits = {identity["spec"].get("scheme_params", {}).get("bits") for _, identity in planned.values()}
+    assert 32 in bits
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("sheme: all", 'Did you mean "scheme"?'),
+        ("seeds: .nan", "not a valid integer"),
+        ("seeds: 0", "not in the range"),
+        ("- all", "Expected selectors"),
+        ("scheme: [", "Expected YAML"),
+        ("scheme: !!python/object/apply:os.getcwd []", "Expected YAML"),
+        ("set: [uchida-random.bits]", "Expected --set NAME.PARAM=VALUE"),
+    ],
+)
+def test_a_mistake_in_a_suite_is_one_sentence(text: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "suite.yaml").write_text(text)
+    done = CliRunner().invoke(main, ["run", str(tmp_path / "suite.yaml"), "--run-dir", str(tmp_path / "runs")])
+    assert done.exit_code == 2, done.output
+    assert sentence in " ".join(done.output.replace("│", " ").split())
+
+
+SMALL = ("run", "--profile", "smoke", "--scheme", "uchida-posthoc", "--null-keys", "0", "--no-mlflow")
+
+
+def test_places_that_refuse_are_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place, words in ((tmp_path / ("x" * 300), "File name too long"), (tmp_path / "file" / "r", "Not a directory")):
+        done = CliRunner().invoke(main, [*SMALL, "--run-dir", str(place)])
+        assert done.exit_code == 2, done.output
+        assert words in " ".join(done.output.replace("│", " ").split())
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing_and_a_quiet_run_says_nothing(tmp_path: Path) -> None:
+    limit = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); from bench.cli import main; main()"
+    )
+    words = [*SMALL, "--threads", "1", "--run-dir", str(tmp_path / "r[bold]")]
+    full = subprocess.run([sys.executable, "-c", limit, *words], capture_output=True, text=True)
+    assert full.returncode in (1, 2), full.stderr
+    assert "File too large" in full.stdout + full.stderr
+    assert "Traceback" not in full.stderr
+    done = subprocess.run([sys.executable, "-m", "bench.cli", *words, "--quiet"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    again = subprocess.run([sys.executable, "-m", "bench.cli", *words], capture_output=True, text=True)
+    assert "r[bold]/site/index.html" in again.stdout
+
+
+def test_a_user_without_a_home_directory_can_do_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(cls: type[Path]) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", classmethod(homeless))
+    monkeypatch.setenv("HOME", "unset by the test")
+    done = CliRunner().invoke(main, ["doctor", "--run-dir", str(tmp_path)])
+    assert f"home directory: there is none: {tmp_path}" in done.output
+    assert done.exit_code == 0, done.output
+    assert os.environ["HOME"] == str(tmp_path)
+
+
+def test_the_cache_of_images_needs_no_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import platformdirs
+
+    def homeless(*names: str) -> str:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv("BENCH_CACHE", raising=False)
+    monkeypatch.setattr(platformdirs, "user_cache_dir", homeless)
+    monkeypatch.setenv("BENCH_RUN_DIR", str(tmp_path))
+    assert default_cache() == tmp_path / "cache"
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "other"))
+    assert default_cache() == tmp_path / "other"

@@ -1,0 +1,83 @@
+"""Tables at every width: names are folded and columns left out, and no number is ever folded or cut."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+from rich.text import Text
+
+from bench.cli import main
+from bench.cli.fitting import plain_table
+from bench.cli.tables import results_table
+from bench.records.files import save_record
+from tests.fakes import benchmark_records
+
+WIDTHS = (40, 60, 80, 110, 200)
+ROWS = [
+    ["visible-displacement", "a title of many words", "1.7e-77", "3.14159", Text("4/5 at 50", "red")],
+    ["uchida-random", "another", "4.7e-10", "-12.5", Text("yes")],
+]
+
+
+def printed(table: object, width: int, encoding: str = "utf-8") -> str:
+    raw = io.BytesIO()
+    console = Console(file=io.TextIOWrapper(raw, encoding=encoding, write_through=True), width=width, markup=False)
+    console.print(table)
+    return raw.getvalue().decode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("width", [26, *WIDTHS])
+def test_numbers_stay_whole_and_lines_fit(width: int, encoding: str) -> None:
+    table = plain_table(
+        ["scheme", "title", "p-value", "statistic", "worst case"], ROWS, width=width,
+        numbers=("p-value", "statistic"), leave_out=("title", "statistic", "worst case"),
+    )  # fmt: skip
+    text = printed(table, width, encoding)
+    assert max(map(len, text.splitlines())) <= width
+    words = text.replace("|", " ").split()
+    assert {"1.7e-77", "4.7e-10"} <= set(words)
+    assert ("statistic" not in words) or {"3.14159", "-12.5"} <= set(words)
+    assert "…" not in text
+
+
+def test_columns_are_left_out_in_the_stated_order_and_it_is_said() -> None:
+    columns, order = ["scheme", "title", "p-value", "statistic", "worst case"], ("title", "statistic", "worst case")
+    table = plain_table(columns, ROWS, width=34, numbers=("p-value", "statistic"), leave_out=order)
+    assert [str(column.header) for column in table.columns] == ["scheme", "p-value", "worst case"]
+    assert table.caption == "left out for want of room: title, statistic"
+    whole = plain_table(columns, ROWS, width=80, numbers=("p-value", "statistic"), leave_out=order)
+    assert len(whole.columns) == 5
+    assert whole.caption is None
+
+
+def test_names_are_broken_after_hyphens_and_numbers_in_texts_are_not() -> None:
+    table = plain_table(["what"], [["visible-displacement"], ["p 1.7e-77"], ["[red]wrn-16-2"]], width=13)
+    lines = [line.strip() for line in printed(table, 13).splitlines()]
+    assert lines[2:6] == ["visible-", "displacement", "p 1.7e-77", "[red]wrn-16-2"]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_p_value_of_the_results_is_whole(width: int) -> None:
+    records = [record for record in benchmark_records() if record.marked and len(record.marked.verdicts) == 1][:20]
+    text = printed(results_table(records, width), width)
+    assert max(map(len, text.splitlines())) <= width
+    words = set(text.split())
+    assert {f"{record.marked.verdicts[0].p_value:.2g}" for record in records if record.marked} <= words
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_rungs_fit_and_their_p_values_are_whole(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    records = benchmark_records()[:5]
+    for each in records:
+        save_record(each, tmp_path / "records")
+    text = CliRunner().invoke(main, ["results", "--run-dir", str(tmp_path)]).output
+    assert max(map(len, text.splitlines())) <= width
+    assert {f"{v.p_value:.2g}" for r in records for p in r.points for v in p.verdicts} <= set(text.split())
