@@ -69,7 +69,7 @@ def _meaningless(records: Sequence[CellRecord]) -> str:
     for record in records:
         if record.status == "not applicable":
             pairs.setdefault(record.cell.attack, set()).add(record.cell.scheme)
-    lines = [f"not applicable: {attack} to {', '.join(sorted(found))}" for attack, found in sorted(pairs.items())]
+    lines = [f"not applicable: {attack} to {_named(sorted(found))}" for attack, found in sorted(pairs.items())]
     return "".join(f"\n{line}" for line in lines)
 
 
