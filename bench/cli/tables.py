@@ -19,6 +19,7 @@ from bench.records.record import CellRecord
 
 __all__ = ["headline", "results_table"]
 
+FEW = 6  # schemes that a line below the table names
 AXES = ("scheme", "attack", "arch", "dataset", "situation", "profile", "seed")
 MEASURES = (
     "accuracy", "fidelity", "detected", "p-value", "BER", "adv.", "worst case", "removal cost", "false claims",
@@ -34,7 +35,7 @@ CAPTION = (
     "accuracy of the marked model in %, fidelity against its control in points; detected at a false positive rate of "
     "{fpr:g} %; worst case: claims that hold at all strengths that cost the attacker at most {budget:g} points, and "
     "where the first does not; removal cost: least points given up to break the claim; false claims: of fresh keys on "
-    "the clean host"
+    "the clean host and of left-out owners"
 )
 ADVANTAGE = "; adv.: protection advantage, right answers on the marked model beyond guessing"
 
@@ -71,6 +72,10 @@ def _meaningless(records: Sequence[CellRecord]) -> str:
             pairs.setdefault(record.cell.attack, set()).add(record.cell.scheme)
     lines = [f"not applicable: {attack} to {_named(sorted(found))}" for attack, found in sorted(pairs.items())]
     return "".join(f"\n{line}" for line in lines)
+
+
+def _named(schemes: Sequence[str]) -> str:
+    return ", ".join(schemes) if len(schemes) <= FEW else f"{len(schemes)} schemes (`bench plan` says why)"
 
 
 def headline(record: CellRecord, fpr: float) -> dict[str, str | Text | None]:
