@@ -81,3 +81,8 @@ def test_the_rungs_fit_and_their_p_values_are_whole(
     text = CliRunner().invoke(main, ["results", "--run-dir", str(tmp_path)]).output
     assert max(map(len, text.splitlines())) <= width
     assert {f"{v.p_value:.2g}" for r in records for p in r.points for v in p.verdicts} <= set(text.split())
+
+
+def test_names_give_way_before_a_number_with_a_sign() -> None:
+    table = plain_table(["scheme", "cost"], [["uchida-random", "> 3.14159"]], width=18, numbers=("cost",))
+    assert "uchida-  > 3.14159" in printed(table, 18)
