@@ -146,7 +146,7 @@ def _git() -> tuple[str | None, bool | None]:
     folder = Path(bench.__file__).parent
 
     def ask(*words: str) -> str:
-        command = ["git", "-C", str(folder), *words]
+        command = ["git", "--no-optional-locks", "-C", str(folder), *words]  # a question writes nothing
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
