@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from bench import stamping
 from bench.api import Host, Key, Rng, replace
@@ -29,6 +31,7 @@ from bench.stamping import StampError, fitted, sample, session, stamp_all, surve
 from bench.stamping import host as folder_host
 from bench.stamping.host import KeyMaker
 from bench.stamping.keyfile import About, KeyFileError, load_key, save_key
+from schemes._visible import VisibleKey
 from tests.plugins.shapes import Stamp as Toy
 
 SECRET = 77
@@ -255,15 +258,15 @@ def test_a_mark_is_resized_by_what_is_visible_of_it() -> None:
     """Red on the left half, transparent green on the right: no green may appear at the edge."""
     mark = torch.zeros(4, 8, 8)
     mark[0, :, :4], mark[1, :, 4:], mark[3, :, :4] = 1.0, 1.0, 0.8
-    key = Key({"mark": mark, "W": torch.ones(2)}, {"seed": 1})
+    key = replace(KEY, mark=mark)
     assert fitted(key, (8, 8)) is key
-    large = fitted(key, (32, 16)).tensors["mark"]
+    large = fitted(key, (32, 16)).mark
     assert large.shape == (4, 32, 16)
     assert large[3, :, :6].allclose(torch.tensor(0.8))
     assert large[3, :, 10:].abs().max() == 0
     assert large[1].max() == 0
     assert large[0][large[3] > 1e-4].allclose(torch.tensor(1.0), atol=1e-3)
-    assert fitted(Key(values={"a": 1}), (3, 3)) == Key(values={"a": 1})
+    assert fitted(Key(), (3, 3)) == Key()
 
 
 def test_a_sample_is_drawn_by_its_seed_and_brought_to_one_size(folder: Path) -> None:
@@ -283,8 +286,21 @@ def test_a_sample_is_drawn_by_its_seed_and_brought_to_one_size(folder: Path) -> 
     assert stamping.key_size(folder, 1, Rng(0), 64) == (64, 64)
 
 
+@dataclass(frozen=True)
+class LearntKey(Key):
+    """What a key maker saw of a folder."""
+
+    labels: Tensor
+    sizes: Tensor
+    classes: tuple[str, ...]
+    outputs: int
+    other: str
+
+
 class Learning(Toy):
     """Asks for a classifier of the folder."""
+
+    key_type = LearntKey
 
     card = replace(Toy.card, name="test-learning", keygen_trains=True)
 
@@ -292,10 +308,10 @@ class Learning(Toy):
         images = host.images
         logits = host.model()(images.images.float() / 255)
         other = host.train(images, rng.child("other"), epochs=1)
-        return Key(
-            {"labels": images.labels, "sizes": torch.tensor(images.images.shape)},
-            {"classes": list(host.dataset.classes), "outputs": logits.shape[1], "other": type(other).__name__},
-        )
+        return LearntKey(
+            images.labels, torch.tensor(images.images.shape), tuple(host.dataset.classes), logits.shape[1],
+            type(other).__name__,
+        )  # fmt: skip
 
 
 def maker(folder: Path, total: int, said: list[str]) -> KeyMaker:
@@ -307,12 +323,12 @@ def test_class_folders_are_labels_below_the_names_of_splits(tmp_path: Path) -> N
         write(tmp_path / ("train/cat", "train/dog", "val/cat")[i % 3] / f"{i}.png", seed=i)
     said: list[str] = []
     key = maker(tmp_path, 24, said).make(Learning())
-    assert key.values["classes"] == ["cat", "dog"]
-    assert key.values["outputs"] == 2
-    assert key.tensors["sizes"].tolist() == [19, 3, 32, 32]
+    assert key.classes == ("cat", "dog")
+    assert key.outputs == 2
+    assert key.sizes.tolist() == [19, 3, 32, 32]
     assert said[0] == "Labels: 2 class folders."
     assert "wrn-10-1, 2 classes" in said[1]
-    assert torch.equal(maker(tmp_path, 24, said).make(Learning()).tensors["labels"], key.tensors["labels"])
+    assert torch.equal(maker(tmp_path, 24, said).make(Learning()).labels, key.labels)
 
 
 def test_without_class_folders_colours_are_the_classes(tmp_path: Path) -> None:
@@ -332,7 +348,11 @@ def test_without_class_folders_colours_are_the_classes(tmp_path: Path) -> None:
 
 
 ABOUT = About(scheme="visible-static", params={"blend": 0.5, "watermark": None}, size=(8, 9), options={"seed": 3})
-KEY = Key({"mark": torch.rand(4, 8, 9), "n": torch.arange(3)}, {"seed": 2**62, "names": ["a", [1, None, 0.5]]})
+KEY = VisibleKey(
+    mark=torch.rand(4, 8, 9), probe=torch.zeros(3, 3, 8, 9, dtype=torch.uint8), probe_labels=torch.arange(3), base=None,
+    blend=0.5, seed=2**62, decoys=7,
+)  # fmt: skip
+TENSORS, VALUES = KEY.packed()
 
 
 @pytest.mark.parametrize("name", ["key.safetensors", "folder"])
@@ -342,11 +362,12 @@ def test_a_key_comes_back_as_it_was(tmp_path: Path, name: str) -> None:
     assert stat.S_IMODE(written.stat().st_mode) == 0o600
     for path in (tmp_path / name, written):
         key, about = load_key(path)
-        assert dict(key.values) == dict(KEY.values)
-        assert key.tensors.keys() == KEY.tensors.keys()
-        assert all(torch.equal(key.tensors[name], tensor) for name, tensor in KEY.tensors.items())
+        tensors, values = key.packed()
+        assert values == VALUES
+        assert tensors.keys() == TENSORS.keys()
+        assert all(torch.equal(tensors[name], tensor) for name, tensor in TENSORS.items())
         assert about.checksum is not None
-        assert about == ABOUT.model_copy(update={"values": dict(KEY.values), "checksum": about.checksum})
+        assert about == ABOUT.model_copy(update={"values": VALUES, "checksum": about.checksum})
 
 
 def _metadata(**changes: object) -> dict[str, str]:
@@ -380,7 +401,7 @@ def test_what_is_no_key_is_refused_in_one_sentence(tmp_path: Path, content: obje
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
-        save_file(dict(KEY.tensors), path, content)
+        save_file(TENSORS, path, content)
     with pytest.raises(KeyFileError, match=reason) as caught:
         load_key(path)
     assert str(caught.value).startswith("Expected ")
@@ -388,7 +409,7 @@ def test_what_is_no_key_is_refused_in_one_sentence(tmp_path: Path, content: obje
 
 
 def test_a_key_with_values_that_are_no_numbers_or_cut_short_is_refused(tmp_path: Path) -> None:
-    path = save_key(tmp_path, replace(KEY, tensors={"mark": torch.tensor([1.0, float("nan")])}), ABOUT)
+    path = save_key(tmp_path, replace(KEY, mark=torch.tensor([1.0, float("nan")])), ABOUT)
     with pytest.raises(KeyFileError, match="'mark'"):
         load_key(path)
     path = save_key(tmp_path, KEY, ABOUT)
@@ -403,8 +424,8 @@ def test_a_key_with_values_that_are_no_numbers_or_cut_short_is_refused(tmp_path:
     "edit",
     [
         lambda tensors, about: tensors["mark"].mul_(0.5),
-        lambda tensors, about: tensors.update(n=tensors["n"].float()),
-        lambda tensors, about: tensors.update(n=tensors["n"][None]),
+        lambda tensors, about: tensors.update(probe_labels=tensors["probe_labels"].float()),
+        lambda tensors, about: tensors.update(probe_labels=tensors["probe_labels"][None]),
         lambda tensors, about: tensors.update(more=torch.zeros(1)),
         lambda tensors, about: about["params"].update(blend=0.6),
         lambda tensors, about: about["values"].update(seed=1),
@@ -428,7 +449,7 @@ def test_an_edited_key_is_refused(tmp_path: Path, edit: Callable[[dict, dict], o
 
 def test_a_key_that_says_something_twice_is_refused(tmp_path: Path) -> None:
     text = json.dumps(ABOUT.model_dump()).replace('"scheme":', '"scheme": "deepstamp", "scheme":')
-    save_file(dict(KEY.tensors), tmp_path / "key.safetensors", {"about": text})
+    save_file(TENSORS, tmp_path / "key.safetensors", {"about": text})
     with pytest.raises(KeyFileError, match="twice"):
         load_key(tmp_path)
 
@@ -511,7 +532,7 @@ def test_keys_are_unguessable_unless_a_seed_is_given(photos: Path, tmp_path: Pat
     seeds = {"one": (), "two": (), "three": ("--seed", "4"), "four": ("--seed", "4"), "five": ("--seed", "5")}
     for name, seed in seeds.items():
         bench(*words, tmp_path / name, "--out", tmp_path / f"out-{name}", *seed)
-    marks = {name: load_key(tmp_path / name)[0].tensors["mark"] for name in seeds}
+    marks = {name: load_key(tmp_path / name)[0].mark for name in seeds}
     assert not torch.equal(marks["one"], marks["two"])
     assert torch.equal(marks["three"], marks["four"])
     assert contents(tmp_path / "out-three") == contents(tmp_path / "out-four")
@@ -619,7 +640,7 @@ def test_a_learned_mark_is_drawn_at_the_pictures_size(photos: Path, tmp_path: Pa
     assert "Labels: 2 class folders" in said
     key, about = load_key(tmp_path / "out.key")
     assert about.size == (48, 40)
-    assert key.tensors["mark"].shape == (4, 48, 40)
+    assert key.mark.shape == (4, 48, 40)
     assert any(name.startswith("W.") for name in key.tensors)
     assert rows(tmp_path / "out" / "a" / "00.png").shape == (48, 40, 3)
     done = CliRunner().invoke(

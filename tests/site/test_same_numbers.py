@@ -62,7 +62,7 @@ def run() -> list[CellRecord]:
 def printed(made: CellRecord) -> dict[str, str]:
     """What the terminal's table says of one cell, by column."""
     console = Console(width=300, file=io.StringIO(), no_color=True)
-    table = results_table([made], console, FPR)
+    table = results_table([made], console.width, FPR)
     shown = {}
     for column in table.columns:
         (value,) = column.cells
