@@ -249,7 +249,8 @@ def _publish(run_dir: RunDir, summary: Summary, uri: str | None, fpr: float, qui
     _complaints(trouble, run_dir, summary)
     ended = f"{summary.computed} steps computed, {summary.cached} cached, in {duration(summary.seconds)}."
     if not quiet or summary.stopped:
-        trouble.print(ended + (f" {_stopped(summary)}: the same command goes on." if summary.stopped else ""))
+        on = f" {_stopped(summary)}: the same command goes on." if summary.stopped else ""
+        trouble.print(ended + on, soft_wrap=True)
     page = write_page(run_dir, run_dir.site, fpr)
     if not quiet:
         out.print(f"Leaderboard: {Path(page).resolve()}", soft_wrap=True)

@@ -45,7 +45,7 @@ def test_a_run_ends_with_table_page_and_records(finished: tuple[Path, str]) -> N
 
 def test_a_record_says_where_it_comes_from(finished: tuple[Path, str]) -> None:
     provenance = records(finished[0])["uchida-random"].provenance
-    assert set(provenance.steps) == {"host", "keys", "mark", "attack", "nulls", "attacked_nulls"}
+    assert set(provenance.steps) == {"host", "keys", "mark", "control", "attack", "nulls", "attacked_nulls"}
     assert provenance.split["owner"] > 0
     assert provenance.packages["torch"]
     assert provenance.device == "cpu"

@@ -382,8 +382,8 @@ def _metadata(**changes: object) -> dict[str, str]:
         (pickle.dumps({"mark": 1}) * 10, "header of"),
         ((2**21).to_bytes(8, "little") + b" " * 100, "header of"),
         ({}, "metadata \\[\\]"),
-        ({"about": "{"}, "JSONDecodeError"),
-        ({"about": "[" * 100_000}, "Recursion|header"),
+        ({"about": "{"}, "not JSON"),
+        ({"about": "[" * 100_000}, "nested too deep|header"),
         (_metadata(extra=1), "extra"),
         (_metadata(version=1), "version"),
         (_metadata(format="other"), "format"),
@@ -619,7 +619,7 @@ def test_mistakes_end_with_one_sentence_and_status_2(photos: Path, tmp_path: Pat
     assert "there is none" in bench(*verify, tmp_path / "no", check=2)
     (tmp_path / "key.safetensors").write_bytes(b"x" * 100)
     assert "to be a key" in bench(*verify, tmp_path / "key.safetensors", check=2)
-    save_key(tmp_path / "strange", KEY, ABOUT)
+    save_key(tmp_path / "strange", replace(KEY, mark=torch.rand(2, 8, 9)), ABOUT)
     assert "could not be examined" in bench(*verify, tmp_path / "strange", check=2)
     save_key(tmp_path / "unknown", KEY, ABOUT.model_copy(update={"scheme": "no-such"}))
     assert "no-such" in bench(*verify, tmp_path / "unknown", check=2)
@@ -641,7 +641,7 @@ def test_a_learned_mark_is_drawn_at_the_pictures_size(photos: Path, tmp_path: Pa
     key, about = load_key(tmp_path / "out.key")
     assert about.size == (48, 40)
     assert key.mark.shape == (4, 48, 40)
-    assert any(name.startswith("W.") for name in key.tensors)
+    assert key.W, "the network that draws it is part of the key"
     assert rows(tmp_path / "out" / "a" / "00.png").shape == (48, 40, 3)
     done = CliRunner().invoke(
         main, ["verify-images", "--key", f"{tmp_path}/out.key", "--images", f"{tmp_path}/out", "--format", "json"]
