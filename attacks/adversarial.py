@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks._learner import CARD, STRONGER, LearnerAttack
-from bench.api import Field, Paper, Params, Recipe, Rng, replace
+from bench.api import Field, Paper, Params, Recipe, Rng, ladder_of, replace
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,6 @@ class Perturbation:
 _Eps = Annotated[float, Field(gt=0, le=1)]
 
 
-class FGSMParams(Params):
-    """How far the adversary may go."""
-
-    ladder: tuple[_Eps, ...] = Field((0.01, 0.03), description="eps, the change of each pixel value in [0, 1]")
-
-
 class AdversarialFGSM(LearnerAttack):
     """A step on adversarial images of one gradient step before every ordinary step."""
 
@@ -84,7 +78,7 @@ class AdversarialFGSM(LearnerAttack):
         extensions=(STRONGER,),
         tiny={"ladder": [0.01]},
     )
-    Params = FGSMParams
+    Params = ladder_of(0.01, 0.03, gt=0, le=1, description="eps, the change of each pixel value in [0, 1]")
 
     def _changed(self, recipe: Recipe, strength: float, rng: Rng) -> Recipe:
         return replace(recipe, perturb=Perturbation(strength, strength, 1))

@@ -24,7 +24,6 @@ import io
 from abc import abstractmethod
 from collections.abc import Iterator
 from math import ceil
-from typing import Annotated
 
 import numpy as np
 import torch
@@ -39,10 +38,9 @@ from bench.api import (
     AttackCard,
     Attempt,
     Context,
-    Field,
     Paper,
-    Params,
     Victim,
+    ladder_of,
     papers,
     pixels,
     replace,
@@ -88,19 +86,14 @@ class _Processing(Attack):
         """N x C x H x W uint8 images at one strength, as uint8 of the same shape on the same device."""
 
 
-class CropParams(Params):
-    """How much to cut away."""
-
-    ladder: tuple[Annotated[float, Field(gt=0, lt=50)], ...] = Field(
-        (5.0, 10.0, 20.0, 30.0), description="% of the height and the width cut away at each of the four sides"
-    )
-
-
 class Crop(_Processing):
     """The same centre crop of all images, at least a pixel a side, resized back."""
 
     card = _CARD
-    Params = CropParams
+    Params = ladder_of(
+        5.0, 10.0, 20.0, 30.0, gt=0, lt=50,
+        description="% of the height and the width cut away at each of the four sides",
+    )  # fmt: skip
 
     def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
         height, width = images.shape[2:]
@@ -110,21 +103,13 @@ class Crop(_Processing):
         )
 
 
-class ResizeParams(Params):
-    """How much smaller."""
-
-    ladder: tuple[Annotated[float, Field(gt=0, lt=100)], ...] = Field(
-        (25.0, 50.0, 75.0), description="% of the height and the width lost by shrinking"
-    )
-
-
 class Resize(_Processing):
     """Shrunk and enlarged again, bilinear."""
 
     card = replace(
         _CARD, name="images-resize", title="Published images shrunk and resized back", unit="% of each side lost"
     )
-    Params = ResizeParams
+    Params = ladder_of(25.0, 50.0, 75.0, gt=0, lt=100, description="% of the height and the width lost by shrinking")
 
     def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
         size = list(images.shape[2:])
@@ -133,19 +118,13 @@ class Resize(_Processing):
         return F.resize(F.resize(images, small, antialias=True), size, antialias=True)
 
 
-class RotateParams(Params):
-    """How far to turn."""
-
-    ladder: tuple[Annotated[float, Field(gt=0, le=180)], ...] = Field(
-        (5.0, 15.0, 30.0, 45.0), description="degrees; each image turns left or right at random"
-    )
-
-
 class Rotate(_Processing):
     """Turned by the same angle, left or right at random; corners are black."""
 
     card = replace(_CARD, name="images-rotate", title="Published images rotated", unit="degrees", extensions=())
-    Params = RotateParams
+    Params = ladder_of(
+        5.0, 15.0, 30.0, 45.0, gt=0, le=180, description="degrees; each image turns left or right at random"
+    )
 
     def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
         left = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
@@ -156,33 +135,17 @@ class Rotate(_Processing):
         return turned
 
 
-class FlipParams(Params):
-    """How many to mirror."""
-
-    ladder: tuple[Annotated[float, Field(gt=0, le=100)], ...] = Field(
-        (100.0,), description="% of the images, at random, that are mirrored left to right"
-    )
-
-
 class Flip(_Processing):
     """Mirrored left to right."""
 
     card = replace(
         _CARD, name="images-flip", title="Published images mirrored", unit="% of images", extensions=(), tiny={}
     )
-    Params = FlipParams
+    Params = ladder_of(100.0, gt=0, le=100, description="% of the images, at random, that are mirrored left to right")
 
     def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
         chosen = torch.rand(len(images), generator=generator) < strength / 100
         return torch.where(chosen.to(images.device)[:, None, None, None], images.flip(3), images)
-
-
-class JpegParams(Params):
-    """How hard to compress."""
-
-    ladder: tuple[Annotated[float, Field(gt=0, lt=100)], ...] = Field(
-        (5.0, 35.0, 55.0), description="100 minus the JPEG quality"
-    )
 
 
 class Jpeg(_Processing):
@@ -197,7 +160,7 @@ class Jpeg(_Processing):
         extensions=(_BEFORE,),
         tiny={"ladder": [50.0]},
     )
-    Params = JpegParams
+    Params = ladder_of(5.0, 35.0, 55.0, gt=0, lt=100, description="100 minus the JPEG quality")
 
     def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
         quality = max(1, round(100 - strength))
@@ -213,14 +176,6 @@ def _recompressed(image: np.ndarray, quality: int) -> np.ndarray:
         return np.asarray(Image.open(file))
 
 
-class BlurParams(Params):
-    """How far to smooth."""
-
-    ladder: tuple[Annotated[float, Field(gt=0, le=10)], ...] = Field(
-        (0.5, 0.7, 1.0, 2.0), description="standard deviation of the Gaussian, in pixels"
-    )
-
-
 class Blur(_Processing):
     """Smoothed by a Gaussian that reaches three standard deviations."""
 
@@ -233,19 +188,11 @@ class Blur(_Processing):
         extensions=(_BEFORE,),
         tiny={"ladder": [1.0]},
     )
-    Params = BlurParams
+    Params = ladder_of(0.5, 0.7, 1.0, 2.0, gt=0, le=10, description="standard deviation of the Gaussian, in pixels")
 
     def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
         reach = min(ceil(3 * strength), min(images.shape[2:]) - 1)
         return F.gaussian_blur(images, [2 * reach + 1] * 2, [strength] * 2)
-
-
-class NoiseParams(Params):
-    """How much noise."""
-
-    ladder: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        (0.01, 0.03, 0.05, 0.1), description="standard deviation of the noise, in units of the range [0, 1]"
-    )
 
 
 class Noise(_Processing):
@@ -260,7 +207,9 @@ class Noise(_Processing):
         extensions=(_BEFORE,),
         tiny={"ladder": [0.05]},
     )
-    Params = NoiseParams
+    Params = ladder_of(
+        0.01, 0.03, 0.05, 0.1, gt=0, le=1, description="standard deviation of the noise, in units of the range [0, 1]"
+    )
 
     def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
         noise = torch.randn(images.shape, generator=generator).to(images.device)

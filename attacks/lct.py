@@ -15,7 +15,7 @@ Where ours differs, and why:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ from bench.api import (
     Params,
     Victim,
     colour_rotations,
+    ladder_of,
     papers,
     pixels,
     recoloured,
@@ -58,12 +59,6 @@ CARD = AttackCard(
 )
 
 
-class ArbitraryParams(Params):
-    """How many trials."""
-
-    ladder: tuple[Rung, ...] = Field(tuple(map(float, range(1, 13))), description="one random matrix a rung")
-
-
 class ForgedParams(Params):
     """How hard the forger tries."""
 
@@ -75,7 +70,7 @@ class ArbitraryLct(Attack):
     """The owner's claim, examined in somebody else's colour space."""
 
     card = CARD
-    Params: ClassVar[type[Params]] = ArbitraryParams
+    Params = ladder_of(*map(float, range(1, 13)), ge=1, le=100_000, description="one random matrix a rung")
 
     def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
         """One random matrix a rung."""

@@ -16,29 +16,17 @@ from torch import Tensor
 
 from attacks._colour import jitter
 from attacks._learner import CARD, STRONGER, LearnerAttack
-from bench.api import Field, Paper, Params, Recipe, Rng, replace
-
-
-class OrdinaryParams(Params):
-    """Nothing to choose."""
-
-    ladder: tuple[Annotated[float, Field(ge=1, le=1)], ...] = Field((1.0,), description="1: as usual")
+from bench.api import Field, Paper, Params, Recipe, Rng, ladder_of, replace
 
 
 class Ordinary(LearnerAttack):
     """Random crops and flips, or what else is usual for the data set, even where the ordinary recipe goes without."""
 
     card = CARD
-    Params = OrdinaryParams
+    Params = ladder_of(1.0, ge=1, le=1, description="1: as usual")
 
     def _changed(self, recipe: Recipe, strength: float, rng: Rng) -> Recipe:
         return replace(recipe, augment=None)
-
-
-class CutoutParams(Params):
-    """How much is cut out."""
-
-    ladder: tuple[Annotated[int, Field(ge=1, le=512)], ...] = Field((8, 16), description="side of the square, pixels")
 
 
 def cutout(images: Tensor, generator: torch.Generator, *, side: int, value: float = 0.5) -> Tensor:
@@ -77,18 +65,10 @@ class Cutout(LearnerAttack):
         extensions=("16 pixels beside Zou et al.'s 8",),
         tiny={"ladder": [8]},
     )
-    Params = CutoutParams
+    Params = ladder_of(8, 16, ge=1, le=512, description="side of the square, pixels")
 
     def _changed(self, recipe: Recipe, strength: float, rng: Rng) -> Recipe:
         return replace(recipe, transforms=(*recipe.transforms, partial(cutout, side=int(strength))))
-
-
-class SmoothingParams(Params):
-    """How soft the labels are."""
-
-    ladder: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        (0.1, 0.3), description="probability spread evenly over all classes"
-    )
 
 
 class LabelSmoothing(LearnerAttack):
@@ -108,18 +88,10 @@ class LabelSmoothing(LearnerAttack):
         extensions=(STRONGER,),
         tiny={"ladder": [0.1]},
     )
-    Params = SmoothingParams
+    Params = ladder_of(0.1, 0.3, gt=0, lt=1, description="probability spread evenly over all classes")
 
     def _changed(self, recipe: Recipe, strength: float, rng: Rng) -> Recipe:
         return replace(recipe, label_smoothing=strength)
-
-
-class NoiseParams(Params):
-    """How strong the noise is."""
-
-    ladder: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        (0.05, 0.1, 0.2), description="standard deviation of the noise on images in [0, 1]"
-    )
 
 
 def gaussian_noise(images: Tensor, generator: torch.Generator, *, sd: float) -> Tensor:
@@ -139,7 +111,7 @@ class GaussianNoise(LearnerAttack):
         extensions=("strengths around the authors' 0.1",),
         tiny={"ladder": [0.1]},
     )
-    Params = NoiseParams
+    Params = ladder_of(0.05, 0.1, 0.2, gt=0, le=1, description="standard deviation of the noise on images in [0, 1]")
 
     def _changed(self, recipe: Recipe, strength: float, rng: Rng) -> Recipe:
         return replace(recipe, transforms=(*recipe.transforms, partial(gaussian_noise, sd=strength)))

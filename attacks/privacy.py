@@ -21,15 +21,20 @@ from torch import Tensor, nn
 
 from attacks._dpsgd import PrivateDescent
 from attacks._learner import CARD, STRONGER
-from bench.api import Adversary, Answer, Attack, Attempt, Context, Field, Paper, Params, Recipe, Victim, replace
-
-
-class OutputNoiseParams(Params):
-    """How strong the noise is."""
-
-    ladder: tuple[Annotated[float, Field(gt=0, le=100)], ...] = Field(
-        (0.1, 0.3, 1.0), description="standard deviation of the noise on each logit"
-    )
+from bench.api import (
+    Adversary,
+    Answer,
+    Attack,
+    Attempt,
+    Context,
+    Field,
+    Paper,
+    Params,
+    Recipe,
+    Victim,
+    ladder_of,
+    replace,
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class OutputNoise(Attack):
         extensions=(STRONGER, "on any network that answers queries"),
         tiny={"ladder": [0.1, 1.0]},
     )
-    Params = OutputNoiseParams
+    Params = ladder_of(0.1, 0.3, 1.0, gt=0, le=100, description="standard deviation of the noise on each logit")
 
     def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
         """Ever stronger noise of the same stream."""

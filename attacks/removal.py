@@ -187,6 +187,7 @@ class Inpainting(_Removal):
         name="removal-inpainting",
         title="Visible mark filled in from its surroundings",
         unit="pixels",
+        scales={"quick": {"ladder": [2]}, "smoke": {"ladder": [2]}},
         extensions=(_ONE_PLACE, "a baseline of ours"),
         tiny={"ladder": [1]},
     )

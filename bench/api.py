@@ -22,7 +22,7 @@ from pydantic import Field
 from bench.contract import papers
 from bench.contract.attack import Adversary, Answer, Attack, AttackCard, Attempt, Context, Serving, Victim
 from bench.contract.colour import YIQ, colour_rotations, recoloured, rotate_hue
-from bench.contract.fields import ContractError, Paper, Params, Share, Variant
+from bench.contract.fields import ContractError, Paper, Params, Share, Variant, ladder_of
 from bench.contract.images import DatasetCard, ImageSet, pixels
 from bench.contract.keys import Capacity, Key
 from bench.contract.networks import Arch, Batch, Recipe, predict
@@ -69,6 +69,7 @@ __all__ = [
     "cosine_p_value",
     "digest",
     "fisher_p_value",
+    "ladder_of",
     "papers",
     "pixels",
     "predict",

@@ -22,7 +22,7 @@ from bench.data import checksum
 from bench.plan.matrix import Request, Step, expand, not_applicable
 from bench.plan.profiles import PROFILES
 from bench.records.record import CellRecord
-from bench.registry import attacks, make, schemes
+from bench.registry import RegistryError, attacks, make, schemes
 from bench.runner.coordinator import execute
 from bench.runner.estimate import Durations
 from bench.runner.executors import Settings
@@ -174,8 +174,14 @@ def card_is_complete(trial: _Trial) -> None:
 
 
 def tiny_is_valid(trial: _Trial) -> None:
-    """The tiny configuration consists of parameters within their bounds."""
-    make(trial.cls, dict(trial.card.tiny))
+    """The tiny configuration and that of every profile consist of parameters within their bounds."""
+    strange = sorted(set(trial.card.scales) - set(PROFILES))
+    assert not strange, f"Expected scales of {', '.join(PROFILES)}, but got {', '.join(strange)}."
+    for name, params in {"tiny": trial.card.tiny, **trial.card.scales}.items():
+        try:
+            make(trial.cls, params)
+        except RegistryError as error:
+            raise AssertionError(f"Expected a valid configuration {name}, but got: {error}") from error
 
 
 def imports_the_api_only(trial: _Trial) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, create_model
 from pydantic_core import CoreSchema, core_schema
 
 __all__ = [
     "JSON", "Configured", "ContractError", "Detail", "Field", "Finite", "Fraction", "Hex", "Name", "Paper", "Params",
-    "Scalar", "Seconds", "Share", "Strict", "Text", "Variant",
+    "Scalar", "Seconds", "Share", "Strict", "Text", "Variant", "ladder_of",
 ]  # fmt: skip
 
 JSON = bool | int | float | str | None | list[Any]
@@ -45,6 +45,31 @@ class Params(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def ladder_of(
+    *rungs: float,
+    description: str,
+    gt: float | None = None,
+    ge: float | None = None,
+    lt: float | None = None,
+    le: float | None = None,
+) -> type[Params]:
+    """The parameters of an attack that has its strengths to choose and nothing else.
+
+    Args:
+        rungs: the strengths by default, from mild to destructive; whole numbers (pixels) where all are ints.
+        description: what a strength is, and its unit.
+        gt: every strength, the defaults included, is above it.
+        ge: it is at least this.
+        lt: it is below it.
+        le: it is at most this.
+    """
+    bounds = Field(gt=gt, ge=ge, lt=lt, le=le)
+    whole = all(isinstance(rung, int) for rung in rungs)
+    kind: Any = tuple[Annotated[int, bounds], ...] if whole else tuple[Annotated[float, bounds], ...]
+    ladder = Field(rungs, description=description, validate_default=True)
+    return create_model("Ladder", __base__=Params, __doc__="How strong.", ladder=(kind, ladder))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from bench.api import (
@@ -24,6 +25,7 @@ from bench.api import (
     Share,
     Variant,
     Victim,
+    ladder_of,
 )
 from bench.contract.networks import predict
 from bench.registry import RegistryError, attacks, make, schemes
@@ -71,6 +73,33 @@ def test_a_share_of_1_0_on_the_command_line_is_refused_with_what_is_expected() -
         make(schemes()["anw-hue"], {"share": "1.0"})
     assert "\n" not in str(caught.value)
     assert make(schemes()["anw-hue"], {"share": "1"}).share == Share(1)
+
+
+# ---- ladders ---------------------------------------------------------------------------------------------------------
+def test_a_ladder_is_numbers_within_bounds_and_pixels_stay_whole() -> None:
+    percent = ladder_of(5.0, 10.0, gt=0, lt=50, description="% of each side")
+    assert percent().model_dump(mode="json") == {"ladder": [5.0, 10.0]}
+    assert percent.model_fields["ladder"].description == "% of each side"
+    assert percent(ladder=["2", 49.9]).ladder == (2.0, 49.9)  # type: ignore[attr-defined]
+    side = ladder_of(8, 16, ge=1, le=512, description="pixels")
+    assert [type(rung) for rung in side(ladder=[1.0, "512"]).ladder] == [int, int]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("ladder", [[0.0], [50.0], [10.0, -1.0], [float("nan")], ["some"], 10.0])
+def test_a_strength_out_of_bounds_is_refused(ladder: Any) -> None:
+    with pytest.raises(ValidationError, match="ladder"):
+        ladder_of(5.0, gt=0, lt=50, description="%")(ladder=ladder)
+
+
+@pytest.mark.parametrize("ladder", [[0], [513], [1.5]])
+def test_pixels_out_of_bounds_or_in_part_are_refused(ladder: Any) -> None:
+    with pytest.raises(ValidationError, match="ladder"):
+        ladder_of(8, ge=1, le=512, description="pixels")(ladder=ladder)
+
+
+def test_defaults_of_a_ladder_keep_its_bounds() -> None:
+    with pytest.raises(ValidationError, match="less than 50"):
+        ladder_of(5.0, 50.0, gt=0, lt=50, description="%")()
 
 
 # ---- keys ------------------------------------------------------------------------------------------------------------

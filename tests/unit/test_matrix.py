@@ -9,7 +9,7 @@ import pytest
 
 from bench.plan.matrix import ROOTS, Planned, expand, not_applicable, steps_of
 from bench.plan.profiles import PROFILES
-from bench.registry import RegistryError, attacks, schemes
+from bench.registry import RegistryError, attacks, make, schemes
 from bench.steps.kinds import COMPUTE
 from tests.fakes import CHECKSUMS, request
 from tests.fakes import planned as only
@@ -58,6 +58,21 @@ def test_keys_against_another_architecture_are_those_of_its_own_cell() -> None:
         ("alexnet", 0.125), ("wrn", 0.25), ("wrn", 0.25),
     ]  # fmt: skip
     assert other["mark"].spec["scheme_params"]["classifier"] == "alexnet"
+
+
+@pytest.mark.parametrize("name", [*schemes(), *attacks()])
+def test_scales_and_the_tiny_configuration_are_valid(name: str) -> None:
+    cls = {**schemes(), **attacks()}[name]
+    assert set(cls.card.scales) <= set(PROFILES)
+    for params in (cls.card.tiny, *cls.card.scales.values()):
+        make(cls, params)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_everything_can_be_planned_in_every_profile(profile: str) -> None:
+    planned = expand(request(schemes=ALL, attacks=tuple(attacks()), profile=PROFILES[profile]), CHECKSUMS)
+    assert len(planned) == len(ALL) * len(attacks())
+    assert {p.cell.attacks[0].name for p in planned if p.steps} == set(attacks())
 
 
 def test_an_unknown_architecture_to_make_keys_against_is_named() -> None:
