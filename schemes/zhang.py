@@ -67,7 +67,7 @@ CARD = SchemeCard(
     payload="zero-bit",
     extensions=("random text, place and colour of the logo", RANKED),
     scales={"quick": {"probe": 16}, "small": {"probe": 16}},
-    tiny={"probe": 8, "decoys": 19},
+    tiny={"probe": 8, "decoys": 19, "repeat": 6},
 )
 
 
