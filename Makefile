@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 demo: install
-	$(BIN)/bench run --scheme all --attack pruning,removal-matting
+	$(BIN)/bench run --scheme all --attack pruning,removal-matting --jobs 2
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile

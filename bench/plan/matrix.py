@@ -303,9 +303,8 @@ class _Builder:
         fresh, attacked_fresh = self._null_keys(scheme)
         if fresh:
             steps["nulls"] = self._step("nulls", at, {**at.of_scheme, "keys": fresh}, {"host": host})
-        users = min(self.request.profile.left_out_owners, fresh)
-        if users and _learns(scheme) and not scheme.share.whole:
-            steps["left_out_claims"] = self._left_out(at, host, users)
+        if fresh and _learns(scheme) and not scheme.share.whole:
+            steps["left_out_claims"] = self._left_out(at, host, fresh)
         if attacked_fresh and last.ladder:
             # Each rung of an attack on images or on the learner is a training of its own: one must do.
             rungs = 1 if last.card.stage in ("data", "training") else self.request.profile.null_rungs
@@ -318,12 +317,13 @@ class _Builder:
             steps["attacked_nulls"] = self._step("attacked_nulls", at, spec, {"host": host, **made})
         return steps
 
-    def _left_out(self, at: _Place, host: Step, users: int) -> Step:
-        """Owners' claims on a network trained without their images, which schemes of one share have in common."""
+    def _left_out(self, at: _Place, host: Step, most: int) -> Step:
+        """At most so many owners' claims on a network without their images, which schemes of one share have in common."""
         recipe = recipe_spec(self.request.profile.recipe("learner", at.cell.arch))
-        owners = {"share": at.scheme.share.value, "users": users}
+        owners = {"share": at.scheme.share.value, "users": self.request.profile.left_out_owners}
         without = self._step("without", at, {"recipe": recipe, **owners}, {})
-        return self._step("left_out_claims", at, {**at.of_scheme, **owners}, {"host": host, "without": without})
+        spec = {**at.of_scheme, **owners, "claims": min(most, owners["users"])}
+        return self._step("left_out_claims", at, spec, {"host": host, "without": without})
 
     def _place(self, cell: Cell, scheme: Scheme[Any], attacks: tuple[Attack, ...]) -> _Place:
         width = self.request.profile.width(cell.arch, learner=_learns(scheme))

@@ -113,10 +113,10 @@ QUICK = Profile(
     # A learner who sees few images for many epochs remembers them, as one of a large data set does in the papers.
     learner={"*": Recipe(16, 0.05, 32, augment=()), "alexnet": Recipe(36, 0.001, 64, "adam", augment=())},
     learner_widths={"wrn": 0.125, "vgg16": 0.125, "resnet50": 0.0625, "resnet18": 0.125, "alexnet": 0.25},
-    null_keys=50,
-    attacked_null_keys=10,
+    null_keys=25,
+    attacked_null_keys=5,
     trained_null_keys=1,
-    null_rungs=3,
+    null_rungs=2,
     heldout_users=3,
     left_out_owners=2,
 )

@@ -34,7 +34,7 @@ def left_out_claims(workspace: SchemeWorkspace) -> Output:
     scheme, images, name = workspace.scheme, workspace.data.owner, workspace.spec["scheme"]
     keys = (
         scheme.keygen(host_for(workspace, images[rows], i), workspace.rng("left-out", name, i)).to(workspace.device)
-        for i, rows in enumerate(left_out_rows(workspace))
+        for i, rows in enumerate(left_out_rows(workspace)[: workspace.spec["claims"]])
     )
     verdicts = examine(scheme, keys, model=workspace.model("without"), images=images)
     return Output({"p_values": [verdict.p_value for verdict in verdicts]})
