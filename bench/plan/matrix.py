@@ -318,7 +318,7 @@ class _Builder:
         return steps
 
     def _left_out(self, at: _Place, host: Step, most: int) -> Step:
-        """At most so many owners' claims on a network without their images, which schemes of one share have in common."""
+        """Owners claim a network without their images, which schemes of one share have in common."""
         recipe = recipe_spec(self.request.profile.recipe("learner", at.cell.arch))
         owners = {"share": at.scheme.share.value, "users": self.request.profile.left_out_owners}
         without = self._step("without", at, {"recipe": recipe, **owners}, {})
