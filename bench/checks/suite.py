@@ -53,7 +53,7 @@ def suite(name: str, folder: Path | None = None) -> Iterator[tuple[str, str | No
         part = "scheme" if name in schemes() else "attack"
         trial = _Trial(name, part, RunDir(folder or Path(temporary)))
         for check in (*CARD, *(SCHEME if part == "scheme" else ATTACK)):
-            title = (check.__doc__ or check.__name__).split(".")[0]
+            title = (check.__doc__ or check.__name__).splitlines()[0].rstrip(".")
             failure = _outcome(check, trial)
             yield title, failure
             if failure and check in EXPLAIN:  # what follows would fail for the same reason
