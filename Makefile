@@ -21,7 +21,7 @@ demo: install
 	$(BIN)/bench run --scheme all --attack pruning,removal-matting --jobs 2
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .

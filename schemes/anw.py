@@ -71,7 +71,7 @@ CARD = SchemeCard(
         # A user of 1 % owns 60 images, and among so few unseen ones the least loss wanders; the paper's own 500.
         "small": {"heldout": 500, "starts": 2, "steps": 25, "probe": 40},
     },
-    tiny={"share": 0.05, "pool": 60, "decoys": 99, "starts": 1, "steps": 2, "probe": 8},
+    tiny={"share": 0.05, "pool": 30, "decoys": 99, "starts": 1, "steps": 2, "probe": 8},
 )
 # Where each user has a colour space or pixels of their own, each key asks about the unseen images anew.
 _OWN_POOL = {**CARD.scales, "small": {**CARD.scales["small"], "pool": 150}}

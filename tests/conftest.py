@@ -24,7 +24,7 @@ def bench() -> Bench:
         *words: str | Path, check: int | None = 0, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "bench.cli", *map(str, words)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "BENCH_THREADS": "1", **(env or {})}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "BENCH_THREADS": "1", "COLUMNS": "200", **(env or {})}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
         assert check is None or done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
