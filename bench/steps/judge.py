@@ -70,8 +70,8 @@ class State:
         if attempt.images is not None or attempt.recipe is not None:
             images, recipe = attempt.images or self.images, attempt.recipe or self.recipe
             state = replace(state, images=images, recipe=recipe, network=lambda: learn(images, recipe))
-        if attempt.model is not None:
-            state.network = lambda: attempt.model  # type: ignore[return-value,assignment]  # not None
+        if (model := attempt.model) is not None:
+            state.network = lambda: model
         if attempt.serving is not None:
             state.servings = (*self.servings, attempt.serving)
         return state

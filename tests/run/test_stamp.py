@@ -437,7 +437,7 @@ def test_a_key_with_values_that_are_no_numbers_or_cut_short_is_refused(tmp_path:
 def test_an_edited_key_is_refused(tmp_path: Path, edit: Callable[[dict, dict], object]) -> None:
     path = save_key(tmp_path, KEY, ABOUT)
     with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
         about = json.loads(file.metadata()["about"])
     save_file(tensors, path, {"about": json.dumps(about)})
     load_key(path)
@@ -566,7 +566,7 @@ def test_the_keys_place_is_said_first_and_its_digest_ties_the_key_to_the_picture
 def test_names_that_are_not_utf8_are_stamped_and_named(photos: Path, tmp_path: Path) -> None:
     with open(os.fsencode(photos) + b"/\xff.png", "wb") as file:  # noqa: PTH123  # a name of bytes
         file.write(b"no picture")
-    with open(os.fsencode(photos) + b"/\xfe.png", "wb") as file:  # noqa: PTH123
+    with open(os.fsencode(photos) + b"/\xfe.png", "wb") as file:  # noqa: PTH123  # a name of bytes
         file.write((photos / "a/00.png").read_bytes())
     (photos / "empty.png").write_bytes(b"")
     command = [sys.executable, "-m", "bench.cli", "stamp", "--images", photos, "--out", tmp_path / "out", "--seed", "1"]
@@ -576,7 +576,7 @@ def test_names_that_are_not_utf8_are_stamped_and_named(photos: Path, tmp_path: P
     assert "53 pictures stamped" in done.stdout
     assert "\\udcff.png (cannot be decoded)" in done.stdout
     assert "empty.png (empty)" in done.stdout
-    assert os.path.exists(os.fsencode(tmp_path / "out") + b"/\xfe.png")  # noqa: PTH110
+    assert os.path.exists(os.fsencode(tmp_path / "out") + b"/\xfe.png")  # noqa: PTH110  # a name of bytes
 
 
 def test_a_mark_of_ones_own(photos: Path, tmp_path: Path) -> None:

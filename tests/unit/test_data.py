@@ -770,7 +770,7 @@ def test_a_name_that_is_not_utf8_is_read_and_printed_safely(root):
     with open(strange, "wb") as file:  # noqa: PTH123  # a name of bytes
         file.write(png(99))
     assert load("folder:own", data_root=root).split["owner"] > 20
-    with open(strange, "wb") as file:  # noqa: PTH123
+    with open(strange, "wb") as file:  # noqa: PTH123  # a name of bytes
         file.write(b"no picture")
     with pytest.raises(DataError, match=r"\\udcff\\x1b\.png") as error:
         load("folder:own", data_root=root)
