@@ -108,14 +108,18 @@ def params_of(part: Scheme | Attack) -> dict[str, Any]:
 def tags(cls: type[Scheme[Any]] | type[Attack]) -> set[str]:
     """What `@tag` selects by: a scheme's carrier, access and payload; an attack's stage and what its adversary has.
 
-    `@white-box`, `@scores`, `@labels` and `@no-data` follow from the adversary; `@extraction` acts on the model through
-    its answers, `@fine-tuning` on its weights with images of the adversary's own.
+    `@white-box`, `@scores`, `@labels` and `@no-data` follow from the adversary; `@weights` acts on the network itself,
+    `@extraction` on what it answers, `@fine-tuning` on the network with images of the adversary's own. The family is the
+    file that an attack stands in (`@pruning`).
     """
     if issubclass(cls, Scheme):
         return {str(part).replace(" ", "-") for part in (cls.card.carrier, cls.card.access, cls.card.payload)}
     adversary, stage = cls.card.adversary, cls.card.stage
     found = {stage, adversary.access} - {"none"} | ({"none"} if stage == "none" else set())
     found |= set() if adversary.images else {"no-data"}
+    found.add(cls.__module__.rpartition(".")[2].strip("_").replace("_", "-"))
+    if stage == "model" and adversary.access == "white-box":
+        found.add("weights")
     if stage == "model" and adversary.access in ("scores", "labels"):
         found.add("extraction")
     if stage == "model" and adversary.access == "white-box" and "own" in adversary.images:

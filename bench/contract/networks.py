@@ -25,6 +25,8 @@ class Recipe:
         lr: peak learning rate.
         schedule: `onecycle`, `step` (times `gamma` at each milestone), `cosine` or `constant`.
         milestones: as fractions of the epochs.
+        temperature: T, by which logits are divided before the loss, which is multiplied by T^2 (Hinton et al. 2015,
+            section 2); soft targets are taken to be at that temperature already.
         augment: batch augmentations by name; None takes the data set's.
         transforms: further transforms of a batch, `(float N x C x H x W in [0, 1], generator) -> the same`.
         perturb: adversarial training, `(model, images, labels) -> images`, before the ordinary step.
@@ -43,6 +45,7 @@ class Recipe:
     gamma: float = 0.1
     augment: tuple[str, ...] | None = None
     label_smoothing: float = 0.0
+    temperature: float = 1.0
     transforms: tuple[Callable[[Tensor, torch.Generator], Tensor], ...] = ()
     perturb: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None
     descent: Descent | None = None

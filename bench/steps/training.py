@@ -281,8 +281,9 @@ class _Steps:
     def _task_loss(self, x: Tensor, targets: Tensor, reduction: str = "mean") -> tuple[Tensor, Tensor]:
         with torch.autocast(self.device.type, dtype=self.half, enabled=self.mixed):
             logits = self.model(x)
-        smoothing = self.recipe.label_smoothing
-        return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing, reduction=reduction), logits
+        smoothing, temperature = self.recipe.label_smoothing, self.recipe.temperature
+        loss = F.cross_entropy(logits.float() / temperature, targets, label_smoothing=smoothing, reduction=reduction)
+        return temperature**2 * loss, logits
 
     def _descend(self, loss: Tensor) -> None:
         # A perturbation may have left gradients behind.
