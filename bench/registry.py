@@ -108,9 +108,9 @@ def params_of(part: Scheme | Attack) -> dict[str, Any]:
 def tags(cls: type[Scheme[Any]] | type[Attack]) -> set[str]:
     """What `@tag` selects by: a scheme's carrier, access and payload; an attack's stage and what its adversary has.
 
-    `@white-box`, `@scores`, `@labels` and `@no-data` follow from the adversary; `@weights` acts on the network itself,
-    `@extraction` on what it answers, `@fine-tuning` on the network with images of the adversary's own. The family is the
-    file that an attack stands in (`@pruning`).
+    `@white-box`, `@scores`, `@labels` and `@no-data` follow from the adversary; `@weights` acts on the network,
+    `@extraction` on what it answers, `@fine-tuning` on the network with images of the adversary's own; the family is
+    the file that an attack stands in (`@pruning`).
     """
     if issubclass(cls, Scheme):
         return {str(part).replace(" ", "-") for part in (cls.card.carrier, cls.card.access, cls.card.payload)}
