@@ -74,7 +74,10 @@ CARD = SchemeCard(
     tiny={"share": 0.05, "pool": 30, "decoys": 99, "starts": 1, "steps": 2, "probe": 8},
 )
 # Where each user has a colour space or pixels of their own, each key asks about the unseen images anew.
-_OWN_POOL = {**CARD.scales, "small": {**CARD.scales["small"], "pool": 150}}
+_OWN_POOL = {
+    **CARD.scales,
+    **{name: {**CARD.scales[name], "pool": pool} for name, pool in (("quick", 100), ("small", 150))},
+}
 HUES = tuple(float(degrees) for degrees in range(30, 360, 30))
 INTENSITIES = (0.1, 0.3, 0.5)
 TINY = 1e-6  # keeps the ratio of two vanishing losses finite

@@ -66,7 +66,7 @@ CARD = SchemeCard(
     access="labels",
     payload="zero-bit",
     extensions=("random text, place and colour of the logo", RANKED),
-    scales={"quick": {"probe": 16}, "small": {"probe": 16}},
+    scales={"quick": {"probe": 16, "decoys": 99}, "small": {"probe": 16}},
     tiny={"probe": 8, "decoys": 19, "repeat": 6},
 )
 

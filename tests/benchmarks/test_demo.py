@@ -49,6 +49,7 @@ class _Clock:
         return timed
 
 
+@pytest.mark.timeout(1800)
 def test_the_demonstration_costs_little_more_than_its_trainings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
