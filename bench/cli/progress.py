@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich import progress as bars
 from rich.console import Console
 from rich.table import Column
+from rich.text import Text
 
 if TYPE_CHECKING:
     from bench.plan.matrix import Step
@@ -31,15 +32,26 @@ class Progress:
         durations: the object that the run teaches, so that the expected time follows what steps really take.
         jobs: workers that compute at the same time.
         console: where to print.
+        epoch: how far the training in the step of this key is, as `3/16`; empty where nothing is known.
     """
 
-    def __init__(self, steps: Sequence[Step], durations: Durations, jobs: int, console: Console) -> None:
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        durations: Durations,
+        jobs: int,
+        console: Console,
+        epoch: Callable[[str], str] = lambda key: "",
+    ) -> None:
         self._left = {step.key: step for step in steps}
         self._total, self._durations, self._jobs, self._console = len(steps), durations, jobs, console
-        self._start = time.perf_counter()
+        self._start, self._latest = time.perf_counter(), ""
         self._bar = bars.Progress(
-            *live_columns(console, "{task.fields[steps]}", bars.TimeElapsedColumn(table_column=Column(no_wrap=True))),
-            console=console, transient=True, expand=True, disable=not console.is_terminal,
+            *live_columns(
+                console, "{task.fields[steps]}", bars.TimeElapsedColumn(table_column=Column(no_wrap=True)),
+                _Epoch(lambda: epoch(self._latest)),
+            ),
+            console=console, transient=True, expand=True, disable=not console.is_terminal, refresh_per_second=4,
         )  # fmt: skip
         self._dot = "-" if console.options.ascii_only else "·"
         self._task = self._bar.add_task("", total=max(1, self._total), steps=f"0/{self._total}")
@@ -63,6 +75,7 @@ class Progress:
 
     def started(self, step: Step) -> None:
         """`step` was handed to a worker."""
+        self._latest = step.key
         self._bar.update(self._task, description=f"{self._about_left()} {self._dot} {step.label}")
 
     def finished(self, step: Step, outcome: Outcome) -> None:
@@ -82,6 +95,19 @@ class Progress:
         from bench.cli.run import duration
 
         return f"about {duration(self.left_s())} left" if self._left else "done"
+
+
+class _Epoch(bars.ProgressColumn):
+    """How far the training is in the step that began last."""
+
+    def __init__(self, epoch: Callable[[], str]) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._epoch = epoch
+
+    def render(self, task: bars.Task) -> Text:
+        """`epoch 3/16`, or nothing."""
+        found = self._epoch()
+        return Text(f"epoch {found}" if found else "")
 
 
 def live_columns(console: Console, counted: str, *more: bars.ProgressColumn) -> tuple[bars.ProgressColumn, ...]:

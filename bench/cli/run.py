@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,7 +126,7 @@ def run(
         made = library.plan(**selected(options))
         durations = Durations(run_dir.durations, probe=lambda: probe_of(settings))
         with (
-            _watching(made, durations, settings, options["owners"], quiet) as watch,
+            _watching(made, durations, settings, options["owners"], quiet, run_dir.store.epoch) as watch,
             _mirrored(watch, uri, fpr) as both,
         ):
             summary = execute(made, run_dir, settings, both, durations)
@@ -189,10 +189,12 @@ def _reasons(meaningless: Iterable[Planned]) -> list[str]:
     return lines
 
 
-def _progress(made: Plan, durations: Durations, settings: Settings, owners: int) -> Progress:
+def _progress(
+    made: Plan, durations: Durations, settings: Settings, owners: int, epoch: Callable[[str], str]
+) -> Progress:
     from bench.cli.progress import Progress
 
-    progress = Progress(made.missing, durations, settings.jobs, console(stderr=True))
+    progress = Progress(made.missing, durations, settings.jobs, console(stderr=True), epoch)
     left = f"about {duration(progress.left_s())}, on {settings.place.device}"
     progress.say(
         f"{len(made.cells)} cells ({len(made.settled)} already settled), {len(made.missing)} steps to compute, "
@@ -204,12 +206,12 @@ def _progress(made: Plan, durations: Durations, settings: Settings, owners: int)
 
 
 def _watching(
-    made: Plan, durations: Durations, settings: Settings, owners: int, quiet: bool
+    made: Plan, durations: Durations, settings: Settings, owners: int, quiet: bool, epoch: Callable[[str], str]
 ) -> AbstractContextManager[Watch]:
     """The progress bar, or nothing."""
     from bench.library import Silent
 
-    return nullcontext(Silent()) if quiet else _progress(made, durations, settings, owners)
+    return nullcontext(Silent()) if quiet else _progress(made, durations, settings, owners, epoch)
 
 
 @contextmanager

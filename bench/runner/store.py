@@ -141,7 +141,25 @@ class Store:
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         with lease(folder / key):
-            yield
+            try:
+                yield
+            finally:
+                self._epoch_file(key).unlink(missing_ok=True)
+
+    def note_epoch(self, key: str, epoch: int, epochs: int) -> None:
+        """Leave word of how far the training in a step is that is being computed; a full disk stops nothing."""
+        with suppress(OSError):
+            self._epoch_file(key).write_text(f"{epoch}/{epochs}", encoding="ascii")
+
+    def epoch(self, key: str) -> str:
+        """How far the training in a step is, as `3/16`; empty where nothing is known."""
+        try:
+            return self._epoch_file(key).read_text(encoding="ascii")[:20]
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+    def _epoch_file(self, key: str) -> Path:
+        return self.root / "locks" / f"{key}.epoch"
 
     def metas(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Key and `meta.json` of everything stored; one that is not as it was written is passed over."""

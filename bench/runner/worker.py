@@ -6,6 +6,7 @@ import time
 import traceback as tracebacks
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from bench.plan.fingerprint import changed
 from bench.registry import attacks, schemes
 from bench.runner.assembly import whereabouts
 from bench.runner.store import Store, StoreError
+from bench.steps import training
 from bench.steps.kinds import COMPUTE
 from bench.steps.scheme_workspace import SchemeWorkspace
 from bench.steps.workspace import Place
@@ -56,9 +58,9 @@ def compute(task: Task, store_root: Path, place: Place) -> Outcome:
         with store.lock(task.key):
             if not store.has(task.key):
                 inputs = {name: store.load(key) for name, key in task.identity["inputs"].items()}
-                output = COMPUTE[task.kind](
-                    SchemeWorkspace(task.identity["spec"], inputs, place, task.identity["data"])
-                )
+                workspace = SchemeWorkspace(task.identity["spec"], inputs, place, task.identity["data"])
+                with training.watched_by(partial(store.note_epoch, task.key)):
+                    output = COMPUTE[task.kind](workspace)
                 meta = {
                     "identity": dict(task.identity),
                     "label": task.label,

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,9 +32,11 @@ __all__ = [
     "soft_targets",
     "train",
     "train_epochs",
+    "watched_by",
 ]
 
 ExtraLoss = Callable[[nn.Module, Batch], Tensor | None]
+_told: ContextVar[Callable[[int, int], None]] = ContextVar("told of epochs", default=lambda epoch, epochs: None)
 
 
 class Diverged(RuntimeError):  # noqa: N818 - the state of a training, as reports call it
@@ -68,6 +71,16 @@ class Trained:
     model: nn.Module
     history: list[Epoch]
     time_s: float
+
+
+@contextmanager
+def watched_by(tell: Callable[[int, int], None]) -> Iterator[None]:
+    """In this scope `tell` hears of every epoch that ends: its number, and how many there are."""
+    token = _told.set(tell)
+    try:
+        yield
+    finally:
+        _told.reset(token)
 
 
 def train(model: nn.Module, images: ImageSet, recipe: Recipe, *, rng: Rng, **options: Any) -> Trained:
@@ -136,6 +149,7 @@ def train_epochs(
         model.eval()
         loss, extra, correct, seen = steps.read_out(epoch)
         seconds = time.perf_counter() - start
+        _told.get()(epoch, recipe.epochs)
         yield Epoch(epoch, loss, extra, correct / seen, seconds, seen / seconds)
 
 

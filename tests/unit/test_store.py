@@ -32,6 +32,16 @@ def test_round_trip_of_views_and_shared_memory(tmp_path: Path) -> None:
     assert torch.equal(tensors["w"], tensors["same"].t())
 
 
+def test_how_far_a_step_is_can_be_read_until_it_ends(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.lock(KEY):
+        assert store.epoch(KEY) == ""
+        store.note_epoch(KEY, 3, 16)
+        assert Store(tmp_path).epoch(KEY) == "3/16"
+    assert store.epoch(KEY) == ""
+    assert not list((tmp_path / "locks").iterdir())
+
+
 def test_a_shortened_file_counts_as_missing(tmp_path: Path) -> None:
     store = filled(tmp_path)
     path = store.folder(KEY) / "model.safetensors"

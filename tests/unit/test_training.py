@@ -610,3 +610,21 @@ def test_private_training_without_opacus_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "opacus", None)
     with pytest.raises(ValueError, match=r'Opacus .* for DP-SGD: pip install "watermark-bench\[dp\]"\.$'):
         fit(normalised(), toy(), replace(RECIPE, descent=PRIVATE))
+
+
+def test_who_watches_hears_of_every_epoch():
+    heard = []
+    with training.watched_by(lambda epoch, epochs: heard.append((epoch, epochs))):
+        fit(small_net(), toy(), replace(RECIPE, epochs=3))
+    fit(small_net(), toy(), replace(RECIPE, epochs=1))
+    assert heard == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_temperature_divides_the_logits_and_keeps_the_gradient_s_size():
+    images, targets = toy(), torch.softmax(torch.randn(64, 2, generator=torch.Generator().manual_seed(0)), 1)
+    soft = ImageSet(images.images, images.labels, targets)
+    recipe = Recipe(epochs=1, lr=0.0, batch_size=64, weight_decay=0.0, augment=(), temperature=3.0)
+    model = linear()
+    (epoch,) = fit(model, soft, recipe).history
+    log_probs = torch.log_softmax(training.predict(model, images.images) / 3, 1)
+    assert epoch.loss == pytest.approx(9 * float(-(targets * log_probs).sum(1).mean()), rel=1e-4)
