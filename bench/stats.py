@@ -14,7 +14,6 @@ __all__ = [
     "bits_p_value",
     "cosine_p_value",
     "fisher_p_value",
-    "largest_accepted_ber",
     "protection_advantage",
     "rank_p_value",
     "sequential_p_value",
@@ -48,12 +47,6 @@ def bits_p_value(errors: int, bits: int, *, two_sided: bool = True) -> float:
     if not two_sided:
         return float(binom.cdf(errors, bits, 0.5))
     return min(1.0, 2.0 * float(binom.cdf(min(errors, bits - errors), bits, 0.5)))
-
-
-def largest_accepted_ber(bits: int, level: float) -> float:
-    """Largest bit error rate whose one-sided p-value is at most `level` (NaN-free: 0 bits give 0)."""
-    accepted = [e for e in range(bits + 1) if bits_p_value(e, bits, two_sided=False) <= level]
-    return max(accepted) / bits if accepted else 0.0
 
 
 def rank_p_value(statistic: float, null_statistics: Sequence[float]) -> float:

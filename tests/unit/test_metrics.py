@@ -6,22 +6,28 @@ from typing import Any
 
 import pytest
 
+from bench.contract.verdict import Point
 from bench.metrics.aggregate import lower_median, mean, proportion
 from bench.metrics.capacity import carried_bits
 from bench.metrics.efficiency import embed_ratio
 from bench.metrics.fidelity import fidelity_pp
 from bench.metrics.protection import Protection, protection, protection_over_seeds
 from bench.metrics.robustness import (
+    ROUNDING,
+    Trial,
     breaking_strength,
+    detected_share,
     effectiveness,
     lost_pp,
     removal_cost,
     survival,
     survived_share,
+    trials,
+    within,
     worst_case,
 )
 from bench.metrics.security import beyond_chance, false_claims, false_claims_after_attack, forged_claims
-from bench.records.record import AFTER_ATTACK, CellRecord
+from bench.records.record import AFTER_ATTACK, FRESH_KEY, Applied, CellRecord, NullSet
 from tests.fakes import cell, identified, member, nulls, point, record, verdict
 
 MARKED = point(0.0, 0.9)
@@ -270,3 +276,122 @@ def test_a_median_says_when_it_is_only_a_bound(exact: list[float], bounds: list[
     found = lower_median(exact, bounds)
     assert found is not None
     assert (found.pp, found.more) == expected
+
+
+# ---- what mutants survived -------------------------------------------------------------------------------------------
+def test_every_number_follows_the_rate_that_it_is_asked_at() -> None:
+    """A claim of p = 0.1 holds at 20 % and not at 1 %."""
+    weak = point(10.0, 0.89, 0.1)
+    made = attacked(weak, marked=point(0.0, 0.9, 0.1))
+    for fpr, held in ((0.2, 1), (0.01, 0)):
+        assert detected_share(weak, fpr) == held
+        assert survived_share(made[0], fpr) == held
+        assert (found := survival(made, fpr)) is not None
+        assert found.hits == held
+        assert (worst := worst_case(made, fpr)) is not None
+        assert (worst.hits, worst.mean) == (held, held)
+        assert (cost := removal_cost(made, fpr)) is not None
+        assert cost.more is bool(held)
+        assert breaking_strength(made[0], fpr) == (None if held else 0.0)
+        claims = [record(stage="evidence", marked=MARKED, curve=[point(1.0, 0.9, 0.1)])]
+        assert (forged := forged_claims(claims, fpr)) is not None
+        assert forged.hits == held
+        assert (seeds := protection_over_seeds(made, fpr)) is not None
+        assert (seeds.matches, seeds.chance) == (held, fpr)
+    assert detected_share(Point(strength=1.0)) is None
+
+
+def test_a_claim_at_the_rate_itself_is_accepted() -> None:
+    made = [record(nulls=[NullSet(kind=FRESH_KEY, p_values=[0.01, 0.0101])])]
+    assert (found := false_claims(made)) is not None
+    assert (found.hits, found.trials) == (1, 2)
+
+
+def test_every_number_follows_the_budget_that_it_is_asked_at() -> None:
+    made = attacked(point(10.0, 0.80, 0.5))
+    for budget_pp, held in ((5.0, 1), (20.0, 0)):
+        assert (found := survival(made, budget_pp=budget_pp)) is not None
+        assert (worst := worst_case(made, budget_pp=budget_pp)) is not None
+        assert (found.hits, worst.hits, worst.mean) == (held, held, held)
+
+
+def test_the_budget_itself_is_within_it_and_nothing_above() -> None:
+    assert within(5.0, 5.0)
+    assert not within(5.000001, 5.0)
+    assert within(5.0 + ROUNDING, 5.0)
+
+
+def test_an_attack_that_failed_everywhere_was_never_faced() -> None:
+    made = [
+        record(marked=MARKED, curve=[point(10.0, 0.9)]),
+        record("failed", cell=cell(attack="other")),
+    ]
+    assert trials(made) == {0: [Trial(True, None, pytest.approx(0.0))]}
+    assert trials([made[1]]) == {0: []}, "a failure alone has no owner"
+
+
+def test_a_failure_leaves_a_survivor_undecided_and_a_fallen_claim_fallen() -> None:
+    failed = record("failed", cell=cell(attack="other", seed=1))
+    faced = record(cell=cell(attack="other"), marked=MARKED, curve=[point(10.0, 0.9)])
+    held, fell = (record(cell=cell(seed=1), marked=MARKED, curve=[point(10.0, 0.89, p)]) for p in (1e-9, 0.5))
+    assert trials([faced, failed, held])[1] == [Trial(None, None, None)]
+    assert trials([faced, failed, fell])[1] == [Trial(False, None, None)]
+
+
+def test_one_attack_with_two_settings_is_two_attacks() -> None:
+    twice = [
+        record(cell=cell(attacks=[Applied(name="pruning", params={"order": order})]), marked=MARKED, curve=[rung])
+        for order, rung in (("ascending", point(10.0)), ("random", point(10.0, 0.9, 0.5)))
+    ]
+    assert (found := worst_case(twice)) is not None
+    assert (found.hits, found.mean, found.attacks) == (0, 0.5, ["pruning"])
+
+
+def test_owners_of_one_network_are_not_independent_and_seeds_are() -> None:
+    held = verdict(1e-9)
+    two = attacked(point(10.0, verdicts=[held, held]), marked=point(0.0, verdicts=[held, held]))
+    seeds = [record(cell=cell(seed=seed), marked=MARKED, curve=[point(10.0, 0.9)]) for seed in (0, 1)]
+    for made, independent in ((two, False), (seeds, True)):
+        for count in (survival(made), worst_case(made), effectiveness(made)):
+            assert count is not None
+            assert (count.trials, count.low is not None, count.high is not None) == (2, independent, independent)
+        assert (found := protection_over_seeds(made)) is not None
+        assert found.independent is independent
+    claims = [record(cell=cell(seed=s), stage="evidence", marked=MARKED, curve=[point(1.0)]) for s in (0, 1)]
+    assert (forged := forged_claims(claims)) is not None
+    assert forged.low is not None
+    assert (forged := forged_claims([*claims, *claims])) is not None
+    assert forged.low is None
+
+
+def test_fresh_keys_are_independent_and_rungs_of_one_attack_are_not() -> None:
+    made = [record(nulls=[nulls(1, 100), nulls(2, 10, AFTER_ATTACK, 50.0)])]
+    assert (fresh := false_claims(made)) is not None
+    assert (after := false_claims_after_attack(made)) is not None
+    assert (fresh.low is None, fresh.high is None, after.low is None) == (False, False, True)
+
+
+def test_a_curve_alone_counts_no_forgery() -> None:
+    assert forged_claims(attacked(point(1.0, 0.9, 1e-9))) is None
+
+
+def test_yes_or_no_answers_have_no_interval() -> None:
+    made = record(marked=point(0.0, verdicts=[member(True)]), heldout_verdicts=[member(False)])
+    assert of(made).independent is False
+    assert of(record(marked=point(0.0, verdicts=[identified()]))).independent
+    assert not of(record(marked=point(0.0, verdicts=[identified(), identified()]))).independent
+
+
+def test_proportions_and_means_carry_both_ends_of_their_interval() -> None:
+    assert proportion(1, 4) == (1, 4, *(pytest.approx(end, abs=1e-3) for end in (0.0456, 0.6994)))
+    two = mean([1.0, 3.0])
+    assert two is not None
+    assert (two.low, two.high) == (pytest.approx(2 - 12.706, abs=1e-3), pytest.approx(2 + 12.706, abs=1e-3))
+    assert (found := lower_median([1.0, 3.0], [2.0])) is not None
+    assert found.values == [(1.0, False), (2.0, True), (3.0, False)]
+
+
+def test_without_a_marked_model_nothing_is_known_of_fidelity_or_capacity() -> None:
+    failed = record("failed")
+    assert (fidelity_pp(failed), carried_bits(failed), lost_pp(failed, point(1.0))) == (None, None, None)
+    assert carried_bits(record(clean_accuracy=None, measures={"capacity_bits": 64.0})) is None

@@ -12,21 +12,6 @@ from scipy.stats import binom, kstest
 from bench import stats
 
 
-@pytest.mark.parametrize(
-    ("bits", "level", "accepted"),
-    [
-        (64, 1e-2, 0.344),
-        (64, 1e-9, 0.125),
-        (100, 1e-3, 0.340),
-        (256, 1e-2, 0.422),
-        (256, 1e-6, 0.348),
-        (1024, 1e-9, 0.405),
-    ],
-)
-def test_largest_accepted_ber(bits: int, level: float, accepted: float) -> None:
-    assert stats.largest_accepted_ber(bits, level) == pytest.approx(accepted, abs=5e-4)
-
-
 def test_bits_p_value_by_counting() -> None:
     assert stats.bits_p_value(2, 10, two_sided=False) == pytest.approx(sum(comb(10, k) for k in range(3)) / 2**10)
     assert stats.bits_p_value(0, 256) == pytest.approx(2.0**-255)
@@ -134,3 +119,21 @@ def test_protection_advantage_and_its_ceiling() -> None:
     assert stats.protection_advantage(5, 10, 0.5) == 0
     with pytest.raises(ValueError, match="at least one"):
         stats.protection_advantage(0, 0, 0.5)
+
+
+def test_bits_by_hand():
+    assert stats.bits_p_value(1, 5) == pytest.approx(2 * (1 + 5) / 32)
+    assert stats.bits_p_value(0, 1) == 1.0
+    assert stats.bits_p_value(0, 1, two_sided=False) == 0.5
+
+
+def test_an_interval_is_as_wide_as_its_confidence():
+    wide, usual = stats.wilson_interval(1, 4, 0.99), stats.wilson_interval(1, 4)
+    assert wide is not None
+    assert usual is not None
+    assert (wide.low, wide.high) == (pytest.approx(0.0301, abs=1e-4), pytest.approx(0.7819, abs=1e-4))
+    assert wide.low < usual.low
+
+
+def test_one_trial_has_an_advantage():
+    assert stats.protection_advantage(1, 1, 0.25) == 0.75

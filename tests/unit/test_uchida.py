@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from bench.api import Batch, Capacity, Rng, Suspect, bits_p_value, replace
 from bench.registry import schemes
-from bench.stats import largest_accepted_ber
 from schemes.uchida import UchidaPosthoc, UchidaRandom, mean_filter
 from tests.fakes import FakeHost
 
@@ -401,18 +400,3 @@ def test_wider_output_is_still_read():
     key = scheme.keygen(host_of(), Rng(0))
     weight_of(wide).copy_(weight_of(model).repeat(2, 1, 1, 1))
     assert verdict(scheme, wide, key).payload == verdict(scheme, model, key).payload
-
-
-@pytest.mark.parametrize(
-    ("bits", "accepted"),
-    [
-        (64, (0.344, 0.297, 0.203, 0.125)),
-        (100, (0.370, 0.340, 0.260, 0.200)),
-        (256, (0.422, 0.398, 0.348, 0.312)),
-        (512, (0.447, 0.430, 0.393, 0.367)),
-        (1024, (0.463, 0.451, 0.425, 0.405)),
-    ],
-)
-def test_largest_accepted_ber(bits, accepted):
-    levels = (1e-2, 1e-3, 1e-6, 1e-9)
-    assert [largest_accepted_ber(bits, level) for level in levels] == pytest.approx(accepted, abs=6e-4)
