@@ -51,6 +51,7 @@ def results(run_dir: Path, fpr: float, style: str, out: Path | None) -> None:
 def sync(run_dir: Path, fpr: float, tracking_uri: str | None) -> None:
     """Copy all records into an MLflow store, which is asked what it holds: a second call changes nothing."""
     from bench import tracking
+    from bench.runner.rundir import RunDir
 
     RunDir(run_dir).lend_home()
     uri = tracking_uri or own_store(run_dir)

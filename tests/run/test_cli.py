@@ -410,3 +410,12 @@ def test_the_cache_of_images_needs_no_home_directory(tmp_path: Path, monkeypatch
     assert default_cache() == tmp_path / "cache"
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "other"))
     assert default_cache() == tmp_path / "other"
+
+
+def test_sync_copies_records_and_then_changes_nothing(tmp_path: Path, bench: Bench) -> None:
+    (tmp_path / "records").mkdir()
+    save_record(record(), tmp_path / "records")
+    said = [bench("sync", "--run-dir", str(tmp_path)).stdout for _ in range(2)]
+    assert "1 created, 0 updated, 0 unchanged" in said[0]
+    assert "0 created, 0 updated, 1 unchanged" in said[1]
+    assert "mlflow ui" in said[0]
