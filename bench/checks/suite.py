@@ -10,7 +10,9 @@ import re
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,8 @@ from bench.steps.workspace import Place
 
 __all__ = ["suite"]
 
-NULL_KEYS = 60
+NULL_KEYS, LEFT_OUT = 60, 40
+FEW = 300  # images of the networks that left-out owners claim
 PARTNERS = {"attack": ("pruning",), "scheme": ("uchida-random", "zhang-content", "visible-static", "mia-std")}
 
 
@@ -257,6 +260,41 @@ def keeps_the_error_rate(trial: _Trial) -> None:
     assert false <= limit, f"Expected at most {limit} false claims of {len(p_values)} keys at 10 %, but got {false}."
 
 
+def claims_no_left_out_user(trial: _Trial) -> None:
+    """Left-out owners are claimed at 10 % no more often than chance allows (one in ten thousand)."""
+    from scipy.stats import binom
+
+    if trial.card.carrier not in ("data", "none") or (share := make(trial.cls, trial.card.tiny).share).whole:
+        return
+    wanted = 20 if trial.card.keygen_trains else LEFT_OUT
+    users = max(1, min(10, FEW // 2 // share.count(FEW)))
+    # Networks that remember what they are shown: where nothing is learned, nothing can be claimed wrongly.
+    asked = replace(
+        PROFILES["smoke"], owner=FEW, learner=PROFILES["quick"].learner,
+        left_out_owners=users, null_keys=users, trained_null_keys=users,
+    )  # fmt: skip
+    request = replace(trial.request, attacks=("none",), profile=asked, seeds=tuple(range(ceil(wanted / users))))
+    p_values = [p for step in _claims(request) for p in _finished(step, trial.run_dir.store)["p_values"]]
+    false = sum(p <= 0.1 for p in p_values)
+    limit = int(binom.isf(1e-4, len(p_values), 0.1))
+    assert false <= limit, (
+        f"Expected at most {limit} claims of {len(p_values)} left-out owners at 10 %, but got {false}."
+    )
+
+
+def _claims(request: Request) -> list[Step]:
+    planned = expand(request, {"digits-m": checksum("digits-m")})
+    return [cell.steps["left_out_claims"] for cell in planned]
+
+
+def _finished(step: Step, store: Store) -> dict[str, Any]:
+    """The result of a step, computed with its inputs where it is not there."""
+    for needed in (*step.inputs.values(), step):
+        outcome = compute(Task(needed.kind, needed.key, needed.identity, needed.label), store.root, Place())
+        assert outcome.error is None, f"Expected {needed.label} to succeed, but got: {outcome.error}"
+    return store.load(step.key).result
+
+
 def keeps_to_its_adversary(trial: _Trial) -> None:
     """The attack asks for no more than its card's adversary has."""
     try:
@@ -293,7 +331,8 @@ def same_again(trial: _Trial) -> None:
 
 CARD: tuple[Callable[[_Trial], None], ...] = (card_is_complete, tiny_is_valid, imports_the_api_only)
 SCHEME: tuple[Callable[[_Trial], None], ...] = (
-    runs_through, keys_follow_the_rng, marks_as_declared, finds_its_mark, keeps_the_error_rate, same_again,
+    runs_through, keys_follow_the_rng, marks_as_declared, finds_its_mark, keeps_the_error_rate,
+    claims_no_left_out_user, same_again,
 )  # fmt: skip
 ATTACK: tuple[Callable[[_Trial], None], ...] = (
     keeps_to_its_adversary, runs_through, victim_is_left_alone, same_again,
