@@ -22,6 +22,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
+from attacks._weights import prunable
 from bench.api import Adversary, Attack, AttackCard, Attempt, Context, Field, Params, Rng, Variant, Victim, papers
 
 Rate = Annotated[float, Field(gt=0, le=100)]
@@ -37,13 +38,6 @@ class PruningParams(Params):
     scope: Literal["layer", "global", "embedded"] = Field(
         "layer", description="each layer at that rate, all by one common ranking, or the layer that carries the mark"
     )
-
-
-def prunable(model: nn.Module) -> list[str]:
-    """Names of all convolution and linear weight tensors, each once even where layers share it."""
-    kinds = (nn.modules.conv._ConvNd, nn.Linear)
-    weights = {f"{path}.weight" for path, module in model.named_modules() if isinstance(module, kinds)}
-    return [name for name, _ in model.named_parameters() if name in weights]
 
 
 def embedded(model: nn.Module, layer: str) -> str:
