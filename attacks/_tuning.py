@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from attacks._weights import clear
 from bench.api import Adversary, Context, Field, ImageSet, Params, Recipe, Victim, replace
 
 __all__ = ["StepParams", "TuningParams", "held_at_zero", "own_images", "reset_head", "short", "tune", "visited"]
@@ -56,6 +57,10 @@ def tune(context: Context, model: nn.Module, images: ImageSet, params: TuningPar
     """`model` after the fine-tuning that `params` describe, in eval mode; as it is where that has no epochs.
 
     Args:
+        context: trains.
+        model: trained in place.
+        images: with the labels to learn.
+        params: epochs, learning rate, batch size.
         name: of the training's random stream.
     """
     if not params.epochs:
@@ -82,6 +87,8 @@ def reset_head(model: nn.Module, path: str, generator: torch.Generator, classes:
     """Replace the linear layer at `path` by an untrained one, uniform within 1/sqrt(inputs), and return it.
 
     Args:
+        model: changed in place.
+        path: of the layer within it.
         generator: on the CPU.
         classes: outputs of the new layer; as many as before by default.
 
@@ -104,24 +111,18 @@ def held_at_zero(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None
     """Scope in which parameters stay zero where their mask is true, however the network is trained.
 
     Args:
+        model: its parameters are set to zero at once, too.
         masks: parameter name -> bool, of its shape.
     """
-    parameters = {name: model.get_parameter(name) for name in masks}
-
-    def clear() -> None:
-        with torch.no_grad():
-            for name, mask in masks.items():
-                parameters[name].masked_fill_(mask, 0.0)
-
-    clear()
+    clear(model, masks)
     # No gradient and, at zero, no weight decay: steps leave them as they are.
-    handles = [parameters[name].register_hook(partial(_cleared, mask)) for name, mask in masks.items()]
+    handles = [model.get_parameter(name).register_hook(partial(_cleared, mask)) for name, mask in masks.items()]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-        clear()
+        clear(model, masks)
 
 
 def _cleared(mask: Tensor, gradient: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks._tuning import TuningParams, held_at_zero, own_images, tune
+from attacks._weights import clear
 from bench.api import Adversary, Attack, AttackCard, Attempt, Context, Field, Paper, Params, Victim
 
 Percent = Annotated[float, Field(gt=0, lt=100)]
@@ -89,6 +90,7 @@ def silenced(model: nn.Module, conv: str, norm: str | None, channels: Tensor) ->
     """What of which parameters makes output channels of a convolution 0: parameter name -> bool, of its shape.
 
     Args:
+        model: the network.
         conv: path of the convolution.
         norm: path of the batch normalisation that reads it, or None.
         channels: O, bool.
@@ -141,14 +143,8 @@ class ChannelPruning(Attack):
             model = victim.model()
             for conv, norm in pairs.items():
                 filters = model.get_parameter(f"{conv}.weight").detach().flatten(1)
-                _silence(model, silenced(model, conv, norm, smallest(filters.norm(order, dim=1), percent)))
+                clear(model, silenced(model, conv, norm, smallest(filters.norm(order, dim=1), percent)))
             yield Attempt(percent, model=model)
-
-
-@torch.no_grad()
-def _silence(model: nn.Module, masks: dict[str, Tensor]) -> None:
-    for name, mask in masks.items():
-        model.get_parameter(name).masked_fill_(mask, 0.0)
 
 
 class FinePruningParams(TuningParams):
@@ -209,8 +205,10 @@ def mean_activations(model: nn.Module, path: str, images: Tensor, context: Conte
     """The mean over images and positions of the rectified output of a layer: O, float.
 
     Args:
+        model: the network.
         path: of a layer whose output is N x O x H x W.
         images: N x C x H x W.
+        context: asks the network.
     """
     sums: list[Tensor] = []
     handle = model.get_submodule(path).register_forward_hook(

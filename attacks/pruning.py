@@ -17,14 +17,14 @@ Where ours differs, and why:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from attacks._tuning import TuningParams, held_at_zero, own_images, tune
-from attacks._weights import prunable
+from attacks._weights import clear, prunable
 from bench.api import Adversary, Attack, AttackCard, Attempt, Context, Field, Params, Rng, Variant, Victim, papers
 
 Rate = Annotated[float, Field(gt=0, le=100)]
@@ -108,7 +108,7 @@ class Pruning(Attack):
         """Rank the weights once; at each rung zero round(rate * n) of them in a fresh copy."""
         for percent, masks in self._masks(victim, context.rng):
             model = victim.model()
-            _prune(model, masks)
+            clear(model, masks)
             yield Attempt(percent, model=model)
 
     def _masks(self, victim: Victim, rng: Rng) -> Iterator[tuple[float, dict[str, Tensor]]]:
@@ -169,13 +169,7 @@ class PruningTuned(Pruning):
         images = own_images(self.card.adversary, victim, context)
         for percent, masks in self._masks(victim, context.rng):
             model = victim.model()
+            clear(model, masks)
             with held_at_zero(model, masks if self.params.enforced else {}):
-                _prune(model, masks)
                 model = tune(context, model, images, self.params, "tuning")
             yield Attempt(percent, model=model)
-
-
-@torch.no_grad()
-def _prune(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    for name, mask in masks.items():
-        model.get_parameter(name).masked_fill_(mask, 0.0)
