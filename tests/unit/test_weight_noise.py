@@ -1,4 +1,4 @@
-"""Noise and shifts of weights: their size, what they spare, what becomes of the mean filter, the training after them."""
+"""Noise and shifts of weights: their size, what they spare, the mean filter and the training after them."""
 
 import pytest
 import torch
