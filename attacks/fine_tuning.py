@@ -66,7 +66,7 @@ _LABELLED = Adversary("white-box", images=("own",))
 _UNLABELLED = Adversary("white-box", images=("own unlabelled",))
 # A few hundred images are few steps: they have to be larger ones.
 _SMOKE: dict[str, Any] = {"ladder": [1, 2], "lr": 0.01, "batch_size": 32}
-_QUICK: dict[str, Any] = {"ladder": [1, 2, 5], "lr": 0.01, "batch_size": 32}
+_QUICK: dict[str, Any] = {"ladder": [1, 2, 5], "lr": 0.003, "batch_size": 32}
 _QUICK_HEAD: dict[str, Any] = {"ladder": [2, 5, 10], "lr": 0.03, "batch_size": 32}
 
 

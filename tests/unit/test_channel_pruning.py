@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from attacks._tuning import held_at_zero
 from attacks.channel_pruning import convolutions, last_convolution, mean_activations, silenced, smallest
 from bench import archs
 from bench.api import Rng, predict
@@ -198,6 +199,24 @@ def test_pruned_weights_stay_at_zero_through_training_unless_they_may_grow():
         assert torch.equal(held[name] == 0, gone)
         assert (held[name][~gone] != pruned[name][~gone]).any()
         assert (free[name][gone] != 0).any()
+
+
+def test_zeros_are_held_at_every_step_and_free_again_after_the_scope():
+    model, images = small_network(), tinted()
+    mask = torch.rand(10, 8, 3, 3, generator=Rng("mask").torch()) < 0.5
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+
+    def step():
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images.images.float() / 255), images.labels).backward()
+        optimizer.step()
+
+    with held_at_zero(model, {"net.conv2.weight": mask}):
+        for _ in range(3):
+            step()
+            assert torch.equal(model.net.conv2.weight == 0, mask)
+    step()
+    assert (model.net.conv2.weight[mask] != 0).any()
 
 
 def test_ladders_and_adversaries():
