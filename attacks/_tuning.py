@@ -58,14 +58,14 @@ def tune(context: Context, model: nn.Module, images: ImageSet, params: TuningPar
 
     Args:
         context: trains.
-        model: trained in place.
+        model: trained in place, all of it.
         images: with the labels to learn.
         params: epochs, learning rate, batch size.
         name: of the training's random stream.
     """
     if not params.epochs:
         return model.eval()
-    return context.train(images, short(context, params, params.epochs), model=model, name=name)
+    return context.train(images, short(context, params, params.epochs), model=model.requires_grad_(), name=name)
 
 
 def visited(networks: Iterator[nn.Module], rungs: Sequence[tuple[float, int]]) -> Iterator[tuple[float, nn.Module]]:
@@ -111,10 +111,10 @@ def held_at_zero(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None
     """Scope in which parameters stay zero where their mask is true, however the network is trained.
 
     Args:
-        model: its parameters are set to zero at once, too.
+        model: what the masks name is set to zero at once, too, and all of the network becomes trainable.
         masks: parameter name -> bool, of its shape.
     """
-    clear(model, masks)
+    clear(model.requires_grad_(), masks)
     # No gradient and, at zero, no weight decay: steps leave them as they are.
     handles = [model.get_parameter(name).register_hook(partial(_cleared, mask)) for name, mask in masks.items()]
     try:
