@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,9 @@ __all__ = ["StepParams", "TuningParams", "held_at_zero", "own_images", "reset_he
 
 
 class StepParams(Params):
-    """How the adversary's steps are taken: SGD at a constant learning rate."""
+    """How the adversary's steps are taken, by SGD."""
 
-    lr: float = Field(0.001, gt=0, le=1, description="learning rate, constant")
+    lr: float = Field(0.001, gt=0, le=1, description="learning rate")
     batch_size: int = Field(64, ge=2, le=4096, description="images a step")
 
 
@@ -26,10 +27,13 @@ class TuningParams(StepParams):
     """A fine-tuning that ends an attack."""
 
     epochs: int = Field(5, ge=0, le=1000, description="epochs of fine-tuning; 0 for none")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="learning rate of the fine-tuning: constant, or along half a cosine to 0"
+    )
 
 
 def short(context: Context, params: StepParams, epochs: int) -> Recipe:
-    """The learner's recipe with the adversary's steps and so many epochs."""
+    """The learner's recipe with the adversary's steps, at a constant learning rate, and so many epochs."""
     return replace(
         context.recipe,
         epochs=epochs,
@@ -53,7 +57,9 @@ def own_images(adversary: Adversary, victim: Victim, context: Context) -> ImageS
     return ImageSet(images.images, context.predict(victim.model(), images.images).argmax(1))
 
 
-def tune(context: Context, model: nn.Module, images: ImageSet, params: TuningParams, name: str) -> nn.Module:
+def tune(
+    context: Context, model: nn.Module, images: ImageSet, params: TuningParams, name: str, **changes: Any
+) -> nn.Module:
     """`model` after the fine-tuning that `params` describe, in eval mode; as it is where that has no epochs.
 
     Args:
@@ -62,10 +68,12 @@ def tune(context: Context, model: nn.Module, images: ImageSet, params: TuningPar
         images: with the labels to learn.
         params: epochs, learning rate, batch size.
         name: of the training's random stream.
+        changes: further fields of the recipe.
     """
     if not params.epochs:
         return model.eval()
-    return context.train(images, short(context, params, params.epochs), model=model.requires_grad_(), name=name)
+    recipe = replace(short(context, params, params.epochs), schedule=params.schedule, **changes)
+    return context.train(images, recipe, model=model.requires_grad_(), name=name)
 
 
 def visited(networks: Iterator[nn.Module], rungs: Sequence[tuple[float, int]]) -> Iterator[tuple[float, nn.Module]]:

@@ -130,7 +130,7 @@ class ChannelPruning(Attack):
         adversary=Adversary("white-box"),
         unit="% of channels",
         extensions=("no retraining", "all layers at the same rate", "set to zero instead of cut out"),
-        scales={"quick": {"ladder": [10.0, 25.0, 50.0, 75.0]}, "smoke": {"ladder": [25.0, 50.0]}},
+        scales={"quick": {"ladder": [5.0, 10.0, 25.0, 50.0]}, "smoke": {"ladder": [25.0, 50.0]}},
         tiny={"ladder": [50.0]},
     )
     Params = ChannelParams
@@ -154,7 +154,7 @@ class FinePruningParams(TuningParams):
         (20.0, 40.0, 60.0, 80.0, 95.0), description="% of the last convolution's output channels set to zero"
     )
     epochs: int = Field(10, ge=0, le=1000, description="epochs of fine-tuning; 0 for none")
-    lr: float = Field(0.01, gt=0, le=1, description="learning rate, constant")
+    lr: float = Field(0.01, gt=0, le=1, description="learning rate")
 
 
 class FinePruning(Attack):

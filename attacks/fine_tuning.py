@@ -12,8 +12,9 @@ Networks, ICMR 2017, Table 8. https://arxiv.org/abs/1701.04082; https://github.c
 Where ours differs, and why:
 
 * All train on the adversary's own images, which the owner never had; Uchida et al. train again on the training set.
-* The learning rate is constant. Lukas et al.'s code goes on with that of the optimiser that it loads: 0.001 is what it
-  asks for, but does not set. Regularisation takes 0.01, at which a decay of 0.1 shrinks the weights within its epochs.
+* The learning rate is constant, or falls along a cosine where a profile says so. Lukas et al.'s code goes on with that
+  of the optimiser that it loads: 0.001 is what it asks for, but does not set. Regularisation takes 0.01, at which a
+  decay of 0.1 shrinks the weights within its epochs.
 * Frozen layers keep their batch statistics: freezing parameters alone, as theirs, lets the statistics move.
 * A new last layer is uniform within 1/sqrt(inputs), in every architecture.
 * `fine-tuning-full` is the recipe by which the mark was embedded, from its first learning rate on; a rung is a part of
@@ -67,6 +68,7 @@ _UNLABELLED = Adversary("white-box", images=("own unlabelled",))
 # A few hundred images are few steps: they have to be larger ones.
 _SMOKE: dict[str, Any] = {"ladder": [1, 2], "lr": 0.01, "batch_size": 32}
 _QUICK: dict[str, Any] = {"ladder": [1, 2, 5], "lr": 0.003, "batch_size": 32}
+_STEPS: dict[str, Any] = {"lr": 0.01, "batch_size": 32, "schedule": "cosine"}
 _QUICK_HEAD: dict[str, Any] = {"ladder": [2, 5, 10], "lr": 0.03, "batch_size": 32}
 
 
@@ -119,7 +121,7 @@ class FineTuning(Attack):
             reset_head(model, context.head, context.rng.torch("head"))
         self._freeze(model, context.head)
         images = own_images(self.card.adversary, victim, context)
-        networks = context.epochs(images, short(context, self.params, self.ladder[-1]), model=model)
+        networks = context.epochs(images, short(context, self.params, int(self.ladder[-1])), model=model)
         for strength, network in visited(networks, [(epochs, int(epochs)) for epochs in self.ladder]):
             # What is yielded can be another attack's victim, which shall be able to train all of it.
             yield Attempt(strength, model=network.requires_grad_())
@@ -184,8 +186,8 @@ class AdversarialFineTuning(Attack):
         unit="eps",
         extensions=("one eps a rung", "an ordinary step after each adversarial one"),
         scales={
-            "quick": {"ladder": [0.03, 0.1], "step": 0.03, "iterations": 4, "epochs": 3, "lr": 0.01, "batch_size": 32},
-            "smoke": {"ladder": [0.03, 0.1], "step": 0.03, "iterations": 2, "epochs": 1, "lr": 0.01, "batch_size": 32},
+            "quick": {"ladder": [0.03, 0.1], "step": 0.03, "iterations": 4, "epochs": 3, **_STEPS},
+            "smoke": {"ladder": [0.03, 0.1], "step": 0.03, "iterations": 2, "epochs": 1, **_STEPS},
         },
         tiny={"ladder": [0.03], "step": 0.03, "iterations": 2, "epochs": 1, "lr": 0.01},
     )
@@ -196,8 +198,7 @@ class AdversarialFineTuning(Attack):
         images = own_images(self.card.adversary, victim, context)
         for eps in self.ladder:
             search = Perturbation(eps, self.params.step, self.params.iterations, context.rng.torch("start"))
-            recipe = replace(short(context, self.params, self.params.epochs), perturb=search)
-            yield Attempt(eps, model=context.train(images, recipe, model=victim.model()))
+            yield Attempt(eps, model=tune(context, victim.model(), images, self.params, "training", perturb=search))
 
 
 class RegularisationParams(TuningParams):
@@ -207,7 +208,7 @@ class RegularisationParams(TuningParams):
         (0.03, 0.1, 0.25), description="weight decay of the first epochs"
     )
     decayed: int = Field(5, ge=1, le=1000, description="epochs of strong decay, before those of fine-tuning")
-    lr: float = Field(0.01, gt=0, le=1, description="learning rate, constant")
+    lr: float = Field(0.01, gt=0, le=1, description="learning rate")
 
 
 class Regularisation(Attack):
@@ -222,7 +223,7 @@ class Regularisation(Attack):
         unit="weight decay",
         extensions=("decays of 0.03 and 0.25 beside the authors' 0.1", "no early stopping"),
         scales={
-            "quick": {"lr": 0.03, "batch_size": 32},
+            "quick": {"epochs": 8, "batch_size": 32, "schedule": "cosine"},
             "smoke": {"ladder": [0.1], "decayed": 1, "epochs": 1, "lr": 0.03, "batch_size": 32},
         },
         tiny={"ladder": [0.1], "decayed": 1, "epochs": 1},
@@ -242,6 +243,7 @@ class CrossDomainParams(ShareParams):
     """How much of a whole training, and on what."""
 
     auxiliary: str = Field("digits-m", min_length=1, max_length=200, description="the data set of the new task")
+    batch_size: int | None = Field(None, ge=2, le=4096, description="images a step; none for the recipe's")
 
 
 class CrossDomain(Attack):
@@ -259,7 +261,7 @@ class CrossDomain(Attack):
         extensions=("judged on the way", "other data sets than Caltech-101 and CIFAR-10"),
         scales={
             "paper": {"auxiliary": "caltech101"},
-            "quick": {"ladder": [50.0, 100.0], "auxiliary": "photographs"},
+            "quick": {"ladder": [50.0, 100.0], "auxiliary": "photographs", "batch_size": 16},
             "smoke": {"ladder": [50.0, 100.0], "auxiliary": "photographs"},
         },
         tiny={"ladder": [50.0], "auxiliary": "photographs"},
@@ -267,11 +269,12 @@ class CrossDomain(Attack):
     Params = CrossDomainParams
 
     def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
-        """One training by the ordinary recipe, as it is."""
+        """One training by the ordinary recipe."""
         learned, kept = _split(context.auxiliary(self.params.auxiliary), context.rng.torch("kept"))
         model, classes = victim.model(), int(max(learned.labels.max(), kept.labels.max())) + 1
         reset_head(model, context.head, context.rng.torch("head"), classes)
-        networks = context.epochs(learned, context.recipe, model=model)
+        recipe = replace(context.recipe, batch_size=self.params.batch_size or context.recipe.batch_size)
+        networks = context.epochs(learned, recipe, model=model)
         rungs = [(percent, ceil(percent / 100 * context.recipe.epochs)) for percent in self.ladder]
         for strength, network in visited(networks, rungs):
             right = context.predict(network, kept.images).argmax(1) == kept.labels

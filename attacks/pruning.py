@@ -18,7 +18,7 @@ Where ours differs, and why:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +76,7 @@ class Pruning(Attack):
         scales={"quick": {"ladder": [10, 20, 30, 40, 50, 60, 70, 80, 90]}, "smoke": {"ladder": [30, 60, 90]}},
         tiny={"ladder": [50.0]},
     )
-    Params = PruningParams
+    Params: ClassVar[type[PruningParams]] = PruningParams
     variants = (
         Variant("pruning-global", "Pruning, one threshold for all layers", {"scope": "global"}),
         Variant(

@@ -82,7 +82,7 @@ class Quantisation(Attack):
                 "adversary": Adversary("white-box", images=("own unlabelled",)),
                 "extensions": ("weights alone", "2 to 8 bits beside the authors' 5 and 6"),
                 "scales": {
-                    "quick": {"ladder": [24, 28, 29, 30], "lr": 0.01, "batch_size": 32},
+                    "quick": {"ladder": [24, 28, 29, 30], "lr": 0.003, "batch_size": 32},
                     "smoke": {"ladder": [28, 30], "lr": 0.01, "batch_size": 32},
                 },
             },
