@@ -1,4 +1,4 @@
-"""Magnitude pruning: set a share of the weights to zero, and do not retrain.
+"""Magnitude pruning: set a share of the weights to zero; as the attack of Uchida et al. without retraining.
 
 Pruning by magnitude: Song Han, Jeff Pool, John Tran, William J. Dally, Learning both Weights and Connections for
 Efficient Neural Networks, NIPS 2015. https://arxiv.org/abs/1506.02626 (no implementation by the authors)
@@ -7,7 +7,8 @@ section 4.3. https://arxiv.org/abs/1701.04082; authors' implementation: https://
 
 Where ours differs, and why:
 
-* Han et al. retrain after pruning; we do not, as in Uchida et al. Fine-tuning is an attack of its own.
+* Han et al. retrain after pruning; `pruning` does not, as in Uchida et al. `pruning-tuned` does: in one go instead of
+  several rounds, at each rung anew, with the pruned weights held at zero as theirs.
 * Uchida et al. prune the embedded layer alone (`pruning-embedded`). An adversary who does not know the layer prunes
   every layer at the same rate (`pruning`), or all layers by one threshold (`pruning-global`).
 * The random order is one permutation for all rates, so that a higher rate only ever removes more.
@@ -17,11 +18,13 @@ Where ours differs, and why:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from attacks._tuning import TuningParams, held_at_zero, own_images, tune
+from attacks._weights import clear, prunable
 from bench.api import Adversary, Attack, AttackCard, Attempt, Context, Field, Params, Rng, Variant, Victim, papers
 
 Rate = Annotated[float, Field(gt=0, le=100)]
@@ -37,13 +40,6 @@ class PruningParams(Params):
     scope: Literal["layer", "global", "embedded"] = Field(
         "layer", description="each layer at that rate, all by one common ranking, or the layer that carries the mark"
     )
-
-
-def prunable(model: nn.Module) -> list[str]:
-    """Names of all convolution and linear weight tensors, each once even where layers share it."""
-    kinds = (nn.modules.conv._ConvNd, nn.Linear)
-    weights = {f"{path}.weight" for path, module in model.named_modules() if isinstance(module, kinds)}
-    return [name for name, _ in model.named_parameters() if name in weights]
 
 
 def embedded(model: nn.Module, layer: str) -> str:
@@ -80,7 +76,7 @@ class Pruning(Attack):
         scales={"quick": {"ladder": [10, 20, 30, 40, 50, 60, 70, 80, 90]}, "smoke": {"ladder": [30, 60, 90]}},
         tiny={"ladder": [50.0]},
     )
-    Params = PruningParams
+    Params: ClassVar[type[PruningParams]] = PruningParams
     variants = (
         Variant("pruning-global", "Pruning, one threshold for all layers", {"scope": "global"}),
         Variant(
@@ -110,12 +106,20 @@ class Pruning(Attack):
 
     def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
         """Rank the weights once; at each rung zero round(rate * n) of them in a fresh copy."""
-        pools = [self._ranked(victim.model(), pool, context.rng) for pool in self._pools(victim)]
-        for percent in self.ladder:
+        for percent, masks in self._masks(victim, context.rng):
             model = victim.model()
-            for pool in pools:
-                self._prune(model, pool, percent)
+            clear(model, masks)
             yield Attempt(percent, model=model)
+
+    def _masks(self, victim: Victim, rng: Rng) -> Iterator[tuple[float, dict[str, Tensor]]]:
+        """What is pruned at each rung: tensor name -> bool, of its shape."""
+        pools = [self._ranked(victim.model(), pool, rng) for pool in self._pools(victim)]
+        for percent in self.ladder:
+            masks: dict[str, Tensor] = {}
+            for pool in pools:
+                count = round(percent * sum(place.numel() for place in pool.values()) / 100)
+                masks |= {name: place < count for name, place in pool.items()}
+            yield percent, masks
 
     def _pools(self, victim: Victim) -> list[list[str]]:
         """Names of weight tensors, grouped by what is ranked together."""
@@ -133,8 +137,39 @@ class Pruning(Attack):
         parts = places.split([weight.numel() for weight in weights])
         return {name: part.view(weight.shape) for name, part, weight in zip(names, parts, weights, strict=True)}
 
-    @torch.no_grad()
-    def _prune(self, model: nn.Module, pool: dict[str, Tensor], percent: float) -> None:
-        count = round(percent * sum(place.numel() for place in pool.values()) / 100)
-        for name, place in pool.items():
-            model.get_parameter(name).masked_fill_(place < count, 0.0)
+
+class TunedParams(PruningParams, TuningParams):
+    """How far to prune, in which order, and how to train then."""
+
+    ladder: tuple[Rate, ...] = Field((50.0, 70.0, 80.0, 90.0, 95.0), description="% of weights set to zero")
+    enforced: bool = Field(True, description="hold the pruned weights at zero; else they may grow again")
+
+
+class PruningTuned(Pruning):
+    """Every layer loses the same share of its smallest weights; what is left is trained."""
+
+    card = AttackCard(
+        name="pruning-tuned",
+        title="Pruning, then fine-tuning with the pruned weights held at zero",
+        paper=papers.HAN,
+        stage="model",
+        adversary=Adversary("white-box", images=("own",)),
+        unit="% of weights",
+        extensions=("one round of pruning", "every layer at the same rate"),
+        scales={
+            "quick": {"ladder": [50.0, 80.0, 95.0], "lr": 0.01, "batch_size": 32},
+            "smoke": {"ladder": [60.0], "epochs": 1, "lr": 0.01, "batch_size": 32},
+        },
+        tiny={"ladder": [50.0], "epochs": 1},
+    )
+    Params = TunedParams
+
+    def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
+        """Rank the weights once; at each rung prune a fresh copy and fine-tune it, on the same streams."""
+        images = own_images(self.card.adversary, victim, context)
+        for percent, masks in self._masks(victim, context.rng):
+            model = victim.model()
+            clear(model, masks)
+            with held_at_zero(model, masks if self.params.enforced else {}):
+                model = tune(context, model, images, self.params, "tuning")
+            yield Attempt(percent, model=model)

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import AccessError, ImageSet, Key, Point, Verdict, pixels
-from bench.data import checksum
 from bench.plan.matrix import Request, Step, expand, not_applicable
 from bench.plan.profiles import PROFILES
+from bench.plan.selection import checksums
 from bench.records.record import CellRecord
 from bench.registry import RegistryError, attacks, make, schemes
 from bench.runner.coordinator import execute
@@ -95,7 +95,7 @@ class _Trial:
     @cached_property
     def record(self) -> CellRecord:
         """The record of the tiny cell."""
-        (planned,) = expand(self.request, {"digits-m": checksum("digits-m")})
+        (planned,) = expand(self.request, checksums(self.request))
         plan, settings = self.run_dir.plan([planned]), Settings(Place(), threads=1)
         durations = Durations(self.run_dir.durations)
         (record,) = execute(plan, self.run_dir, settings, _Silent(), durations).records
@@ -108,7 +108,7 @@ class _Trial:
         """The step of this kind, opened again, once the whole cell or only its inputs are finished."""
         if not inputs_only:
             _ = self.record
-        (planned,) = expand(self.request, {"digits-m": checksum("digits-m")})
+        (planned,) = expand(self.request, checksums(self.request))
         step = planned.steps[kind]
         for needed in (*step.inputs["mark"].inputs.values(), step.inputs["mark"]) if inputs_only else ():
             compute(Task(needed.kind, needed.key, needed.identity, needed.label), self.run_dir.store.root, Place())
@@ -116,7 +116,7 @@ class _Trial:
 
     def stored(self, kind: str) -> dict[str, Any]:
         """The result that the finished step of this kind left."""
-        (planned,) = expand(self.request, {"digits-m": checksum("digits-m")})
+        (planned,) = expand(self.request, checksums(self.request))
         return self.run_dir.store.load(planned.steps[kind].key).result
 
     def memories(self) -> tuple[Verdict, Verdict]:

@@ -53,6 +53,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 _DIGITS = tuple(map(str, range(10)))
+_STRIPS = tuple(f"{picture}-{strip}" for picture in ("china", "flower") for strip in range(1, 6))
 _CIFAR10 = _words("airplane automobile bird cat deer dog frog horse ship truck")
 _CIFAR100 = _words(
     """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
@@ -74,6 +75,7 @@ SPECS: dict[str, Spec] = {
     spec.card.name: spec
     for spec in (
         Spec(DatasetCard("digits-m", "Handwritten digits over photographs", _DIGITS, "digits", ("crop",)), 32),
+        Spec(DatasetCard("photographs", "Tiles of two photographs", _STRIPS, "objects"), 32),
         Spec(
             DatasetCard("cifar10", "CIFAR-10", _CIFAR10, "objects"),
             32,

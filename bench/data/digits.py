@@ -24,7 +24,7 @@ from bench.data.source import Part, Source
 from bench.data.split import stratified
 from bench.identity import Rng
 
-__all__ = ["digits_m"]
+__all__ = ["SIZE", "digits_m", "sample_photographs"]
 
 SIZE = 32
 OWNER, ADVERSARY = 0.5, 0.25  # shares of the digits; the rest is held out
@@ -34,7 +34,7 @@ OWNER, ADVERSARY = 0.5, 0.25  # shares of the digits; the rest is held out
 def digits_m() -> Source:
     """The data set: 898 images of the owner's digits, 449 of the adversary's, 450 held out."""
     digits, labels = _digits()
-    photographs = _photographs()
+    photographs = sample_photographs()
     rng = Rng("digits-m", "blend")
     owner, adversary, heldout = (
         _blend(digits, labels, own[stratified(labels[own], rng.torch(name, "order"))], photographs, rng.child(name))
@@ -74,7 +74,7 @@ def _digits() -> tuple[Tensor, Tensor]:
     return table[:, :-1].reshape(-1, 8, 8), table[:, -1].long()
 
 
-def _photographs() -> Tensor:
+def sample_photographs() -> Tensor:
     """scikit-learn's two photographs, 2 x 3 x 427 x 640 uint8."""
     pictures = []
     for name in ("china.jpg", "flower.jpg"):

@@ -15,12 +15,13 @@ from bench.data import folders, parquet, torchvision_files
 from bench.data.catalog import Spec, default_cache, resolve_root, spec
 from bench.data.digits import digits_m
 from bench.data.errors import DataError
+from bench.data.photographs import photographs
 from bench.data.source import Found, Part, Source
 from bench.data.split import share
 
 __all__ = ["Data", "checksum", "load"]
 
-EMBEDDED = "digits-m"
+EMBEDDED = {"digits-m": digits_m, "photographs": photographs}
 RECENT = 4  # results of `load` that a process keeps
 
 
@@ -91,7 +92,7 @@ class _Opened:
     """A data set that was located; two are equal if they decode to the same images.
 
     Attributes:
-        path: its cache file, whose name tells the state of its files; None for the embedded data set.
+        path: its cache file, whose name tells the state of its files; None for the embedded data sets.
     """
 
     spec: Spec
@@ -100,13 +101,14 @@ class _Opened:
 
     def checksum(self) -> str:
         if self.path is None:
-            return _embedded_checksum()
+            return _embedded_checksum(self.spec.card.name)
         return kept.stored_checksum(self.path) or self.decoded()[1]
 
     def decoded(self) -> tuple[Source, str]:
         """The data set and its checksum, from the cache if it is there."""
         if self.path is None or self.found is None:
-            return digits_m(), _embedded_checksum()
+            name = self.spec.card.name
+            return EMBEDDED[name](), _embedded_checksum(name)
         stored = kept.read(self.path)
         if stored is not None:
             return stored
@@ -119,7 +121,7 @@ class _Opened:
 
 def _open(name: str, root: Path, download: bool, cache: Path | None) -> _Opened:
     known = spec(name, root)
-    if known.card.name == EMBEDDED:
+    if known.card.name in EMBEDDED:
         return _Opened(known)
     found = _locate(known, root, download)
     path = default_cache(cache) / f"{known.card.name}-{found.stamp(known)[:24]}.safetensors"
@@ -148,9 +150,9 @@ def _dealt(opened: _Opened, sizes: tuple[int | None, int | None, int | None], de
     )
 
 
-@functools.lru_cache(maxsize=1)
-def _embedded_checksum() -> str:
-    return digits_m().checksum()
+@functools.cache
+def _embedded_checksum(name: str) -> str:
+    return EMBEDDED[name]().checksum()
 
 
 def _locate(known: Spec, root: Path, download: bool) -> Found:

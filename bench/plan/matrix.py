@@ -19,7 +19,7 @@ from bench.registry import RegistryError, attack_chain, make, params_of
 from bench.registry import attacks as all_attacks
 from bench.registry import schemes as all_schemes
 
-__all__ = ["ROOTS", "Planned", "Request", "Step", "expand", "not_applicable", "steps_of"]
+__all__ = ["ROOTS", "Planned", "Request", "Step", "auxiliaries", "expand", "not_applicable", "steps_of"]
 
 # The module whose function computes a kind of step: with all that it imports, the source that its key covers.
 ROOTS = {
@@ -148,7 +148,8 @@ def expand(request: Request, checksums: Mapping[str, str]) -> list[Planned]:
 
     Args:
         request: the axes.
-        checksums: data set -> checksum.
+        checksums: data set -> checksum; cells whose adversary has another data set that is missing here are not
+            applicable.
 
     Raises:
         RegistryError: an override is not a parameter, or is out of bounds.
@@ -161,6 +162,21 @@ def expand(request: Request, checksums: Mapping[str, str]) -> list[Planned]:
         for situation in _situations(all_schemes()[scheme].card, request.situations)
     ]
     return list({p.cell.identity: p for p in planned}.values())
+
+
+def auxiliaries(request: Request) -> list[str]:
+    """The other data sets that adversaries of the request have, by name, sorted.
+
+    Raises:
+        RegistryError: as `expand`.
+    """
+    builder = _Builder(request, {})
+    return sorted({name for chain in request.attacks for name in _lent(builder.attacks(chain))})
+
+
+def _lent(attacks: Iterable[Attack]) -> list[str]:
+    """The data sets that cards' parameters `auxiliary` name."""
+    return [getattr(attack.params, attack.card.auxiliary) for attack in attacks if attack.card.auxiliary]
 
 
 def steps_of(planned: Iterable[Planned]) -> list[Step]:
@@ -244,7 +260,7 @@ class _Builder:
 
     def cell(self, scheme_name: str, attack_name: str, arch: str, dataset: str, situation: str, seed: int) -> Planned:
         scheme = self._scheme(scheme_name)
-        attacks = self._attacks(attack_name)
+        attacks = self.attacks(attack_name)
         owners = 1 if scheme.card.stand_alone else self.request.owners
         cell = Cell(
             scheme=scheme_name, attack=chain_name(attacks), arch=arch, dataset=dataset, situation=situation,
@@ -255,13 +271,14 @@ class _Builder:
         reason = not_applicable(scheme.card, *cards)
         if situation not in scheme.card.situations:
             reason = f"{scheme_name} cannot be embedded by {situation}, only by {', '.join(scheme.card.situations)}."
+        reason = reason or self._out_of_reach(attacks, dataset)
         steps = {} if reason else self._steps(cell, scheme, attacks)
         return Planned(cell, scheme.card, cards, steps, self.checksums[dataset], reason)
 
     def _scheme(self, name: str) -> Scheme[Any]:
         return self._made(all_schemes()[name], {})
 
-    def _attacks(self, text: str) -> tuple[Attack, ...]:
+    def attacks(self, text: str) -> tuple[Attack, ...]:
         """The attacks of a chain such as `pruning=50+output-noise`: all but the last have one rung."""
         *before, last = [(self._made(all_attacks()[name], {}), strength) for name, strength in attack_chain(text)]
         single = [
@@ -291,9 +308,22 @@ class _Builder:
             steps["control"] = self._step("control", at, learning, {"host": host})
         return steps | self._false_claims(maker, key_host)
 
+    def _out_of_reach(self, attacks: tuple[Attack, ...], dataset: str) -> str | None:
+        """Why an adversary has no data set other than the host's; None if all have what they need."""
+        for attack in attacks:
+            for name in _lent([attack]):
+                parameter = f"{attack.card.name}.{attack.card.auxiliary}"
+                if name == dataset:
+                    return f"{attack.card.name} needs another data set than the host's {name}: set {parameter}."
+                if name not in self.checksums:
+                    return (
+                        f"{attack.card.name} needs {name}, which cannot be loaded: see --data-root, or set {parameter}."
+                    )
+        return None
+
     def _auxiliary(self, attacks: tuple[Attack, ...]) -> dict[str, Any]:
         """The checksums of other data sets that the adversaries have."""
-        named = [getattr(a.params, a.card.auxiliary) for a in attacks if a.card.auxiliary]
+        named = _lent(attacks)
         return {"auxiliary": {name: self.checksums[name] for name in named}} if named else {}
 
     def _false_claims(self, at: _Place, host: Step) -> dict[str, Step]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypedDict
 
 from bench import archs, data
-from bench.plan.matrix import Planned, Request, expand
+from bench.plan.matrix import Planned, Request, auxiliaries, expand
 from bench.plan.profiles import PROFILES
 from bench.registry import RegistryError, attack_chain, attacks, choose, schemes, tags, unknown
 
-__all__ = ["DEFAULTS", "Selectors", "cells_of", "overrides"]
+__all__ = ["DEFAULTS", "Selectors", "cells_of", "checksums", "overrides"]
 
 SITUATIONS = ("train", "fine-tune", "distill")
 
@@ -62,8 +63,23 @@ def cells_of(selectors: Selectors) -> list[Planned]:
         DataError: a data set does not exist, is broken or is too small.
     """
     wish, root = request(selectors), _folder(selectors.get("data_root"))
-    download = selectors.get("download", False)
-    return expand(wish, {name: data.checksum(name, data_root=root, download=download) for name in wish.datasets})
+    return expand(wish, checksums(wish, root, selectors.get("download", False)))
+
+
+def checksums(wish: Request, data_root: Path | None = None, download: bool = False) -> dict[str, str]:
+    """The checksum of each data set of a request, and of those others of its adversaries that can be loaded.
+
+    Raises:
+        DataError: a data set of the request is missing, broken or too small, or an adversary's does not exist.
+        RegistryError: a parameter of an attack is out of bounds.
+    """
+    place: dict[str, Any] = {"data_root": data_root, "download": download}
+    found = {name: data.checksum(name, **place) for name in wish.datasets}
+    for name in auxiliaries(wish):
+        data.card(name, data_root=data_root)
+        with suppress(data.DataError):  # its cells say that they have no meaning without it
+            found[name] = data.checksum(name, **place)
+    return found
 
 
 def request(selectors: Selectors) -> Request:

@@ -26,7 +26,14 @@ SHIPPED = Path(__file__).parent / "typical.json"
 PRIOR_S = 10.0
 RECENT = 9
 # The owner's images where the profile leaves the data set its own division: two thirds of the training part.
-IMAGES = {"digits-m": 898, "cifar10": 33_333, "cifar100": 33_333, "mnist": 40_000, "tiny-imagenet": 66_667}
+IMAGES = {
+    "digits-m": 898,
+    "photographs": 260,
+    "cifar10": 33_333,
+    "cifar100": 33_333,
+    "mnist": 40_000,
+    "tiny-imagenet": 66_667,
+}
 DEFAULT_IMAGES = 20_000
 GUESS_S = {"keys": 2.0, "nulls": 4.0, "attack": 15.0, "attacked_nulls": 10.0}
 

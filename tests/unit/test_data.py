@@ -101,6 +101,7 @@ def test_cards_are_known_without_loading():
     counts = {name: len(card.classes) for name, card in DATASETS.items()}
     assert counts == {
         "digits-m": 10,
+        "photographs": 10,
         "cifar10": 10,
         "cifar100": 100,
         "mnist": 10,
@@ -137,7 +138,7 @@ def test_digits_m_has_the_promised_shapes_and_is_balanced():
 
 def test_digits_m_deals_out_by_source_digit(monkeypatch):
     """Over black photographs an image is its digit, so that the digits of each share can be compared."""
-    monkeypatch.setattr(digits, "_photographs", lambda: torch.zeros(2, 3, 427, 640, dtype=torch.uint8))
+    monkeypatch.setattr(digits, "sample_photographs", lambda: torch.zeros(2, 3, 427, 640, dtype=torch.uint8))
     source = digits.digits_m.__wrapped__()
     owner, adversary = source.train.images[: source.owner_rows], source.train.images[source.owner_rows :]
 
@@ -159,7 +160,7 @@ def test_digits_m_reads_what_scikit_learn_ships():
     assert np.array_equal(labels.numpy(), bunch.target)
     for number, name in enumerate(("china.jpg", "flower.jpg")):
         shipped = torch.from_numpy(load_sample_image(name).copy()).permute(2, 0, 1)
-        assert torch.equal(digits._photographs()[number], shipped)
+        assert torch.equal(digits.sample_photographs()[number], shipped)
 
 
 def test_digits_m_blends_by_absolute_difference():
@@ -190,6 +191,25 @@ def test_digits_m_takes_prefixes_and_refuses_more_than_there_are():
     assert large.checksum == small.checksum
     with pytest.raises(DataError, match="owner's share of digits-m to be between 1 and 898 images, but got 899"):
         load("digits-m", owner=899)
+
+
+def test_photographs_are_tiles_that_are_told_apart_by_their_strip():
+    data = load("photographs")
+    assert {name: data.split[name] for name in ("owner", "adversary", "heldout")} == {
+        "owner": 260, "adversary": 130, "heldout": 130,
+    }  # fmt: skip
+    pictures = digits.sample_photographs()
+    found = set()
+    for part in (data.owner, data.adversary, data.heldout):
+        assert part.labels.bincount(minlength=10).min() >= 0.08 * len(part)
+        for tile, label in zip(part.images, part.labels.tolist(), strict=True):
+            picture, left = pictures[label // 5], label % 5 * 128
+            places = [(y, x) for y in range(0, 416, 32) for x in range(left, left + 128, 32)
+                      if torch.equal(picture[:, y : y + 32, x : x + 32], tile)]  # fmt: skip
+            assert places, "no such tile in the strip of its class"
+            found |= {(label, *place) for place in places}
+    assert len(found) == 520, "a tile is missing, or two shares have the same"
+    assert data.checksum == checksum("photographs") != checksum("digits-m")
 
 
 # --- the split -----------------------------------------------------------------------------------------------------
