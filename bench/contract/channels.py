@@ -1,4 +1,4 @@
-"""Channel groups of a network: which channels can be reordered, copied or scaled together without changing its function.
+"""Channel groups of a network: which channels can be reordered, copied or scaled together at no change of function.
 
 The network is traced symbolically (torch.fx). Every layer that makes channels opens a *space*; additions tie the
 spaces of both sides, concatenations put spaces side by side, and batch normalisation keeps the order of the channels
@@ -96,6 +96,7 @@ class Channels:
     Attributes:
         slots: of all groups, in the order of the forward pass.
         sizes: channels of each group, by its number.
+        axes: by (tensor, dim), its pieces in order: slots, and lengths of what is not free.
 
     Raises:
         ValueError: the network cannot be traced.
@@ -104,7 +105,7 @@ class Channels:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         found = _Tracing(model)
-        self.slots, self.sizes, self._axes = found.slots, found.sizes, found.axes
+        self.slots, self.sizes, self.axes = found.slots, found.sizes, found.axes
 
     def of(self, group: int) -> list[Slot]:
         """The slots of what is reordered together."""
@@ -124,7 +125,7 @@ class Channels:
 
     def lengths(self, tensor: str, dim: int) -> list[tuple[int | None, int]]:
         """Pieces of an axis: (number of the group or None, entries)."""
-        axis = self._axes[tensor, dim]
+        axis = self.axes[tensor, dim]
         return [(None, p) if isinstance(p, int) else (p.order, p.repeat * self.sizes[p.order]) for p in axis]
 
     def piece(self, slot: Slot) -> Tensor:
@@ -136,6 +137,10 @@ class Channels:
         """The slot's part as channels x the rest."""
         piece = self.piece(slot).movedim(slot.dim, 0)
         return piece.reshape(len(piece) // slot.repeat, -1)
+
+    def kernel(self, slot: Slot) -> int:
+        """Entries of the tensor's further axes: pixels of a filter."""
+        return self._tensor(slot.tensor).shape[2:].numel()
 
     @torch.no_grad()
     def rewire(self, group: int, change: Change) -> None:
@@ -391,7 +396,8 @@ class _Tracing:
         return self.order.new()
 
     def _layer(self, path: str, module: Any, layout: _Layout | None) -> _Layout | None:
-        known = self.used.get(id(module.weight if module.weight is not None else module))
+        owner = id(module.weight if module.weight is not None else module)
+        known = self.used.get(owner)
         if known is not None or (isinstance(module, nn.Conv2d) and module.groups != 1):  # shared, or grouped
             return self._lock([layout, _Layout(tuple(known or ()))])
         before = len(self.space_sizes)

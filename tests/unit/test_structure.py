@@ -9,6 +9,7 @@ from torch import nn
 from bench.api import Channels, Rng, predict
 from bench.archs import arch, build, names
 from bench.registry import attacks
+from bench.steps.remedy import restored
 from schemes.uchida import UchidaKey, read
 from tests.fakes import FakeContext, victim_of
 
@@ -95,3 +96,16 @@ def test_every_layer_of_every_architecture_is_found():
         layers = {p: m for p, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
         wanted = {(f"{path}.weight", dim) for path in layers for dim in (0, 1)}
         assert wanted - slots == {(f"{next(iter(layers))}.weight", 1), (f"net.{arch(arch_name).head}.weight", 0)}
+
+
+# ---- the owner's remedy ----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("arch_name", ARCHS)
+def test_the_remedy_reads_every_bit_after_every_attack(arch_name):
+    model = network(arch_name)
+    for group in ("conv2", "conv3", "conv4"):
+        key = mark(model, arch_name, group)
+        for name in NAMES:
+            if ALL[name].card.remedy:
+                (changed,) = attacked(name, model, key, ladder=[50.0 if "rescaling" not in name else 1.0])
+                aligned = restored(changed, model, key.layer)
+                print(arch_name, group, name, ber(changed, key), ber(aligned, key), off(aligned, model))
