@@ -106,15 +106,18 @@ class Channels:
         self.model = model
         found = _Tracing(model)
         self.slots, self.sizes, self.axes = found.slots, found.sizes, found.axes
+        self._together: list[list[Slot]] = [[] for _ in self.sizes]
+        for slot in self.slots:
+            self._together[slot.order].append(slot)
 
     def of(self, group: int) -> list[Slot]:
         """The slots of what is reordered together."""
-        return [slot for slot in self.slots if slot.order == group]
+        return self._together[group]
 
-    def scaled_together(self) -> dict[int, list[Slot]]:
-        """The slots of each group that is scaled together."""
+    def scaled_together(self, group: int | None = None) -> dict[int, list[Slot]]:
+        """The slots of each set that is scaled together, of all groups or of one."""
         found: dict[int, list[Slot]] = {}
-        for slot in self.slots:
+        for slot in self.slots if group is None else self.of(group):
             if slot.scale is not None:
                 found.setdefault(slot.scale, []).append(slot)
         return found

@@ -123,13 +123,11 @@ def align(theirs: Channels, ours: Channels, layer: str) -> None:
     The group that shares most weights with what is aligned comes next (Hungarian assignment of cosines). Channels
     that have no partner are dropped, or filled with zeros.
     """
-    left, done = list(range(len(ours.sizes))), set[int]()
-    while left:
-        evidence = {group: _evidence(ours, group, done, layer) for group in left}
-        group = max(left, key=lambda each: evidence[each])
-        if not evidence[group]:
-            return
-        left.remove(group)
+    done: set[int] = set()
+    evidence = {group: _evidence(ours, group, done, layer) for group in range(len(ours.sizes))}
+    while evidence and max(evidence.values()):
+        group = max(evidence, key=lambda each: evidence[each])
+        del evidence[group]
         pairs = _pairs(theirs, ours, group, done, layer)
         cosines = sum(a.shape[1] * _unit(a) @ _unit(b).T for _, _, a, b in pairs)
         rows, columns = linear_sum_assignment(cosines, maximize=True)
@@ -138,11 +136,14 @@ def align(theirs: Channels, ours: Channels, layer: str) -> None:
         theirs.rewire(group, Change.select(take))
         _undo_scales(theirs, ours, group, done, layer)
         done.add(group)
+        met = {slot.tensor for slot in ours.of(group)}
+        for near in {slot.order for slot in ours.slots if slot.tensor in met} & set(evidence):
+            evidence[near] = _evidence(ours, near, done, layer)
 
 
 def _undo_scales(theirs: Channels, ours: Channels, group: int, done: set[int], layer: str) -> None:
     """By the part of most weights in each group that is scaled together."""
-    scaled = theirs.scaled_together()
+    scaled = theirs.scaled_together(group)
     best: dict[int, tuple[int, Tensor]] = {}
     for scale, consumed, a, b in _pairs(theirs, ours, group, done, layer):
         if scale is not None and a.shape[1] > best.get(scale, (0,))[0]:
