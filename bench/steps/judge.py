@@ -172,10 +172,7 @@ class Judge:
         return examine(self.scheme, keys, model=model, images=state.images.to(device), details=details)
 
     def _remedied(self, state: State) -> dict[str, float]:
-        """The first owner's verdict on the network aligned to the reference, where a layer's weights carry the mark.
-
-        Costs the owner nothing but weights that anyone who reads the mark has; the verdicts are on the network as it is.
-        """
+        """The first owner's verdict on the network aligned to the reference, where the key names a layer."""
         layer = getattr(self.keys[0], "layer", None)
         if self.reference is None or self.scheme.card.access != "white-box" or state.key or not isinstance(layer, str):
             return {}

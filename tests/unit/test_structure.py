@@ -1,12 +1,16 @@
 """Function-preserving attacks: equal logits on every architecture, other weights, what becomes of a mark."""
 
 from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
 import torch
+from scipy.stats import binom
 from torch import nn
+from torch.nn import functional as F
 
-from bench.api import Channels, Rng, predict
+from attacks.structure import moved
+from bench.api import AccessError, Change, Channels, Key, Rng, bits_p_value, predict
 from bench.archs import arch, build, names
 from bench.data.digits import digits_m
 from bench.registry import attacks, schemes
