@@ -70,6 +70,7 @@ _CARD = AttackCard(
     scales={"quick": {"ladder": [50, 100]}, "smoke": {"ladder": [100]}},
     tiny={"ladder": [100.0]},
 )
+Layer = nn.BatchNorm2d | nn.Conv2d | nn.Linear
 Rate = Annotated[float, Field(gt=0, le=100)]
 Growth = Annotated[float, Field(gt=0, le=400)]
 
@@ -326,7 +327,7 @@ class Net2Deeper(Attack):
             yield Attempt(percent, model=model, measures=parameters(model))
 
 
-def sites(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def sites(model: nn.Module) -> list[tuple[str, Layer]]:
     """Where an identity layer can be inserted: (path of the module to extend, layer that sets the channels).
 
     That module is a ReLU that is called once, or else the batch normalisation before it.
@@ -348,17 +349,19 @@ def sites(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 @torch.no_grad()
-def identity(layer: nn.Module, kernel: int) -> nn.Module:
+def identity(layer: Layer, kernel: int) -> nn.Module:
     """A layer that answers its input, of the channels and the kind of `layer`'s output."""
+    new: nn.Conv2d | nn.Linear
     if isinstance(layer, nn.Linear):
         size = layer.out_features
-        new: nn.Module = nn.utils.skip_init(nn.Linear, size, size)
+        new = nn.utils.skip_init(nn.Linear, size, size)
         nn.init.eye_(new.weight)
     else:
         size = layer.num_features if isinstance(layer, nn.BatchNorm2d) else layer.out_channels
         new = nn.utils.skip_init(nn.Conv2d, size, size, kernel, padding=kernel // 2)
         nn.init.dirac_(new.weight)
-    nn.init.zeros_(new.bias)
+    if new.bias is not None:
+        nn.init.zeros_(new.bias)
     return new
 
 

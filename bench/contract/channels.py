@@ -177,7 +177,8 @@ class Channels:
 
     def _compensate(self, slot: Slot, s: Tensor) -> None:
         path = slot.tensor.removesuffix(".running_var")
-        eps, variance = self.model.get_submodule(path).eps, self.piece(slot).double()
+        norm: Any = self.model.get_submodule(path)
+        eps, variance = norm.eps, self.piece(slot).double()
         ratio = ((s.double() ** 2 * variance + eps) / (variance + eps)).sqrt() / s.double()
         lengths = [length for _, length in self.lengths(slot.tensor, 0)]
         gamma = self._tensor(f"{path}.weight").split(lengths)[slot.place]
@@ -370,11 +371,13 @@ class _Tracing:
             return given[0]
         return self._lock(given)
 
-    def _lock(self, given: list[_Layout | None]) -> None:
+    def _lock(self, given: list[_Layout | None]) -> _Layout | None:
+        """Neither order nor scale of these may change; what comes of them is not known."""
         for layout in given:
             for space in layout.spaces if layout else ():
                 self.order.locked.add(space)
                 self.scale.locked.add(space)
+        return None
 
     def _shaped(self, layout: _Layout | None) -> _Layout | None:
         """After a function of each value that is not homogeneous: the scale counts."""
@@ -425,7 +428,7 @@ class _Tracing:
             self.pieces[f"{path}.{leaf}", 0] = [(space, 1, "producer")]
         return _Layout((space,), flat)
 
-    def _norm(self, path: str, module: nn.BatchNorm2d, layout: _Layout | None) -> _Layout | None:
+    def _norm(self, path: str, module: _Norms, layout: _Layout | None) -> _Layout | None:
         sizes = [self.space_sizes[space] for space in layout.spaces] if layout else []
         if layout is None or module.running_var is None or sum(sizes) != module.num_features:
             return self._lock([layout])

@@ -292,10 +292,10 @@ def test_fresh_keys_keep_their_error_rate_on_innocent_networks_aligned_to_marked
         suspect = innocent[i % 4]
         errors.append(round(bits * ber(restored(suspect, reference, "4"), key)))
         careless.append(round(bits * ber(restored(suspect, reference, "none"), key)))
-    false, broken = (sum(bits_p_value(e, bits) <= 0.1 for e in each) for each in (errors, careless))
+    false, deviation = sum(bits_p_value(e, bits) <= 0.1 for e in errors), 0.5 / (bits * count) ** 0.5
     assert false <= binom.isf(1e-4, count, 0.1)
-    assert sum(errors) / (bits * count) == pytest.approx(0.5, abs=4 * 0.5 / (bits * count) ** 0.5)
-    assert broken > binom.isf(1e-4, count, 0.1), "this test can fail"
+    assert sum(errors) / (bits * count) == pytest.approx(0.5, abs=4 * deviation)
+    assert sum(careless) / (bits * count) < 0.5 - 4 * deviation, "this test can fail"
 
 
 def test_the_judge_adds_both_numbers_where_a_layer_carries_the_mark():
