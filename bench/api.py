@@ -21,6 +21,7 @@ from pydantic import Field
 
 from bench.contract import papers
 from bench.contract.attack import Adversary, Answer, Attack, AttackCard, Attempt, Context, Serving, Victim
+from bench.contract.channels import Change, Channels, Slot, fold_norms
 from bench.contract.colour import YIQ, colour_rotations, recoloured, rotate_hue
 from bench.contract.fields import ContractError, Paper, Params, Share, Variant, ladder_of
 from bench.contract.images import DatasetCard, ImageSet, pixels
@@ -43,6 +44,8 @@ __all__ = [
     "Attempt",
     "Batch",
     "Capacity",
+    "Change",
+    "Channels",
     "Context",
     "ContractError",
     "DatasetCard",
@@ -60,6 +63,7 @@ __all__ = [
     "Search",
     "Serving",
     "Share",
+    "Slot",
     "Suspect",
     "Variant",
     "Verdict",
@@ -69,6 +73,7 @@ __all__ = [
     "cosine_p_value",
     "digest",
     "fisher_p_value",
+    "fold_norms",
     "ladder_of",
     "papers",
     "pixels",

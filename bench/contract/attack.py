@@ -62,6 +62,7 @@ class AttackCard:
         carriers: the carriers that it can act on.
         schemes: names or globs of the only schemes that it is made for; empty for all.
         auxiliary: parameter that names another data set, for `context.auxiliary`.
+        remedy: the function stays the same, so that owners who read weights can align the network to their own first.
         scales: profile -> the parameters that differ from the paper's at that scale.
         extensions, tiny: as in `SchemeCard`.
     """
@@ -75,6 +76,7 @@ class AttackCard:
     carriers: tuple[Carrier, ...] = ("weights", "behaviour", "data", "none")
     schemes: tuple[str, ...] = ()
     auxiliary: str | None = None
+    remedy: bool = False
     extensions: tuple[str, ...] = ()
     scales: Mapping[str, Mapping[str, JSON]] = field(default_factory=dict)
     tiny: Mapping[str, JSON] = field(default_factory=dict)

@@ -16,13 +16,14 @@ def run_attack(workspace: SchemeWorkspace) -> Output:
     """The curve of the last attack, after all others at one strength."""
     scheme, keys = workspace.scheme, workspace.keys()
     published = published_images(workspace, scheme, keys)
-    judge = Judge(workspace, scheme, keys, published)
+    victim = workspace.model("mark")
+    remedy = any(attack.card.remedy for attack in workspace.attacks)
+    judge = Judge(workspace, scheme, keys, published, victim if remedy else None)
     # Details may cost many times the verdict: worth it once for each training, not at each rung of a ladder.
     trains = workspace.attacks[-1].card.stage in ("data", "training")
 
     def judged(state: State, strength: float, trained_s: float) -> Point:
         return judge(state, strength, details=trains).model_copy(update={"attack_time_s": trained_s})
 
-    victim = workspace.model("mark")
     points = walk(workspace, unattacked(workspace, published, lambda: victim), keys, judged)
     return Output({"points": [point.model_dump(mode="json") for point in points]})

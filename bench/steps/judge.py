@@ -20,6 +20,7 @@ from bench.contract.verdict import Point, Verdict
 from bench.data.image_quality import quality, residual_energy
 from bench.steps import training
 from bench.steps.ownership import Published
+from bench.steps.remedy import restored
 from bench.steps.scheme_workspace import SchemeWorkspace
 
 __all__ = ["Judge", "Served", "State", "examine"]
@@ -123,12 +124,22 @@ def examine(
 
 
 class Judge:
-    """Judges what an attacker ends with against one scheme's marks on one published training set."""
+    """Judges what an attacker ends with against one scheme's marks on one published training set.
+
+    Args:
+        reference: the owner's marked network, to which suspects are aligned for a second verdict; None for none.
+    """
 
     def __init__(
-        self, workspace: SchemeWorkspace, scheme: Scheme[Any], keys: Sequence[Key], published: Published
+        self,
+        workspace: SchemeWorkspace,
+        scheme: Scheme[Any],
+        keys: Sequence[Key],
+        published: Published,
+        reference: nn.Module | None = None,
     ) -> None:
         self.workspace, self.scheme, self.keys, self.published = workspace, scheme, keys, published
+        self.reference = reference
 
     def __call__(self, state: State, strength: float, *, details: bool) -> Point:
         """The rung that a state makes: utility, verdicts, and what the images and the verdicts cost."""
@@ -140,7 +151,7 @@ class Judge:
             strength=strength,
             test_accuracy=training.accuracy(model, self.workspace.data.heldout),
             verdicts=verdicts,
-            measures={**self._image_quality(state.images), **state.measures},
+            measures={**self._image_quality(state.images), **state.measures, **self._remedied(state)},
             verify_time_s=verify_time_s,
         )
 
@@ -159,6 +170,16 @@ class Judge:
         read = {"data set": None, "white-box": state.model}.get(access, state.suspect)
         model = None if read is None else read().to(device)
         return examine(self.scheme, keys, model=model, images=state.images.to(device), details=details)
+
+    def _remedied(self, state: State) -> dict[str, float]:
+        """The first owner's verdict on the network aligned to the reference, where the key names a layer."""
+        layer = getattr(self.keys[0], "layer", None)
+        if self.reference is None or self.scheme.card.access != "white-box" or state.key or not isinstance(layer, str):
+            return {}
+        aligned = restored(state.model(), self.reference, layer).to(self.workspace.device)
+        (verdict,) = examine(self.scheme, self.keys[:1], model=aligned)
+        found = {"remedied_p_value": verdict.p_value}
+        return found if verdict.ber is None else {**found, "remedied_ber": verdict.ber}
 
     def _image_quality(self, images: ImageSet) -> dict[str, float]:
         """How near attacked images come to the owner's before the mark, and how much of the mark is left in them."""
