@@ -7,9 +7,9 @@ https://www.petitcolas.net/watermarking/stirmark/
 JPEG, smoothing and noise as attacks on watermarked networks: Nils Lukas, Edward Jiang, Xinda Li, Florian Kerschbaum,
 SoK: How Robust is Image Classification Deep Neural Network Watermarking?, IEEE S&P 2022.
 https://arxiv.org/abs/2108.04974; authors' implementation: https://github.com/dnn-security/Watermark-Robustness-Toolbox
-Median, wavelets and an auto-encoder against marks in data sets: Shuo Shao et al., DATABench: Evaluating Dataset Auditing
-in Deep Learning from an Adversarial Perspective, 2025. https://arxiv.org/abs/2507.05622; authors' implementation:
-https://github.com/shaoshuo-ss/DATABench
+Median, wavelets and an auto-encoder against marks in data sets: Shuo Shao et al., DATABench: Evaluating Dataset
+Auditing in Deep Learning from an Adversarial Perspective, 2025. https://arxiv.org/abs/2507.05622; authors'
+implementation: https://github.com/shaoshuo-ss/DATABench
 
 Where ours differs, and why:
 

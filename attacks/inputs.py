@@ -19,6 +19,8 @@ Where ours differs, and why:
   the first, which a verifier would notice, or take for a match.
 * `refusing-outliers` takes the threshold from the quantile of own images' distances to one another, each but itself,
   not from a normal distribution fitted to distances that count each image as its own neighbour.
+* `refusing-inconsistent` needs no images: of Guo et al.'s two variants it is the data-free one, whose consistency is
+  not normalised by that of benign images.
 * `randomised-smoothing` averages probabilities instead of counting votes, so that scores stay scores.
 """
 
@@ -500,7 +502,7 @@ class RefusingInconsistent(Attack):
 def consistent(answer: Answer, images: Tensor, logits: Tensor, *, factors: tuple[float, ...], least: float) -> Tensor:
     """Whether the scaled prediction consistency of each query is at least so much, N bools.
 
-    SPC(x) = mean over n of [f(clip(n x)) = f(x)] (Guo et al. 2023, Eq. 1).
+    SPC(x) = mean over n of [f(clip(n x)) = f(x)] (Guo et al. 2023).
     """
     labels = logits.argmax(1)
     agree = torch.stack([answer((factor * images).clamp(0, 1)).argmax(1) == labels for factor in factors])
