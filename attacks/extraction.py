@@ -36,6 +36,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
+from attacks._papers import TRAMER
 from bench.api import (
     Adversary,
     Attack,
@@ -62,13 +63,6 @@ _HINTON = Paper(
     authors="G. Hinton, O. Vinyals, J. Dean",
     year=2015,
     link="https://arxiv.org/abs/1503.02531",
-)
-_TRAMER = Paper(
-    title="Stealing Machine Learning Models via Prediction APIs",
-    authors="F. Tramèr, F. Zhang, A. Juels, M. K. Reiter, T. Ristenpart",
-    year=2016,
-    link="https://arxiv.org/abs/1609.02943",
-    code="https://github.com/ftramer/Steal-ML",
 )
 _OREKONDY = Paper(
     title="Knockoff Nets: Stealing Functionality of Black-Box Models",
@@ -175,7 +169,7 @@ class Extraction(_Surrogate):
         Variant(
             "extraction-hard",
             "Surrogate trained on the victim's labels",
-            card={"paper": _TRAMER, "adversary": Adversary("labels", ("own unlabelled",))},
+            card={"paper": TRAMER, "adversary": Adversary("labels", ("own unlabelled",))},
         ),
         Variant("extraction-smooth", "Surrogate trained on smoothed scores of the victim", {"smoothing": 0.3}),
         Variant(

@@ -38,6 +38,7 @@ from torchvision.transforms.v2 import functional as F
 
 from attacks import _filters
 from attacks._autoencoder import AutoEncoderParams, reconstructed, trained
+from attacks._papers import DATABENCH
 from bench.api import (
     Adversary,
     Attack,
@@ -62,13 +63,6 @@ _STIRMARK = Paper(
     year=1998,
     link="https://doi.org/10.1007/3-540-49380-8_16",
     code="https://www.petitcolas.net/watermarking/stirmark/",
-)
-_DATABENCH = Paper(
-    title="DATABench: Evaluating Dataset Auditing in Deep Learning from an Adversarial Perspective",
-    authors="S. Shao, Y. Li, M. Zheng, Z. Hu, Y. Chen, B. Li, Y. He, J. Guo, T. Zhang, D. Tao, Z. Qin",
-    year=2025,
-    link="https://arxiv.org/abs/2507.05622",
-    code="https://github.com/shaoshuo-ss/DATABench",
 )
 _BEFORE = "of the training images instead of the queries"
 _CARD = AttackCard(
@@ -229,7 +223,7 @@ class Median(_Processing):
         _CARD,
         name="images-median",
         title="Published images smoothed by a median filter",
-        paper=_DATABENCH,
+        paper=DATABENCH,
         unit="pixels a side",
         extensions=(),
         tiny={"ladder": [3]},
@@ -256,7 +250,7 @@ class Wavelet(_Processing):
         _CARD,
         name="images-wavelet",
         title="Published images denoised by wavelet shrinkage",
-        paper=_DATABENCH,
+        paper=DATABENCH,
         unit="of the largest coefficient",
         extensions=("thresholds around the authors' 0.1", "averages are not shrunk"),
         tiny={"ladder": [0.1]},
@@ -274,7 +268,7 @@ class Reconstruction(Attack):
         _CARD,
         name="images-autoencoder",
         title="Published images reconstructed by an auto-encoder",
-        paper=_DATABENCH,
+        paper=DATABENCH,
         adversary=Adversary(images=("the owner's", "own unlabelled")),
         unit="x fewer numbers",
         extensions=("a ladder of lengths of the code: 3 is the authors'",),

@@ -39,6 +39,7 @@ from torchvision.transforms.v2 import functional as F
 
 from attacks import _filters
 from attacks._autoencoder import AutoEncoderParams, reconstructed, trained
+from attacks._papers import DATABENCH, TRAMER
 from bench.api import (
     Adversary,
     Answer,
@@ -78,20 +79,6 @@ _COHEN = Paper(
     year=2019,
     link="https://arxiv.org/abs/1902.02918",
     code="https://github.com/locuslab/smoothing",
-)
-_TRAMER = Paper(
-    title="Stealing Machine Learning Models via Prediction APIs",
-    authors="F. Tramèr, F. Zhang, A. Juels, M. K. Reiter, T. Ristenpart",
-    year=2016,
-    link="https://arxiv.org/abs/1609.02943",
-    code="https://github.com/ftramer/Steal-ML",
-)
-_DATABENCH = Paper(
-    title="DATABench: Evaluating Dataset Auditing in Deep Learning from an Adversarial Perspective",
-    authors="S. Shao, Y. Li, M. Zheng, Z. Hu, Y. Chen, B. Li, Y. He, J. Guo, T. Zhang, D. Tao, Z. Qin",
-    year=2025,
-    link="https://arxiv.org/abs/2507.05622",
-    code="https://github.com/shaoshuo-ss/DATABench",
 )
 _GUO = Paper(
     title="SCALE-UP: An Efficient Black-box Input-level Backdoor Detection via Analyzing Scaled Prediction Consistency",
@@ -347,7 +334,7 @@ class ScoreRounding(Attack):
         _CARD,
         name="score-rounding",
         title="Rounded probabilities",
-        paper=_TRAMER,
+        paper=TRAMER,
         unit="of probability",
         tiny={"ladder": [0.1]},
     )
@@ -369,7 +356,7 @@ class LabelsOnly(Attack):
     """The predicted class is told, and nothing else."""
 
     card = replace(
-        _CARD, name="labels-only", title="Labels instead of scores", paper=_TRAMER, unit="1: labels alone", tiny={}
+        _CARD, name="labels-only", title="Labels instead of scores", paper=TRAMER, unit="1: labels alone", tiny={}
     )
     Params = ladder_of(1.0, ge=1, le=1, description="1: labels alone")
 
@@ -432,7 +419,7 @@ class RefusingOutliers(Attack):
         _CARD,
         name="refusing-outliers",
         title="Refusal of queries unlike one's own images",
-        paper=_DATABENCH,
+        paper=DATABENCH,
         adversary=Adversary("white-box", ("own unlabelled",)),
         unit="% of ordinary images",
         extensions=("rates beyond the authors' 0.5 %", "random scores for refused queries"),
