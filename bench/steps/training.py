@@ -332,8 +332,8 @@ class _DescentSteps(_Steps):
     ) -> None:
         if recipe.perturb is not None or recipe.mix is not None or extra_loss is not None:
             raise ValueError(
-                "Expected a recipe with a descent of its own to train without adversarial steps and without an added "
-                "loss, on unmixed images, but got one of them: leave out `perturb` and `mix`, or embed by data."
+                "Expected a recipe with a descent of its own to train without adversarial steps and without mixed "
+                "images or an added loss, but got one of them: leave out `perturb` and `mix`, or embed by data."
             )
         super().__init__(model, recipe, images, None, watches, undecayed, mixed_precision=False)
         assert recipe.descent is not None, "the caller looked"
