@@ -62,6 +62,7 @@ class AutoEncoder(nn.Module):
         return self.layers(padded)[..., :height, :width]
 
 
+@torch.enable_grad()
 def trained(
     images: Tensor, factor: float, epochs: int, rng: Rng, batch_size: int = 32, lr: float = 3e-3
 ) -> AutoEncoder:

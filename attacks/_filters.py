@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from typing import Annotated
 
+import numpy as np
 import torch
+from PIL import Image
 from pydantic import AfterValidator
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from bench.api import Field, Params
 
@@ -105,6 +107,13 @@ def jpeg(images: Tensor, quality: int) -> Tensor:
         images: N x C x H x W, uint8, grey or RGB.
         quality: 1 to 100.
     """
-    mode = ImageReadMode.GRAY if images.shape[1] == 1 else ImageReadMode.RGB
-    files = encode_jpeg(list(images.cpu().contiguous()), quality)
-    return torch.stack(decode_jpeg(files, mode)).to(images.device)
+    planes = images.cpu().movedim(1, 3).numpy()
+    decoded = np.stack([_recompressed(image, quality) for image in planes])
+    return torch.from_numpy(decoded).view(planes.shape).movedim(3, 1).contiguous().to(images.device)
+
+
+def _recompressed(image: np.ndarray, quality: int) -> np.ndarray:
+    """An H x W x C uint8 image through a JPEG file in memory; H x W if it is grey."""
+    with io.BytesIO() as file:
+        Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(file, "jpeg", quality=quality)
+        return np.asarray(Image.open(file))
