@@ -51,7 +51,7 @@ class AutoEncoder(nn.Module):
         layers[-1] = nn.Sigmoid()
         self.layers = nn.Sequential(*layers)
         for layer in layers:
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.bias is not None:
                 nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
                 nn.init.zeros_(layer.bias)
 

@@ -149,7 +149,14 @@ def _shuffled(images: ImageSet, rng: Rng, most: int | None = None) -> ImageSet:
     return images[order.to(images.images.device)]
 
 
-class Extraction(_Surrogate):
+class _OfOwnImages(_Surrogate):
+    """Queries the adversary's own images, in random order."""
+
+    def _queried(self, context: Context) -> Tensor:
+        return _shuffled(context.data, context.rng).images
+
+
+class Extraction(_OfOwnImages):
     """On images of the adversary's own, without their labels."""
 
     card = AttackCard(
@@ -193,9 +200,6 @@ class Extraction(_Surrogate):
         ),
     )
 
-    def _queried(self, context: Context) -> Tensor:
-        return _shuffled(context.data, context.rng).images
-
 
 class KnockoffParams(SurrogateParams):
     """Which data set is queried, and how much of it."""
@@ -236,7 +240,7 @@ class TransferParams(KnockoffParams):
     pretraining: int = Field(60, ge=1, le=10_000, description="epochs on that data set")
 
 
-class Transfer(Extraction):
+class Transfer(_OfOwnImages):
     """From a network that was trained on another data set, with a fresh head for the victim's classes."""
 
     card = replace(
@@ -255,7 +259,6 @@ class Transfer(Extraction):
         tiny={"ladder": [50.0, 100.0], "epochs": 1, "pretraining": 1, "auxiliary": "photographs", "most": 200},
     )
     Params = TransferParams
-    variants = ()
 
     def _start(self, context: Context) -> Callable[[], nn.Module]:
         foreign = _shuffled(context.auxiliary(self.params.auxiliary), context.rng.child("foreign"), self.params.most)
@@ -313,7 +316,7 @@ class DataFree(_Surrogate):
     Params = NoiseParams
 
     def _queried(self, context: Context) -> Tensor:
-        shape = (self.ladder[-1], 3, self.params.side, self.params.side)
+        shape = (int(self.ladder[-1]), 3, self.params.side, self.params.side)
         return bernoulli(shape, context.rng.torch("noise")).to(context.device)
 
     def _count(self, strength: float, total: int) -> int:
