@@ -1,4 +1,4 @@
-"""Ordinary image processing of published images: crop, resize, rotate, mirror, JPEG, blur, noise.
+"""Ordinary image processing of published images: geometry, JPEG, blur, noise, and filters that take noise away.
 
 The distortions and their strengths after the list that the robustness of image watermarks is usually measured by:
 Fabien A. P. Petitcolas, Ross J. Anderson, Markus G. Kuhn, Attacks on Copyright Marking Systems, Information Hiding
@@ -7,6 +7,9 @@ https://www.petitcolas.net/watermarking/stirmark/
 JPEG, smoothing and noise as attacks on watermarked networks: Nils Lukas, Edward Jiang, Xinda Li, Florian Kerschbaum,
 SoK: How Robust is Image Classification Deep Neural Network Watermarking?, IEEE S&P 2022.
 https://arxiv.org/abs/2108.04974; authors' implementation: https://github.com/dnn-security/Watermark-Robustness-Toolbox
+Median, wavelets and an auto-encoder against marks in data sets: Shuo Shao et al., DATABench: Evaluating Dataset
+Auditing in Deep Learning from an Adversarial Perspective, 2025. https://arxiv.org/abs/2507.05622; authors'
+implementation: https://github.com/shaoshuo-ss/DATABench
 
 Where ours differs, and why:
 
@@ -16,29 +19,35 @@ Where ours differs, and why:
 * StirMark's small random bends are left out: at 32 x 32 rotation and resizing already resample every pixel.
 * Lukas et al. blur by standard deviations of 0.5 to 0.7, padded with zeros; ours go on to 2 and reflect at the border,
   which does not darken it.
+* Shao et al. shrink all coefficients of the wavelet transform, the coarse averages too, which darkens the image; ours
+  shrink the details alone, as is usual. The transform is Haar's in torch: no further library for ten lines.
+* Their auto-encoder learns from images that nobody marked; so does ours (`images-autoencoder`), on the adversary's own.
 """
 
 from __future__ import annotations
 
-import io
 from abc import abstractmethod
 from collections.abc import Iterator
 from math import ceil
+from typing import Annotated
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from attacks import _filters
+from attacks._autoencoder import AutoEncoderParams, reconstructed, trained
+from attacks._papers import DATABENCH
 from bench.api import (
     Adversary,
     Attack,
     AttackCard,
     Attempt,
     Context,
+    Field,
     Paper,
+    Params,
     Victim,
     ladder_of,
     papers,
@@ -164,16 +173,7 @@ class Jpeg(_Processing):
 
     def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
         quality = max(1, round(100 - strength))
-        planes = images.cpu().movedim(1, 3).numpy()
-        decoded = [_recompressed(image, quality) for image in planes]
-        return torch.from_numpy(np.stack(decoded)).view(planes.shape).movedim(3, 1).contiguous().to(images.device)
-
-
-def _recompressed(image: np.ndarray, quality: int) -> np.ndarray:
-    """An H x W x C uint8 image through a JPEG file in memory; H x W if it is grey."""
-    with io.BytesIO() as file:
-        Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(file, "jpeg", quality=quality)
-        return np.asarray(Image.open(file))
+        return _filters.jpeg(images, quality)
 
 
 class Blur(_Processing):
@@ -213,4 +213,82 @@ class Noise(_Processing):
 
     def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
         noise = torch.randn(images.shape, generator=generator).to(images.device)
-        return pixels(images).add_(strength * noise).clamp_(0, 1).mul_(255).round_().to(torch.uint8)
+        return _as_bytes(pixels(images).add_(strength * noise))
+
+
+class Median(_Processing):
+    """The median of a window around each pixel."""
+
+    card = replace(
+        _CARD,
+        name="images-median",
+        title="Published images smoothed by a median filter",
+        paper=DATABENCH,
+        unit="pixels a side",
+        extensions=(),
+        tiny={"ladder": [3]},
+    )
+    Params = _filters.WindowParams
+
+    def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+        return _filters.median(images, int(strength))
+
+
+class WaveletParams(Params):
+    """What of an image counts as noise."""
+
+    ladder: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (0.02, 0.05, 0.1, 0.2), description="threshold, as a fraction of the image's largest coefficient"
+    )
+    levels: int = Field(2, ge=1, le=5, description="levels of the transform")
+
+
+class Wavelet(_Processing):
+    """Details of the Haar transform shrunk towards 0 by a threshold."""
+
+    card = replace(
+        _CARD,
+        name="images-wavelet",
+        title="Published images denoised by wavelet shrinkage",
+        paper=DATABENCH,
+        unit="of the largest coefficient",
+        extensions=("thresholds around the authors' 0.1", "averages are not shrunk"),
+        tiny={"ladder": [0.1]},
+    )
+    Params = WaveletParams
+
+    def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+        return _as_bytes(_filters.wavelet_denoised(pixels(images), strength, self.params.levels))
+
+
+class Reconstruction(Attack):
+    """Replaced by what an auto-encoder of the adversary's own images makes of them."""
+
+    card = replace(
+        _CARD,
+        name="images-autoencoder",
+        title="Published images reconstructed by an auto-encoder",
+        paper=DATABENCH,
+        adversary=Adversary(images=("the owner's", "own unlabelled")),
+        unit="x fewer numbers",
+        extensions=("a ladder of lengths of the code: 3 is the authors'",),
+        scales={
+            "small": {"epochs": 40},
+            "quick": {"ladder": [3.0, 12.0], "epochs": 40},
+            "smoke": {"ladder": [12.0], "epochs": 20},
+        },
+        tiny={"ladder": [12.0], "epochs": 2},
+    )
+    Params = AutoEncoderParams
+
+    def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
+        """Train an auto-encoder at each rung, and put all published images through it."""
+        own, published = context.data.images.to(context.device), victim.images.images
+        for factor in self.ladder:
+            model = trained(own, factor, self.params.epochs, context.rng)
+            parts = [_as_bytes(reconstructed(model, pixels(part.to(own.device)))) for part in published.split(CHUNK)]
+            yield Attempt(factor, images=victim.images.with_images(torch.cat(parts).to(published.device)))
+
+
+def _as_bytes(images: Tensor) -> Tensor:
+    return images.clamp(0, 1).mul(255).round().to(torch.uint8)

@@ -3,20 +3,38 @@
 Zou, Gong, Wang, Anti-Neuron Watermarking, 2022, section 5.3, figure 3, https://arxiv.org/abs/2109.09023
 
 Where ours differs, and why: `attacks/_learner.py` says it of all such attacks; colour jitter keeps one order
-(brightness, contrast, saturation, hue), which matters little and allows whole batches.
+(brightness, contrast, saturation, hue), which matters little and allows whole batches. `mixup` and `clean-start` are
+not among the techniques of Zou et al.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from copy import deepcopy
 from functools import partial
 from typing import Annotated
 
 import torch
+from scipy.special import betaincinv
 from torch import Tensor
 
 from attacks._colour import jitter
 from attacks._learner import CARD, STRONGER, LearnerAttack
-from bench.api import Field, Paper, Params, Recipe, Rng, ladder_of, replace
+from attacks._papers import DATABENCH
+from bench.api import (
+    Adversary,
+    Attack,
+    Attempt,
+    Context,
+    Field,
+    Paper,
+    Params,
+    Recipe,
+    Rng,
+    Victim,
+    ladder_of,
+    replace,
+)
 
 
 class Ordinary(LearnerAttack):
@@ -146,3 +164,69 @@ class ColourJitter(LearnerAttack):
         ranges = {name: strength * getattr(self.params, name) for name in ("brightness", "contrast", "saturation")}
         change = partial(jitter, **ranges, hue=strength * self.params.hue)
         return replace(recipe, transforms=(*recipe.transforms, change))
+
+
+def mixup(images: Tensor, targets: Tensor, generator: torch.Generator, *, alpha: float) -> tuple[Tensor, Tensor]:
+    """A batch mixed with itself in another order: lambda x + (1 - lambda) x', and targets alike (Zhang et al., Eq. 1).
+
+    Args:
+        images: N x C x H x W, float.
+        targets: N x K, probabilities.
+        generator: on the CPU; draws one lambda from Beta(alpha, alpha) for the batch, as the authors' code does.
+        alpha: the larger, the nearer lambda is to a half.
+    """
+    share = float(betaincinv(alpha, alpha, torch.rand((), generator=generator, dtype=torch.float64).item()))
+    partner = torch.randperm(len(images), generator=generator).to(images.device)
+    return share * images + (1 - share) * images[partner], share * targets + (1 - share) * targets[partner]
+
+
+class Mixup(LearnerAttack):
+    """Training on mixtures of two images, with the same mixture of their labels."""
+
+    card = replace(
+        CARD,
+        name="mixup",
+        title="Mixup",
+        paper=Paper(
+            title="mixup: Beyond Empirical Risk Minimization",
+            authors="H. Zhang, M. Cisse, Y. N. Dauphin, D. Lopez-Paz",
+            year=2018,
+            link="https://arxiv.org/abs/1710.09412",
+            code="https://github.com/facebookresearch/mixup-cifar10",
+        ),
+        unit="alpha",
+        extensions=("not among the techniques of Zou et al.",),
+        tiny={"ladder": [1.0]},
+    )
+    Params = ladder_of(0.2, 1.0, gt=0, le=100, description="alpha of the Beta distribution of the share of an image")
+
+    def _changed(self, recipe: Recipe, strength: float, rng: Rng) -> Recipe:
+        return replace(recipe, mix=partial(mixup, alpha=strength))
+
+
+class CleanStart(Attack):
+    """A network of own images, which nobody marked, is trained on the published ones for a part of the usual epochs."""
+
+    card = replace(
+        CARD,
+        name="clean-start",
+        title="Short training on the published images from a network of one's own",
+        paper=DATABENCH,
+        adversary=Adversary(images=("the owner's", "own")),
+        unit="% of epochs saved",
+        extensions=("not among the techniques of Zou et al.", "a ladder of lengths of the training"),
+        scales={"quick": {"ladder": [50.0, 90.0]}, "smoke": {"ladder": [50.0]}},
+        tiny={"ladder": [50.0]},
+    )
+    Params = ladder_of(
+        25.0, 50.0, 75.0, 90.0, gt=0, lt=100, description="% of the learner's ordinary epochs that are saved; one stays"
+    )
+
+    def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
+        """Ever shorter trainings, each from the same network."""
+        clean = context.innocent()
+        for percent in self.ladder:
+            epochs = max(1, round((1 - percent / 100) * context.recipe.epochs))
+            recipe = replace(context.recipe, epochs=epochs)
+            model = context.train(victim.images, recipe, model=deepcopy(clean), name="learner")
+            yield Attempt(percent, model=model)

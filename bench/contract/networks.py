@@ -29,6 +29,8 @@ class Recipe:
             section 2); soft targets are taken to be at that temperature already.
         augment: batch augmentations by name; None takes the data set's.
         transforms: further transforms of a batch, `(float N x C x H x W in [0, 1], generator) -> the same`.
+        mix: mixes the images of a batch and what the network shall answer, `(float N x C x H x W in [0, 1], N x K
+            probabilities, generator) -> the same`, after all transforms.
         perturb: adversarial training, `(model, images, labels) -> images`, before the ordinary step.
         descent: draws the batches and takes the steps in the loop's place (DP-SGD), or None.
     """
@@ -47,6 +49,7 @@ class Recipe:
     label_smoothing: float = 0.0
     temperature: float = 1.0
     transforms: tuple[Callable[[Tensor, torch.Generator], Tensor], ...] = ()
+    mix: Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]] | None = None
     perturb: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None
     descent: Descent | None = None
 

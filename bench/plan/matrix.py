@@ -203,7 +203,7 @@ def _situations(card: SchemeCard, asked: tuple[str, ...]) -> tuple[str, ...]:
 def recipe_spec(recipe: Recipe) -> dict[str, Any]:
     """A recipe as JSON: what a profile may say of it (the hooks are for attacks)."""
     spec = asdict(recipe)
-    for hook in ("transforms", "perturb", "descent"):
+    for hook in ("transforms", "mix", "perturb", "descent"):
         del spec[hook]
     return spec
 

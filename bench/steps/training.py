@@ -139,12 +139,15 @@ def train_epochs(
     else:
         steps = _DescentSteps(model, recipe, rows, extra_loss, {}, undecayed, rng.child("privacy").seed)
     names = augment if recipe.augment is None else recipe.augment
+    # What is mixed are probabilities, of as many classes as the network has.
+    classes = 0 if recipe.mix is None else predict(model, current.images[:1]).shape[1]
     for epoch in range(1, recipe.epochs + 1):
         start = time.perf_counter()
         current = images() if callable(images) and epoch > 1 else current
         with _seeded(rng.child("dropout", epoch), device), steps.scope():
             _train_mode(model)
-            for batch in _batches(current, recipe, names, rng.torch("augment", epoch), steps.rows(rng, epoch)):
+            rows_of_batches = steps.rows(rng, epoch)
+            for batch in _batches(current, recipe, names, rng.torch("augment", epoch), rows_of_batches, classes):
                 steps.take(*batch)
         model.eval()
         loss, extra, correct, seen = steps.read_out(epoch)
@@ -202,7 +205,12 @@ def _usable_rows(images: int, recipe: Recipe) -> int:
 
 
 def _batches(
-    images: ImageSet, recipe: Recipe, augment: Sequence[str], generator: torch.Generator, rows: Iterable[Tensor]
+    images: ImageSet,
+    recipe: Recipe,
+    augment: Sequence[str],
+    generator: torch.Generator,
+    rows: Iterable[Tensor],
+    classes: int,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Images as floats, labels, and what the network shall answer (labels or probabilities), of each batch."""
     for chosen in rows:
@@ -210,8 +218,11 @@ def _batches(
         x = augmented(pixels(batch.images), augment, generator, batch.exact)
         for transform in recipe.transforms:
             x = transform(x, generator)
-        x = x.contiguous(memory_format=torch.channels_last)
-        yield x, batch.labels, batch.labels if batch.targets is None else batch.targets
+        targets = batch.labels if batch.targets is None else batch.targets
+        if recipe.mix is not None:
+            targets = F.one_hot(targets, classes).float() if batch.targets is None else targets
+            x, targets = recipe.mix(x, targets, generator)
+        yield x.contiguous(memory_format=torch.channels_last), batch.labels, targets
 
 
 class _Steps:
@@ -333,10 +344,10 @@ class _DescentSteps(_Steps):
         undecayed: Collection[str],
         seed: int,
     ) -> None:
-        if recipe.perturb is not None or extra_loss is not None:
+        if recipe.perturb is not None or recipe.mix is not None or extra_loss is not None:
             raise ValueError(
-                "Expected a recipe with a descent of its own to train without adversarial steps and without an added "
-                "loss, but got one of them: leave out `perturb`, or embed by data."
+                "Expected a recipe with a descent of its own to train without adversarial steps and without mixed "
+                "images or an added loss, but got one of them: leave out `perturb` and `mix`, or embed by data."
             )
         super().__init__(model, recipe, images, None, watches, undecayed, mixed_precision=False)
         assert recipe.descent is not None, "the caller looked"

@@ -5,12 +5,13 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from attacks.images import Blur, Crop, Flip, Jpeg, Noise, Resize, Rotate
+from attacks import _filters
+from attacks.images import Blur, Crop, Flip, Jpeg, Median, Noise, Reconstruction, Resize, Rotate, Wavelet
 from bench.api import ImageSet
 from bench.data.image_quality import psnr_db
 from tests.fakes import FakeContext, victim_of
 
-ALL = [Crop, Resize, Rotate, Flip, Jpeg, Blur, Noise]
+ALL = [Crop, Resize, Rotate, Flip, Jpeg, Blur, Noise, Median, Wavelet]
 DRAWS = [Rotate, Noise]
 
 
@@ -43,7 +44,7 @@ def test_images_keep_their_form_and_labels_and_the_victim_its_own(attack, shape)
     assert torch.equal(images, before)
 
 
-@pytest.mark.parametrize("attack", [Crop, Resize, Rotate, Jpeg, Blur, Noise])
+@pytest.mark.parametrize("attack", [Crop, Resize, Rotate, Jpeg, Blur, Noise, Median, Wavelet])
 def test_a_stronger_attack_changes_more(attack):
     images = textures()
     kept_db = [psnr_db(rung, images) for rung in process(attack(), images)]
@@ -164,3 +165,61 @@ def test_draws_follow_the_seed(attack):
 def test_strengths_have_bounds(attack, strength):
     with pytest.raises(ValidationError):
         attack(ladder=[strength])
+
+
+def test_haar_is_orthonormal_and_inverts():
+    images = textures(3).float() / 255
+    averages, details = _filters.haar(images)
+    assert averages.shape == (3, 3, 16, 16)
+    assert details.shape == (3, 3, 3, 16, 16)
+    energy = averages.square().sum() + details.square().sum()
+    assert energy.item() == pytest.approx(images.square().sum().item(), rel=1e-5)
+    assert torch.allclose(_filters.haar_inverse(averages, details), images, atol=1e-6)
+    block = torch.tensor([[1.0, 2.0], [3.0, 6.0]]).view(1, 1, 2, 2)
+    averages, details = _filters.haar(block)
+    assert averages.item() == 6.0
+    assert details.flatten().tolist() == [-3.0, -2.0, 1.0]
+
+
+def test_wavelet_shrinkage_takes_small_details_and_keeps_large_ones():
+    """A step of 0.8 between aligned halves stays but for the threshold; a ripple of 0.02 goes."""
+    step = torch.zeros(1, 1, 8, 8)
+    step[..., 4:] = 0.8
+    assert torch.allclose(_filters.wavelet_denoised(step, 0.1), step, atol=1e-6), "no detail of 4 x 4 blocks"
+    ripple = 0.5 + 0.01 * torch.tensor([1.0, -1.0]).repeat(4).view(1, 1, 1, 8).expand(1, 1, 8, 8)
+    assert torch.allclose(_filters.wavelet_denoised(ripple, 0.1), torch.full_like(ripple, 0.5), atol=1e-6)
+    # One level: averages 2 x 0.5, details of columns 2 x 0.2; the limit is a tenth of 1, so that 0.4 becomes 0.3.
+    stripes = torch.tensor([0.7, 0.3]).repeat(2).view(1, 1, 1, 4).expand(1, 1, 4, 4)
+    wanted = torch.tensor([0.65, 0.35]).repeat(2).view(1, 1, 1, 4).expand(1, 1, 4, 4)
+    assert torch.allclose(_filters.wavelet_denoised(stripes, 0.1, levels=1), wanted, atol=1e-6)
+
+
+def test_wavelet_lowers_noise():
+    clean = textures(20)
+    noisy = (clean.float() + 12 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 255)
+    noisy = noisy.to(torch.uint8)
+    best = max(psnr_db(rung, clean) for rung in process(Wavelet(), noisy))
+    assert best > psnr_db(noisy, clean) + 0.5
+
+
+def test_median_removes_single_pixels():
+    images = torch.full((2, 3, 12, 12), 90, dtype=torch.uint8)
+    images[:, :, 3, 4] = 255
+    images[:, :, 8, 0] = 0
+    (cleaned, _) = process(Median(), images)
+    assert (cleaned == 90).all()
+
+
+def test_the_auto_encoder_learns_from_own_images_alone():
+    images, own = textures(12, seed=2), ImageSet(textures(64, seed=3), torch.zeros(64, dtype=torch.long))
+    attack = Reconstruction(ladder=[3.0, 48.0], epochs=15)
+    victim = victim_of(attack, images=ImageSet(images, torch.arange(12)))
+    near, far = (claim.images.images for claim in attack.apply(victim, FakeContext(own=own)))
+    again = next(iter(attack.apply(victim, FakeContext(own=own)))).images.images
+    assert torch.equal(near, again)
+    assert psnr_db(near, images) > psnr_db(far, images)
+    assert psnr_db(near, images) > psnr_db(images.flip(0), images) + 2, "its own image, not any"
+    others = ImageSet(textures(12, seed=5), torch.arange(12))
+    first = torch.cat([images[:1], others.images[1:]])
+    alone = next(iter(attack.apply(victim_of(attack, images=ImageSet(first, torch.arange(12))), FakeContext(own=own))))
+    assert torch.equal(alone.images.images[0], near[0]), "whatever else was published"

@@ -29,6 +29,7 @@ ALL = [
     adversarial.AdversarialFGSM,
     adversarial.AdversarialPGD,
     learner.ColourJitter,
+    learner.Mixup,
     privacy.OutputNoise,
     privacy.DPSGD,
 ]
@@ -113,6 +114,7 @@ def test_names_and_authors_values():
         "adversarial-fgsm": 0.01,
         "adversarial-pgd": 8 / 255,
         "colour-jitter": 1.0,
+        "mixup": 0.2,
         "output-noise": 0.1,
         "dp-sgd": 1.0,
     }
@@ -152,6 +154,7 @@ def test_every_attack_walks_its_ladder_twice_alike(attack):
         (adversarial.AdversarialFGSM, {"perturb"}),
         (adversarial.AdversarialPGD, {"perturb"}),
         (learner.ColourJitter, {"transforms"}),
+        (learner.Mixup, {"mix"}),
         (privacy.DPSGD, {"descent"}),
     ],
 )
@@ -181,6 +184,60 @@ def test_the_control_is_ordinary_training():
     for ladder in ([0.5], [2.0], [1.0, 2.0]):
         with pytest.raises(ValidationError):
             learner.Ordinary(ladder=ladder)
+
+
+def test_mixup_mixes_images_and_targets_by_one_share():
+    images = torch.rand(40, 3, 4, 4, generator=RNG.torch("mixed"))
+    targets = torch.eye(40)
+    mixed, told = learner.mixup(images, targets, RNG.torch("draws"), alpha=1.0)
+    assert torch.allclose(torch.einsum("nk,kchw->nchw", told, images), mixed, atol=1e-6), "as the targets say"
+    assert torch.allclose(told.sum(1), torch.ones(40))
+    assert told.diagonal().min() > 0
+    shares = told.diagonal().unique()
+    assert ((shares - shares.min()).abs() < 1e-6).logical_or(shares > 0.999).all(), "one for the batch"
+    again, _ = learner.mixup(images, targets, RNG.torch("draws"), alpha=1.0)
+    assert torch.equal(mixed, again)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
+def test_shares_of_mixup_are_of_the_beta_distribution(alpha):
+    generator, pair = RNG.torch("beta", alpha), torch.eye(2)
+    drawn = []
+    while len(drawn) < 2000:
+        told = learner.mixup(torch.zeros(2, 1, 1, 1), pair, generator, alpha=alpha)[1]
+        if told[0, 1] > 0:  # the partner was the other one
+            drawn.append(told[0, 0].item())
+    found = torch.tensor(drawn)
+    assert found.mean().item() == pytest.approx(0.5, abs=0.03)
+    assert found.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.15)
+
+
+class Owner(Learner):
+    """A learner who has trained a network of his own."""
+
+    def __init__(self, recipe: Recipe = RECIPE) -> None:
+        super().__init__(recipe)
+        self.clean = network()
+        training.train(self.clean, published(60), RECIPE, rng=RNG.child("own"), augment=())
+
+    def innocent(self):
+        return self.clean
+
+
+def test_a_clean_start_is_a_shorter_training_from_the_network_of_ones_own():
+    context = Owner(replace(RECIPE, epochs=8))
+    before = {name: tensor.clone() for name, tensor in context.clean.state_dict().items()}
+    attempts = attacked(learner.CleanStart(ladder=[25.0, 50.0, 99.0]), context)
+    assert [recipe.epochs for recipe, _ in context.asked] == [6, 4, 1]
+    assert {name for _, name in context.asked} == {"learner"}
+    for name, tensor in context.clean.state_dict().items():
+        assert torch.equal(tensor, before[name]), "each rung trains a copy"
+    wanted = network()
+    wanted.load_state_dict(before)
+    recipe, rng = replace(RECIPE, epochs=1), context.rng.child("learner")
+    training.train(wanted, published(), recipe, rng=rng, augment=("flip",))
+    assert same(attempts[-1].model, wanted)
+    assert not same(attempts[0].model, attempts[1].model)
 
 
 def test_label_smoothing_is_the_strength():

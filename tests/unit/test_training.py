@@ -292,6 +292,49 @@ def test_transforms_draw_from_a_seeded_generator():
     assert len({float(batch.sum()) for batch in batches}) == len(batches)
 
 
+def test_mixing_that_changes_nothing_trains_as_without_it():
+    images, plain, mixed = toy(), small_net(), small_net()
+    targets: list[torch.Tensor] = []
+
+    def keep(x: torch.Tensor, given: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        targets.append(given)
+        return x, given
+
+    fit(plain, images)
+    fit(mixed, images, replace(RECIPE, mix=keep))
+    for one, other in zip(state(plain).values(), state(mixed).values(), strict=True):
+        assert torch.allclose(one.float(), other.float(), atol=1e-5)
+    assert {tuple(given.shape) for given in targets} == {(16, 2)}
+    assert all(torch.equal(given.sum(1), torch.ones(16)) for given in targets)
+
+
+def test_mixed_targets_are_what_the_network_learns():
+    """All probability on the last of three classes, which no label names; the mixed images are what it sees."""
+
+    def last(x: torch.Tensor, given: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        assert given.shape[1] == 3
+        return x * 0 + 0.5, torch.eye(3)[torch.full((len(x),), 2)]
+
+    model, images = small_net(classes=3), toy()
+    trained = fit(model, images, replace(RECIPE, epochs=4, mix=last))
+    assert (training.predict(model, torch.full((4, 3, 8, 8), 0.5)).argmax(1) == 2).all()
+    assert trained.history[-1].loss < trained.history[0].loss
+    assert trained.history[-1].accuracy < 0.5, "labels are counted, not what was mixed"
+
+
+def test_soft_targets_are_mixed_as_they_are():
+    seen: list[torch.Tensor] = []
+
+    def keep(x: torch.Tensor, given: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(given)
+        return x, given
+
+    images = toy(16)
+    soft = torch.tensor([[0.25, 0.75]]).expand(16, 2)
+    fit(small_net(), replace(images, targets=soft), replace(RECIPE, epochs=1, mix=keep))
+    assert torch.equal(seen[0], soft)
+
+
 def test_adversarial_training_takes_a_step_on_perturbed_images_before_the_ordinary_one():
     calls: list[torch.Tensor] = []
 
@@ -595,6 +638,7 @@ def test_noise_and_norm_have_bounds(bounds):
     ("recipe", "options", "message"),
     [
         ({"perturb": lambda model, images, labels: images}, {}, "to train without adversarial steps and without"),
+        ({"mix": lambda images, targets, generator: (images, targets)}, {}, "without mixed images or an added loss"),
         ({}, {"extra_loss": lambda model, batch: None}, "an added loss, but got one of them: leave out `perturb`"),
         ({}, {"model": small_net()}, r"Expected a network without batch normalisation, .* but got 1: replace it"),
     ],
