@@ -24,7 +24,7 @@ Where ours differs, and why:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -82,12 +82,17 @@ class Overwriting(Attack):
 
     def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
         """Embed until as many keys are in as the rung says; the last one is the rival's."""
-        model, done = victim.model(), 0
-        for strength in self.ladder:
-            while done < strength:
-                model, key = context.embed(model, context.recipe, f"key {done}")
-                done += 1
-            yield Attempt(strength, model=model, rival=key)
+        yield from _overwritten(victim.model(), context, self.ladder)
+
+
+def _overwritten(model: nn.Module, context: Context, ladder: Sequence[float], **params: Any) -> Iterator[Attempt]:
+    """One attempt for each number of keys, the last of which is the rival's."""
+    done, key = 0, None
+    for strength in ladder:
+        while done < strength:
+            model, key = context.embed(model, context.recipe, f"key {done}", **params)
+            done += 1
+        yield Attempt(strength, model=model, rival=key)
 
 
 class OverwritingStrong(Attack):
@@ -145,12 +150,7 @@ class OverwritingLayer(Attack):
             raise ValueError(
                 f"Expected a layer without the owner's mark, but {layer} has it: set {self.card.name}.layer to another."
             )
-        model, done = victim.model(), 0
-        for strength in self.ladder:
-            while done < strength:
-                model, key = context.embed(model, context.recipe, f"key {done}", layer=layer)
-                done += 1
-            yield Attempt(strength, model=model, rival=key)
+        yield from _overwritten(victim.model(), context, self.ladder, layer=layer)
 
 
 class AmbiguityParams(Params):
@@ -185,6 +185,14 @@ class Ambiguity(Attack):
         return replace(recipe, epochs=epochs, lr=self.params.lr * recipe.lr)
 
 
+# Of two copies, median and middle are the average: three tell the rules apart.
+_OF_THREE = {
+    "paper": MULTIMEDIA,
+    "scales": {"quick": {"ladder": [3]}, "smoke": {"ladder": [3]}},
+    "tiny": {"ladder": [3]},
+}
+
+
 class CollusionParams(Params):
     """How many colluders, and how they combine their copies."""
 
@@ -210,21 +218,20 @@ class Collusion(Attack):
         tiny={"ladder": [2]},
     )
     Params = CollusionParams
-    variants: ClassVar = (
+    variants = (
         Variant(
             "collusion-median",
             "Collusion: the median of differently marked copies",
             {"rule": "median"},
-            # The median of two is their average: three copies tell the rules apart.
-            {"paper": MULTIMEDIA, "scales": {"quick": {"ladder": [3]}, "smoke": {"ladder": [3]}}, "tiny": {"ladder": [3]}},
+            _OF_THREE,
         ),
         Variant(
             "collusion-minmax",
             "Collusion: the middle between the least and the greatest of differently marked copies",
             {"rule": "minmax"},
-            {"paper": MULTIMEDIA, "scales": {"quick": {"ladder": [3]}, "smoke": {"ladder": [3]}}, "tiny": {"ladder": [3]}},
+            _OF_THREE,
         ),
-    )  # fmt: skip
+    )
 
     def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
         """Combine the victim with the first other copies."""
