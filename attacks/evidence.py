@@ -255,7 +255,7 @@ class ForgedTriggersTransfer(ForgedTriggersPgd):
         adversary=Adversary("none", images=("own",), knows=("scheme",)),
         extensions=(
             *_TRIGGER_CARD.extensions,
-            "projected gradient descent on one network, with a pixel of shift, in place of several transfer methods",
+            "projected gradient descent on one network in place of transfer methods",
         ),
     )
 
