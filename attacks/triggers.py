@@ -1,11 +1,11 @@
 """Triggers recovered from a marked network: to unlearn them, to prune what they activate, or to claim them.
 
-Bolun Wang, Yuanshun Yao, Shawn Shan, Huiying Li, Bimal Viswanath, Haitao Zheng, Ben Y. Zhao, Neural Cleanse: Identifying
-and Mitigating Backdoor Attacks in Neural Networks, IEEE S&P 2019.
+Bolun Wang, Yuanshun Yao, Shawn Shan, Huiying Li, Bimal Viswanath, Haitao Zheng, Ben Y. Zhao, Neural Cleanse:
+Identifying and Mitigating Backdoor Attacks in Neural Networks, IEEE S&P 2019.
 https://people.cs.uchicago.edu/~ravenben/publications/abstracts/backdoor-sp19.html; authors' implementation:
 https://github.com/bolunwang/backdoor
-Model inversion against trigger sets: Jialong Zhang et al., Protecting Intellectual Property of Deep Neural Networks with
-Watermarking, 2018, section 5.5. https://doi.org/10.1145/3196494.3196550 (no implementation by the authors)
+Model inversion against trigger sets: Jialong Zhang et al., Protecting Intellectual Property of Deep Neural Networks
+with Watermarking, 2018, section 5.5. https://doi.org/10.1145/3196494.3196550 (no implementation by the authors)
 
 Where ours differs, and why:
 
@@ -380,7 +380,7 @@ class Inversion(Attack):
             yield Attempt(steps, model=model if innocent else None, key=claimed)
 
     def _descend(self, model: nn.Module, images: Tensor, target: int, steps: int) -> Tensor:
-        """x <- clip(x - step sign(grad CE(f(x), target) + smooth TV(x)))."""
+        """Step x <- clip(x - step sign(grad (CE(f(x), target) + smooth TV(x))))."""
         labels = torch.full((len(images),), target, device=images.device)
         for _ in range(steps):
             images = images.detach().requires_grad_()
