@@ -1,4 +1,4 @@
-"""Recovered triggers: the search on a network with a planted one, outliers by hand, and what is made of the triggers."""
+"""Recovered triggers: the search on a network with a planted one, outliers by hand, what is made of the triggers."""
 
 from __future__ import annotations
 
