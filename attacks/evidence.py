@@ -293,14 +293,15 @@ def towards(
     labels = torch.full((len(images),), target, device=images.device)
     change = torch.zeros_like(images[:1] if shared else images)
     for _ in range(iterations):
-        change.requires_grad_()
-        moved = [(images + fade * ((images + change).clamp(0, 1) - images)) for fade in fades]
-        loss = torch.stack([F.cross_entropy(model(each), labels) for each in moved]).mean()
-        (gradient,) = torch.autograd.grad(loss, change)
-        change = (change.detach() - step * gradient.sign()).clamp(-eps, eps)
+        # Of the clipped images, not of the change: where a pixel is clipped its change would have no gradient.
+        x = (images + change).clamp(0, 1).requires_grad_()
+        loss = torch.stack([F.cross_entropy(model(images + fade * (x - images)), labels) for fade in fades]).mean()
+        (gradient,) = torch.autograd.grad(loss, x)
+        gradient = gradient.sum(0, keepdim=True) if shared else gradient
+        change = (change - step * gradient.sign()).clamp(-eps, eps)
         if not shared:
             change = (images + change).clamp(0, 1) - images
-    return (images + change).clamp(0, 1).detach()
+    return (images + change).clamp(0, 1)
 
 
 class Replayed(Attack):

@@ -125,7 +125,7 @@ function forgedCell(row) {
   return {
     parts: [shownAs(found.committed), sub(`/ ${shownAs(found.uncommitted)}`)],
     kind: "num",
-    tip: "least p-value of a forgery that works with a key committed to before the suspect was seen / of one that does not",
+    tip: "least p-value of a forgery: with a key committed to before the suspect was seen / without",
   };
 }
 
