@@ -136,7 +136,8 @@ def search(model: nn.Module, images: Tensor, targets: Tensor, params: Any, gener
     """The least mask and its pattern for each target: min CE(f((1 - m) x + m p), t) + cost |m|_1 (Eq. 3).
 
     The cost doubles after `patience` steps in a row in which at least a share `wanted` of the batch is called the
-    target, and is divided by 2^1.5 after as many below. Kept is the smallest mask that reached the share.
+    target, and is divided by 2^1.5 after as many below. Kept is the smallest mask at
+    which the cost has doubled, that is, which has reached the share.
 
     Args:
         model: in eval mode.
@@ -163,10 +164,11 @@ def search(model: nn.Module, images: Tensor, targets: Tensor, params: Any, gener
         norms = mask.flatten(1).sum(1)
         gradients = torch.autograd.grad((losses + cost * norms).sum(), free)
         reached = (logits.argmax(1) == wanted).view(count, -1).float().mean(1) >= params.wanted
-        better = reached & (norms.detach() < least)
+        above, below = torch.where(reached, above + 1, 0), torch.where(reached, 0, below + 1)
+        # One batch may be lucky: a mask counts once its trigger has reached the share as often as the cost asks for.
+        better = (above == params.patience) & (norms.detach() < least)
         least = torch.where(better, norms.detach(), least)
         kept = [_chosen(better, new.detach(), old) for new, old in zip((mask, pattern), kept, strict=True)]
-        above, below = torch.where(reached, above + 1, 0), torch.where(reached, 0, below + 1)
         cost = torch.where(above == params.patience, 2 * cost, cost)
         cost = torch.where(below == params.patience, cost / 2**1.5, cost)
         above, below = (torch.where(run == params.patience, 0, run) for run in (above, below))
