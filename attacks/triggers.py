@@ -136,8 +136,8 @@ def search(model: nn.Module, images: Tensor, targets: Tensor, params: Any, gener
     """The least mask and its pattern for each target: min CE(f((1 - m) x + m p), t) + cost |m|_1 (Eq. 3).
 
     The cost doubles after `patience` steps in a row in which at least a share `wanted` of the batch is called the
-    target, and is divided by 2^1.5 after as many below. Kept is the smallest mask at
-    which the cost has doubled, that is, which has reached the share.
+    target, and is divided by 2^1.5 after as many below. Kept is the smallest
+    mask that reached the share so often.
 
     Args:
         model: in eval mode.
@@ -146,42 +146,66 @@ def search(model: nn.Module, images: Tensor, targets: Tensor, params: Any, gener
         params: see `SearchParams`.
         generator: on the CPU, of the batches.
     """
-    count, shape = len(targets), images.shape[1:]
-    free = [torch.zeros(count, channels, *shape[1:], device=images.device) for channels in (1, shape[0])]
-    for tensor in free:
-        tensor.requires_grad_()
-    optimizer = torch.optim.Adam(free, lr=params.lr, betas=(0.5, 0.9))
-    cost = torch.full((count,), params.cost, device=images.device)
-    above, below = (torch.zeros(count, device=images.device) for _ in range(2))
-    least = torch.full((count,), torch.inf, device=images.device)
-    kept = [_squeezed(tensor) for tensor in free]
+    running = _Search(images, targets, params)
     for _ in range(params.steps):
         rows = torch.randint(len(images), (params.batch,), generator=generator).to(images.device)
-        mask, pattern = (tensor.tanh() / 2 + 0.5 for tensor in free)
-        logits = model(stamped(images[rows], mask[:, None], pattern[:, None]).flatten(0, 1)).float()
-        wanted = targets.repeat_interleave(params.batch)
-        losses = F.cross_entropy(logits, wanted, reduction="none").view(count, -1).mean(1)
+        running.step(model, images[rows])
+    return running.found()
+
+
+class _Search:
+    """K triggers that are searched for at once, each with a cost of its own."""
+
+    def __init__(self, images: Tensor, targets: Tensor, params: Any) -> None:
+        count, (channels, height, width) = len(targets), images.shape[1:]
+        self.targets, self.params = targets, params
+        self.free = [
+            torch.zeros(count, depth, height, width, device=images.device, requires_grad=True)
+            for depth in (1, channels)
+        ]
+        self.optimizer = torch.optim.Adam(self.free, lr=params.lr, betas=(0.5, 0.9))
+        self.cost = torch.full((count,), params.cost, device=images.device)
+        self.above, self.below = (torch.zeros(count, device=images.device) for _ in range(2))
+        self.least = torch.full((count,), torch.inf, device=images.device)
+        self.kept = self._squeezed()
+
+    def _squeezed(self) -> list[Tensor]:
+        """Masks and patterns in (0, 1), with their graph."""
+        return [tensor.tanh() / 2 + 0.5 for tensor in self.free]
+
+    def step(self, model: nn.Module, batch: Tensor) -> None:
+        """One step of Adam on B x C x H x W images."""
+        mask, pattern = self._squeezed()
+        logits = model(stamped(batch, mask[:, None], pattern[:, None]).flatten(0, 1)).float()
+        wanted = self.targets.repeat_interleave(len(batch))
+        losses = F.cross_entropy(logits, wanted, reduction="none").view(len(mask), -1).mean(1)
         norms = mask.flatten(1).sum(1)
-        gradients = torch.autograd.grad((losses + cost * norms).sum(), free)
-        reached = (logits.argmax(1) == wanted).view(count, -1).float().mean(1) >= params.wanted
-        above, below = torch.where(reached, above + 1, 0), torch.where(reached, 0, below + 1)
-        # One batch may be lucky: a mask counts once its trigger has reached the share as often as the cost asks for.
-        better = (above == params.patience) & (norms.detach() < least)
-        least = torch.where(better, norms.detach(), least)
-        kept = [_chosen(better, new.detach(), old) for new, old in zip((mask, pattern), kept, strict=True)]
-        cost = torch.where(above == params.patience, 2 * cost, cost)
-        cost = torch.where(below == params.patience, cost / 2**1.5, cost)
-        above, below = (torch.where(run == params.patience, 0, run) for run in (above, below))
-        for tensor, gradient in zip(free, gradients, strict=True):
+        gradients = torch.autograd.grad((losses + self.cost * norms).sum(), self.free)
+        hits = (logits.argmax(1) == wanted).view(len(mask), -1).float().mean(1)
+        self._adapt(hits >= self.params.wanted, norms.detach(), [mask.detach(), pattern.detach()])
+        for tensor, gradient in zip(self.free, gradients, strict=True):
             tensor.grad = gradient
-        optimizer.step()
-    never = least.isinf()
-    masks, patterns = (_chosen(never, _squeezed(new), old) for new, old in zip(free, kept, strict=True))
-    return Triggers(masks, patterns, targets, torch.full_like(targets, -1))
+        self.optimizer.step()
 
+    def _adapt(self, reached: Tensor, norms: Tensor, now: list[Tensor]) -> None:
+        """Change the costs; keep what is the least mask so far."""
+        patience = self.params.patience
+        above, below = torch.where(reached, self.above + 1, 0), torch.where(reached, 0, self.below + 1)
+        # One batch may be lucky: a mask counts once its trigger has reached the share as often as the cost asks for.
+        better = (above == patience) & (norms < self.least)
+        self.least = torch.where(better, norms, self.least)
+        self.kept = [_chosen(better, new, old) for new, old in zip(now, self.kept, strict=True)]
+        cost = torch.where(above == patience, 2 * self.cost, self.cost)
+        self.cost = torch.where(below == patience, cost / 2**1.5, cost)
+        self.above, self.below = (torch.where(run == patience, 0, run) for run in (above, below))
 
-def _squeezed(tensor: Tensor) -> Tensor:
-    return (tensor.tanh() / 2 + 0.5).detach()
+    def found(self) -> Triggers:
+        """The kept ones; where none reached the share, the last."""
+        never = self.least.isinf()
+        masks, patterns = (
+            _chosen(never, new, old).detach() for new, old in zip(self._squeezed(), self.kept, strict=True)
+        )
+        return Triggers(masks, patterns, self.targets, torch.full_like(self.targets, -1))
 
 
 def _chosen(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:
