@@ -155,7 +155,7 @@ class OptimisedLct(Attack):
         signatures = [int(_advantages(model, own, pool, space.detach()).argmax()) + 1 for space in spaces]
         best: tuple[float, Tensor, int] | None = None
         done, rows = 0, context.rng.torch("pool")
-        for strength in self.ladder:
+        for strength in map(int, self.ladder):
             for _ in range(done, strength):
                 unseen = pool[torch.randperm(len(pool), generator=rows)[: len(own)].to(context.device)]
                 gains = [

@@ -177,7 +177,7 @@ class Ambiguity(Attack):
 
     def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
         """One training for each number of epochs, each from the victim, with one and the same second key."""
-        for epochs in self.ladder:
+        for epochs in map(int, self.ladder):
             model, key = context.embed(victim.model(), self._recipe(context.recipe, epochs))
             yield Attempt(epochs, model=model, rival=key)
 
@@ -236,7 +236,7 @@ class Collusion(Attack):
     def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
         """Combine the victim with the first other copies."""
         for strength in self.ladder:
-            models = [victim.model(), *context.copies(strength - 1)]
+            models = [victim.model(), *context.copies(int(strength) - 1)]
             yield Attempt(strength, model=combined(models, self.params.rule))
 
 

@@ -256,7 +256,7 @@ class Unlearn(_Recovered):
         triggers, measures = self._suspicious(model, own, context)
         images = self._with_triggers(own, triggers, context.rng.torch("stamped"))
         lr = self.params.factor * context.recipe.lr
-        recipe = replace(context.recipe, epochs=self.ladder[-1], lr=lr)
+        recipe = replace(context.recipe, epochs=int(self.ladder[-1]), lr=lr)
         trained = context.epochs(images, recipe, model=model, name="unlearning")
         for epoch, learned in enumerate(trained, start=1):
             if epoch in self.ladder:
@@ -399,7 +399,7 @@ class Inversion(Attack):
         key: Any = context.keygen(model)
         start = members[: self.params.images]
         moved, done = start, 0
-        for steps in self.ladder:
+        for steps in map(int, self.ladder):
             moved = self._descend(model, moved, target, steps - done)
             done = steps
             claimed = self._claimed(key, (moved - start).mean(0), members, source, target)
