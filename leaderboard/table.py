@@ -18,7 +18,7 @@ from bench.metrics.efficiency import embed_ratio
 from bench.metrics.fidelity import fidelity_pp
 from bench.metrics.protection import Protection, protection_over_seeds
 from bench.metrics.robustness import effectiveness, hits, removal_cost, survival, worst_case
-from bench.metrics.security import beyond_chance, false_claims, false_claims_after_attack, forged_claims
+from bench.metrics.security import beyond_chance, false_claims, false_claims_after_attack, forged, forged_claims
 from bench.records.record import Cell, CellRecord
 from leaderboard.searches import heldout_users, histories, rung_searches, searches
 from leaderboard.summary import Row, as_dict, canonical, first_known, if_any, short, thin
@@ -244,6 +244,7 @@ def _security(done: Sequence[CellRecord], fpr: float) -> Row | None:
         "clean": clean and {**clean._asdict(), "beyond": beyond_chance(clean, fpr)},
         "attacked": as_dict(false_claims_after_attack(done, fpr)),
         "forged": as_dict(forged_claims(done, fpr)),
+        "best_forgery": as_dict(forged(done)),
     }
     return parts if any(parts.values()) else None
 

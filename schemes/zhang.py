@@ -95,6 +95,7 @@ class ZhangKey(Key):
     classes: int
     digits: bool
     decoys: int
+    public = ("source", "target")
 
     @property
     def drawn_from(self) -> Pool:

@@ -14,7 +14,7 @@ from bench.metrics.aggregate import average
 from bench.metrics.fidelity import fidelity_pp
 from bench.metrics.protection import protection
 from bench.metrics.robustness import breaking_strength, hits, removal_cost, survival
-from bench.metrics.security import false_claims
+from bench.metrics.security import false_claims, forged
 from bench.records.record import CellRecord
 
 __all__ = ["headline", "results_table"]
@@ -23,12 +23,19 @@ FEW = 6  # schemes that a line below the table names
 AXES = ("scheme", "attack", "arch", "dataset", "situation", "profile", "seed")
 MEASURES = (
     "accuracy", "fidelity", "detected", "p-value", "BER", "adv.", "worst case", "removal cost", "false claims",
+    "forged",
 )  # fmt: skip
-OPTIONAL = ("p-value", "BER", "adv.", "false claims")  # left out where no record has them, so that the others have room
-NUMBERS = ("accuracy", "fidelity", "p-value", "BER", "adv.", "false claims", "removal cost", "seed")
+OPTIONAL = (
+    "p-value",
+    "BER",
+    "adv.",
+    "false claims",
+    "forged",
+)  # left out where no record has them, so that the others have room
+NUMBERS = ("accuracy", "fidelity", "p-value", "BER", "adv.", "false claims", "removal cost", "forged", "seed")
 # What is left out on a narrow terminal, the least important first; scheme and detected stay.
 LEAVE_OUT = (
-    "BER", "adv.", "fidelity", "removal cost", "false claims", "accuracy", "profile", "dataset", "situation",
+    "BER", "adv.", "forged", "fidelity", "removal cost", "false claims", "accuracy", "profile", "dataset", "situation",
     "worst case", "arch", "seed", "attack", "p-value",
 )  # fmt: skip
 CAPTION = (
@@ -37,6 +44,7 @@ CAPTION = (
     "where the first does not; removal cost: least points given up to break the claim; false claims: of fresh keys on "
     "the clean host and of left-out owners"
 )
+FORGED = "; forged: least p-value of a forgery that works with a key committed to before / of one that does not"
 ADVANTAGE = "; adv.: protection advantage, right answers on the marked model beyond guessing"
 
 
@@ -59,6 +67,7 @@ def results_table(records: Iterable[CellRecord], width: int, fpr: float = DEFAUL
     left_out = f"{table.caption}\n" if table.caption else ""
     table.title, table.title_justify, table.title_style = common, "left", "bold"
     table.caption = left_out + CAPTION.format(fpr=100 * fpr, budget=BUDGET_PP) + (ADVANTAGE if "adv." in shown else "")
+    table.caption += FORGED if "forged" in shown else ""
     table.caption += _meaningless(records)
     table.caption_justify = "left"
     return table
@@ -93,6 +102,7 @@ def headline(record: CellRecord, fpr: float) -> dict[str, str | Text | None]:
         "worst case": _worst(record, fpr),
         "removal cost": _cost(record, fpr),
         "false claims": _false(record, fpr),
+        "forged": _forged(record),
     }
 
 
@@ -129,6 +139,12 @@ def _protection(record: CellRecord, fpr: float) -> str | None:
 def _false(record: CellRecord, fpr: float) -> str | None:
     found = false_claims([record], fpr)
     return found and f"{found.hits}/{found.trials}"
+
+
+def _forged(record: CellRecord) -> str | None:
+    """The least p-value of a forgery with and without a commitment."""
+    found = forged([record])
+    return found and " / ".join("-" if p_value is None else f"{p_value:.2g}" for p_value in found)
 
 
 def _worst(record: CellRecord, fpr: float) -> Text | None:

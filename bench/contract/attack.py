@@ -36,18 +36,22 @@ class Adversary:
     Attributes:
         access: to the victim: its weights, scores, predicted labels, or none.
         images: the adversary's own (with or without labels), those of another data set, the owner's published ones.
-        knows: public fields of the owner's key (`layer` ...), by name; `scheme` for its method.
+        knows: public fields of the owner's key (`layer` ...), by name; `scheme` for its method, `key` for all of the
+            key, as whoever it is shown to knows it.
         queries: most images that may be sent to the victim; None for no limit.
+        copies: further copies of the same host, each with a mark of its own, as other customers hold them.
     """
 
     access: Literal["white-box", "scores", "labels", "none"] = "none"
     images: tuple[Images, ...] = ()
     knows: tuple[str, ...] = ()
     queries: int | None = None
+    copies: bool = False
 
     def __str__(self) -> str:
         """For people: `white-box access; own images; knows scheme, layer`."""
         parts = [f"{self.access} access", f"{' and '.join(self.images)} images" if self.images else "no images"]
+        parts += ["other customers' copies"] if self.copies else []
         parts += [f"knows {', '.join(self.knows)}"] if self.knows else []
         return "; ".join([*parts, *([f"{self.queries:,} queries"] if self.queries is not None else [])])
 
@@ -63,6 +67,8 @@ class AttackCard:
         schemes: names or globs of the only schemes that it is made for; empty for all.
         auxiliary: parameter that names another data set, for `context.auxiliary`.
         remedy: the function stays the same, so that owners who read weights can align the network to their own first.
+        committed: of a forgery (stage `evidence`): it works with a key that was committed to (published as a digest,
+            with its owner's name) before the suspect was seen. False for one that needs to see the suspect first.
         scales: profile -> the parameters that differ from the paper's at that scale.
         extensions, tiny: as in `SchemeCard`.
     """
@@ -77,6 +83,7 @@ class AttackCard:
     schemes: tuple[str, ...] = ()
     auxiliary: str | None = None
     remedy: bool = False
+    committed: bool = True
     extensions: tuple[str, ...] = ()
     scales: Mapping[str, Mapping[str, JSON]] = field(default_factory=dict)
     tiny: Mapping[str, JSON] = field(default_factory=dict)
@@ -90,7 +97,7 @@ class _Known:
 
     def __getattr__(self, name: str) -> Any:
         key, names = self.__dict__["_key"], self.__dict__["_names"]
-        if name not in names or name not in key.public:
+        if "key" not in names and (name not in names or name not in key.public):
             raise AccessError(
                 f"Expected an adversary who knows the key's {name!r}, but the attack's card declares "
                 f"{', '.join(names) or 'nothing'} and the scheme makes {', '.join(key.public) or 'nothing'} public: "
@@ -200,7 +207,9 @@ class Attempt:
         recipe: how the learner trains (stage `training`).
         serving: wraps the whole answer, `(answer, images) -> scores`, where `answer` maps N x C x H x W floats in
             [0, 1] to logits N x K (stage `inference`).
-        key: of a forger (stage `evidence`).
+        key: of a forger (stage `evidence`); with a `model`, it is claimed against that one.
+        rival: a second owner's key, which is examined beside the first owner's: the record's measures `second_p_value`
+            and `second_ber`.
         measures: what the attack can say of its cost, for instance `{"psnr_db": 31.2}`; never its success.
     """
 
@@ -210,6 +219,7 @@ class Attempt:
     recipe: Recipe | None = None
     serving: Serving | None = None
     key: Key | None = None
+    rival: Key | None = None
     measures: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -261,8 +271,35 @@ class Context(ABC):
         """
 
     @abstractmethod
-    def embed(self, model: nn.Module, recipe: Recipe, name: str = "embedding") -> tuple[nn.Module, Key]:
-        """`model` with a fresh key of the same scheme embedded by the scheme's own hooks, on `data`; and that key."""
+    def embed(self, model: nn.Module, recipe: Recipe, name: str = "embedding", **params: Any) -> tuple[nn.Module, Key]:
+        """`model` with a fresh key of the same scheme embedded by the scheme's own hooks, on `data`; and that key.
+
+        Args:
+            model: trained in place.
+            recipe: of the training.
+            name: of the random stream.
+            params: the scheme's parameters where the adversary takes others than the owner (`strength=0.1`).
+
+        Raises:
+            ValueError: the scheme has no such parameter, or it is out of bounds.
+        """
+
+    @abstractmethod
+    def keygen(self, model: nn.Module, name: str = "key", **params: Any) -> Key:
+        """A fresh key of the same scheme, made on `data` as if `model` were the host; nothing is embedded.
+
+        `name` and `params` as for `embed`, and the same `ValueError`.
+        """
+
+    @abstractmethod
+    def copies(self, count: int) -> list[nn.Module]:
+        """Further copies of the victim's host, each marked with a fresh key as the victim is, on the owner's data.
+
+        The first ones are the same however many are asked for.
+
+        Raises:
+            AccessError: the adversary has no other customers' copies.
+        """
 
     @abstractmethod
     def innocent(self) -> nn.Module:

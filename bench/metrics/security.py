@@ -1,17 +1,30 @@
-"""Security: how often claims that are false by construction are accepted."""
+"""Security: how often claims that are false by construction are accepted, and how strong the best forgery is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from bench.metrics import DEFAULT_FPR
 from bench.metrics.aggregate import Proportion, one_a_seed, proportion
 from bench.metrics.robustness import detected
 from bench.records.record import AFTER_ATTACK, FRESH_KEY, LEFT_OUT, CellRecord
 
-__all__ = ["beyond_chance", "false_claims", "false_claims_after_attack", "forged_claims"]
+__all__ = ["Forged", "beyond_chance", "false_claims", "false_claims_after_attack", "forged", "forged_claims"]
 
 SURE = 1e-3  # a table has many rows: a rate is called too high only where chance would do it once in a thousand
+
+
+class Forged(NamedTuple):
+    """The least p-value of a forgery, over attacks, rungs and seeds; None where none was tried.
+
+    Attributes:
+        committed: of those that work with a key that was committed to before the suspect was seen.
+        uncommitted: of those that do not.
+    """
+
+    committed: float | None
+    uncommitted: float | None
 
 
 def false_claims(records: Sequence[CellRecord], fpr: float = DEFAULT_FPR) -> Proportion | None:
@@ -26,8 +39,10 @@ def false_claims(records: Sequence[CellRecord], fpr: float = DEFAULT_FPR) -> Pro
 def false_claims_after_attack(records: Sequence[CellRecord], fpr: float = DEFAULT_FPR) -> Proportion | None:
     """Fresh keys accepted on clean hosts that went through the attacks.
 
-    Rungs and attacks share hosts and keys: the trials are not independent, and there is no interval.
+    Rungs and attacks share hosts and keys: the trials are not independent, and there is no interval. What claims after
+    an attack on the evidence is the forger's key, which is no fresh one: see `forged`.
     """
+    records = [record for record in records if record.stage != "evidence"]
     return _accepted(records, (AFTER_ATTACK,), fpr, independent=False)
 
 
@@ -48,6 +63,21 @@ def forged_claims(records: Sequence[CellRecord], fpr: float = DEFAULT_FPR) -> Pr
     ]
     seeds = {record.cell.seed for record in attacks}
     return proportion(sum(accepted), len(accepted), independent=len(seeds) == len(accepted))
+
+
+def forged(records: Sequence[CellRecord]) -> Forged | None:
+    """How strong the strongest forgery looks, with and without a commitment; None where none was tried.
+
+    A verifier without commitments faces both kinds. Records that do not say which kind they are (`committed` is None)
+    count as forgeries without.
+    """
+    least: dict[bool, list[float]] = {True: [], False: []}
+    for record in records:
+        if record.stage == "evidence":
+            least[bool(record.committed)] += [v.p_value for point in record.curve for v in point.verdicts]
+    if not any(least.values()):
+        return None
+    return Forged(*(min(least[kind], default=None) for kind in (True, False)))
 
 
 def beyond_chance(count: Proportion, fpr: float = DEFAULT_FPR) -> bool:

@@ -159,6 +159,8 @@ class CellRecord(_Kept):
         cell_key: content key: the cell, the source that computed it, the data and the seed.
         status: `ok`, `failed` (see `traceback`) or `not applicable` (see `reason`): three different things.
         carrier, access, stage: from the cards, so that a page can filter by threat model without the code.
+        committed: of an attack on the evidence: whether it forges a key that was committed to before the suspect was
+            seen; None for all other attacks.
         unit: of the strengths.
         marked: the marked model before the attack (strength 0).
         curve: the attack's rungs in order.
@@ -182,6 +184,7 @@ class CellRecord(_Kept):
     carrier: Name | None = None
     access: Name | None = None
     stage: Name | None = None
+    committed: bool | None = None
     unit: Annotated[str, Field(max_length=80)] = ""
     marked: Point | None = None
     curve: Annotated[list[Point], Field(max_length=1000)] = []

@@ -91,6 +91,7 @@ def _head(planned: Planned) -> dict[str, Any]:
         "carrier": planned.scheme.carrier,
         "access": planned.scheme.access,
         "stage": _stage(planned.attacks),
+        "committed": _committed(planned.attacks),
         "unit": planned.attacks[-1].unit,
     }
 
@@ -99,6 +100,12 @@ def _stage(attacks: Sequence[AttackCard]) -> str:
     """Of a chain: where its ladder acts; a forged claim stays one whatever follows."""
     stages = [card.stage for card in attacks]
     return "evidence" if "evidence" in stages else stages[-1]
+
+
+def _committed(attacks: Sequence[AttackCard]) -> bool | None:
+    """Whether a forgery works with a key that was committed to; None for a chain that forges nothing."""
+    forgeries = [card.committed for card in attacks if card.stage == "evidence"]
+    return all(forgeries) if forgeries else None
 
 
 def _histories(keys: Mapping[str, Any], mark: Mapping[str, Any]) -> dict[str, list[float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import cached_property
 from typing import Any
@@ -17,11 +17,12 @@ from bench.contract.networks import Recipe, clock_s, predict
 from bench.contract.scheme import Scheme
 from bench.contract.suspect import AccessError
 from bench.contract.verdict import Point
+from bench.identity import Rng
 from bench.steps import training
 from bench.steps.embedding import embedded
 from bench.steps.judge import State
-from bench.steps.ownership import Published
-from bench.steps.scheme_workspace import HostView, SchemeWorkspace
+from bench.steps.ownership import Published, owner_shares, published_images
+from bench.steps.scheme_workspace import HostView, SchemeWorkspace, host_for
 
 __all__ = ["AttackContext", "unattacked", "walk"]
 
@@ -117,6 +118,7 @@ class AttackContext(Context):
         self.arch = archs.arch(workspace.spec["arch"])
         self.device = workspace.device
         self._workspace, self._attack, self._adversary = workspace, attack, attack.card.adversary
+        self._copies: list[nn.Module] = []
 
     @property
     def data(self) -> ImageSet:
@@ -159,18 +161,58 @@ class AttackContext(Context):
         for _ in training.train_epochs(model, images.to(self.device), recipe, rng=self.rng.child(name), **options):
             yield model
 
-    def embed(self, model: nn.Module, recipe: Recipe, name: str = "embedding") -> tuple[nn.Module, Key]:
+    def embed(self, model: nn.Module, recipe: Recipe, name: str = "embedding", **params: Any) -> tuple[nn.Module, Key]:
         """A fresh key of the same scheme in `model`; see `Context.embed`."""
-        scheme, rng, own = self._workspace.scheme, self.rng.child("embed", name), self.data
-        host = HostView(self._workspace, own, own, 0, lambda: deepcopy(model).eval(), recipe)
+        workspace, host, rng = self._as_owner(model, recipe, name, params)
+        scheme = workspace.scheme
         key = scheme.keygen(host, rng.child("key")).to(self.device)
 
         def publish(keys: Sequence[Key]) -> ImageSet:
-            return scheme.mark_data(own, keys[0]).to(self.device)
+            return scheme.mark_data(host.images, keys[0]).to(self.device)
 
         trained = None if scheme.card.situations == ("post-hoc",) else recipe
-        found = embedded(self._workspace, model, [key], [host], publish, trained, rng.child("training"))
+        found = embedded(workspace, model, [key], [host], publish, trained, rng.child("training"))
         return found.model, found.keys[0]
+
+    def keygen(self, model: nn.Module, name: str = "key", **params: Any) -> Key:
+        """A fresh key of the same scheme; see `Context.keygen`."""
+        workspace, host, rng = self._as_owner(model, self.recipe, name, params)
+        key: Key = workspace.scheme.keygen(host, rng.child("key"))
+        return key.to(self.device)
+
+    def _as_owner(
+        self, model: nn.Module, recipe: Recipe, name: str, params: Mapping[str, Any]
+    ) -> tuple[SchemeWorkspace, HostView, Rng]:
+        """What the adversary works with who marks `model` as an owner does, with parameters of his own."""
+        workspace, own = self._workspace, self.data
+        spec = {**workspace.spec, "scheme_params": {**workspace.spec["scheme_params"], **params}}
+        workspace = SchemeWorkspace(spec, workspace.inputs, workspace.place, workspace.checksum)
+        host = HostView(workspace, own, own, 0, lambda: deepcopy(model).eval(), recipe)
+        return workspace, host, self.rng.child("embed", name)
+
+    def copies(self, count: int) -> list[nn.Module]:
+        """Other customers' copies; see `Context.copies`."""
+        if not self._adversary.copies:
+            raise AccessError(
+                "Expected an adversary with other customers' copies, but its card declares none: set `copies=True`."
+            )
+        self._copies += [self._copy(number) for number in range(len(self._copies), count)]
+        return [deepcopy(model).eval() for model in self._copies[:count]]
+
+    def _copy(self, number: int) -> nn.Module:
+        """What the owner sells to another customer: embedded as the victim is, with key and training of its own."""
+        spec = {**self._workspace.spec, "owners": 1}
+        workspace = SchemeWorkspace(spec, self._workspace.inputs, self._workspace.place, self._workspace.checksum)
+        scheme, rng = workspace.scheme, self.rng.child("copy", number)
+        (share,) = owner_shares(workspace, scheme)
+        host = host_for(workspace, share)
+        key = scheme.keygen(host, rng.child("key")).to(self.device)
+
+        def publish(keys: Sequence[Key]) -> ImageSet:
+            return published_images(workspace, scheme, keys).images
+
+        recipe = None if spec["situation"] == "post-hoc" else workspace.recipe
+        return embedded(workspace, workspace.start(), [key], [host], publish, recipe, rng.child("training")).model
 
     def innocent(self) -> nn.Module:
         """A network that never saw the owner's key; see `Context.innocent`."""

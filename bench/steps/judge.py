@@ -48,6 +48,7 @@ class State:
         network: gives the network, trained by `recipe` on `images` where that is to be done; called once at most.
         servings: what stands around it, the innermost first.
         key: of a forger; None for the owners' own.
+        rival: of a second owner, examined beside the first; None for none.
         measures: costs told so far.
     """
 
@@ -56,6 +57,7 @@ class State:
     network: Callable[[], nn.Module]
     servings: tuple[Serving, ...] = ()
     key: Key | None = None
+    rival: Key | None = None
     measures: dict[str, float] = field(default_factory=dict)
     _made: nn.Module | None = None
 
@@ -67,6 +69,7 @@ class State:
             learn: trains the learner's network.
         """
         state = replace(self, measures={**self.measures, **attempt.measures}, key=attempt.key or self.key, _made=None)
+        state.rival = attempt.rival or self.rival
         state.network = self.model
         if attempt.images is not None or attempt.recipe is not None:
             images, recipe = attempt.images or self.images, attempt.recipe or self.recipe
@@ -147,11 +150,12 @@ class Judge:
         start_s = clock_s(self.workspace.device)
         verdicts = self.verdicts(state, details=details)
         verify_time_s = clock_s(self.workspace.device) - start_s
+        second = self._rivals_claim(state)
         return Point(
             strength=strength,
             test_accuracy=training.accuracy(model, self.workspace.data.heldout),
             verdicts=verdicts,
-            measures={**self._image_quality(state.images), **state.measures, **self._remedied(state)},
+            measures={**self._image_quality(state.images), **state.measures, **second, **self._remedied(state)},
             verify_time_s=verify_time_s,
         )
 
@@ -180,6 +184,14 @@ class Judge:
         (verdict,) = examine(self.scheme, self.keys[:1], model=aligned)
         found = {"remedied_p_value": verdict.p_value}
         return found if verdict.ber is None else {**found, "remedied_ber": verdict.ber}
+
+    def _rivals_claim(self, state: State) -> dict[str, float]:
+        """What the second owner's key says of the same suspect."""
+        if state.rival is None:
+            return {}
+        (verdict,) = self._examined(replace(state, key=state.rival), (), details=False)
+        found = {"second_p_value": verdict.p_value, "second_ber": verdict.ber}
+        return {name: value for name, value in found.items() if value is not None}
 
     def _image_quality(self, images: ImageSet) -> dict[str, float]:
         """How near attacked images come to the owner's before the mark, and how much of the mark is left in them."""

@@ -16,7 +16,7 @@ from bench.metrics.efficiency import embed_ratio
 from bench.metrics.fidelity import fidelity_pp
 from bench.metrics.protection import protection
 from bench.metrics.robustness import detected_share, removal_cost, survival, survived_share
-from bench.metrics.security import false_claims, false_claims_after_attack, forged_claims
+from bench.metrics.security import false_claims, false_claims_after_attack, forged, forged_claims
 from bench.records.record import CellRecord
 
 __all__ = [
@@ -238,7 +238,10 @@ def _headline(record: CellRecord, fpr: float) -> Iterator[tuple[str, float]]:
         "attacked_false_positive_rate": false_claims_after_attack(cell, fpr),
         "forged_claims_rate": forged_claims(cell, fpr),
     }
+    least = forged(cell)
     values: dict[str, float | None] = {
+        "forged_p_value_committed": least and least.committed,
+        "forged_p_value_uncommitted": least and least.uncommitted,
         "worst_case_survival": worst and worst.share,
         "survived_share": survived_share(record, fpr),
         "removal_cost_pp" if cost and not cost.more else "removal_cost_above_pp": cost and cost.pp,

@@ -116,6 +116,19 @@ function securityCell(row) {
   return { parts, kind: "num", tip: securityText(row).join("\n") };
 }
 
+const bestForgery = (row) => row.security && row.security.best_forgery;
+
+function forgedCell(row) {
+  const found = bestForgery(row);
+  if (!found) return { parts: [MISSING], kind: "num missing" };
+  const shownAs = (value) => (known(value) ? pValue(value) : MISSING);
+  return {
+    parts: [shownAs(found.committed), sub(`/ ${shownAs(found.uncommitted)}`)],
+    kind: "num",
+    tip: "least p-value of a forgery: with a key committed to before the suspect was seen / without",
+  };
+}
+
 function meanCell(found, digits, suffix) {
   if (!found) return { parts: [MISSING], kind: "num missing" };
   const half = known(found.low) ? fixed((found.high - found.low) / 2, digits) : MISSING;
@@ -208,6 +221,14 @@ const COLUMNS = [
     up: true,
     value: (row) => row.security && rate(row.security.clean),
     cell: securityCell,
+  },
+  {
+    id: "forged",
+    label: "Forged",
+    unit: "committed / not",
+    number: true,
+    value: (row) => bestForgery(row) && bestForgery(row).committed,
+    cell: forgedCell,
   },
   {
     id: "embedding",

@@ -28,6 +28,8 @@ function csv() {
     ["removal_cost_pp", removal(row) && removal(row).pp],
     ["removal_cost_is_lower_bound", removal(row) && removal(row).more],
     ...counts("false_claims", row.security && row.security.clean),
+    ["forged_p_value_committed", bestForgery(row) && bestForgery(row).committed],
+    ["forged_p_value_uncommitted", bestForgery(row) && bestForgery(row).uncommitted],
     ...ends("embed_ratio", row.embed_ratio),
     ["problems", reasons(row)],
     ["protection_matches", row.protection && row.protection.hits],

@@ -61,8 +61,14 @@ class FakeContext(Context):
     ) -> Iterator[nn.Module]:
         raise AssertionError("this attack does not train")
 
-    def embed(self, model: nn.Module, recipe: Recipe, name: str = "embedding") -> tuple[nn.Module, Key]:
+    def embed(self, model: nn.Module, recipe: Recipe, name: str = "embedding", **params: Any) -> tuple[nn.Module, Key]:
         raise AssertionError("this attack embeds nothing")
+
+    def keygen(self, model: nn.Module, name: str = "key", **params: Any) -> Key:
+        raise AssertionError("this attack makes no key")
+
+    def copies(self, count: int) -> list[nn.Module]:
+        raise AssertionError("this attack needs no copies")
 
     def innocent(self) -> nn.Module:
         raise AssertionError("this attack needs no innocent network")

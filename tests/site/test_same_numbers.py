@@ -52,7 +52,7 @@ def run() -> list[CellRecord]:
         marked=point(0.0, 0.8, verdicts=[member(True)] * 3), curve=[point(1.0, 0.5, verdicts=[member(False)] * 3)],
     )  # fmt: skip
     forged = record(
-        cell=cell(scheme="trigger", attack="forge"), stage="evidence", marked=point(0.0, 0.9, 0.015),
+        cell=cell(scheme="trigger", attack="forge"), stage="evidence", committed=False, marked=point(0.0, 0.9, 0.015),
         curve=[point(1.0, 0.9, 0.015), point(2.0, 0.9, 0.5)],
     )  # fmt: skip
     failed = record("failed", cell=cell(scheme="broken"))
@@ -172,6 +172,19 @@ def test_false_claims_and_embedding_time(made: CellRecord) -> None:
     clean = security["clean"]
     assert table.get("false claims") == (clean and f"{clean['hits']}/{clean['trials']}")
     assert row["embed_ratio"]["mean"] == mlflow["embed_ratio"][0]
+
+
+@each
+def test_the_best_forgery(made: CellRecord) -> None:
+    table, mlflow, row = printed(made), logged(made), page_row([made])
+    best = row["security"] and row["security"]["best_forgery"]
+    if made.stage != "evidence":
+        assert (best, table.get("forged"), "forged_p_value_uncommitted" in mlflow) == (None, None, False)
+        return
+    assert best == {"committed": None, "uncommitted": 0.015}
+    assert mlflow["forged_p_value_uncommitted"][0] == best["uncommitted"]
+    assert "forged_p_value_committed" not in mlflow
+    assert table["forged"] == f"- / {best['uncommitted']:.2g}"
 
 
 def test_the_run_shows_what_could_differ() -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
-from attacks.lct import ArbitraryLct, ForgedLct
-from bench.api import Attempt, ImageSet, Key, Rng, Suspect, Victim
+from attacks.lct import ArbitraryLct, ForgedLct, OptimisedLct, _advantages, _gaps
+from bench.api import YIQ, Attempt, ImageSet, Key, Rng, Suspect, Victim
 from bench.plan.matrix import not_applicable
 from bench.registry import attacks, schemes
 from schemes.anw import AnwHue, AnwUserLct
-from tests.fakes import Nearest, keyed, noise_images, sines, user
+from tests.fakes import Answers, Nearest, keyed, noise_images, sines, user
 
 
 def own() -> ImageSet:
@@ -84,3 +85,29 @@ def test_they_are_made_for_hue_signatures() -> None:
         if not_applicable(scheme.card, attacks()["lct-arbitrary"].card) is None
     }
     assert made_for == {"anw-hue", "anw-user-lct"}
+
+
+def test_an_optimised_space_looks_better_than_the_one_it_began_at() -> None:
+    """The network is smooth in the colours, and was trained on nothing."""
+    _, key = keyed(AnwHue)
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(3 * 144, 4, generator=generator)
+    model = Answers(lambda x: x.flatten(1) @ weight)
+    made = attempts(OptimisedLct(ladder=(1, 60), images=10, starts=1), key, model)
+    pool = ImageSet(key.pool, key.pool_labels)
+    gains = []
+    for attempt in made:
+        assert attempt.key is not None
+        found = _advantages(model, own()[:10], pool, attempt.key.space).max()
+        gains.append(float(found.detach()))
+        assert torch.equal(attempt.key.images, own().images[:10])
+    assert gains[1] > gains[0] + 0.01
+
+
+def test_gaps_are_those_that_the_scheme_ranks() -> None:
+    scheme, key = keyed(AnwHue)
+    model = sines(3)
+    verdict = scheme.verify(Suspect("scores", model=model), key)
+    images = ImageSet(key.images, key.labels)
+    gaps = _gaps(model, images, YIQ)
+    assert float(gaps[round(key.signature / 30) - 1]) == pytest.approx(verdict.statistic, abs=1e-4)

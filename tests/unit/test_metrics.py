@@ -26,7 +26,7 @@ from bench.metrics.robustness import (
     within,
     worst_case,
 )
-from bench.metrics.security import beyond_chance, false_claims, false_claims_after_attack, forged_claims
+from bench.metrics.security import beyond_chance, false_claims, false_claims_after_attack, forged, forged_claims
 from bench.records.record import AFTER_ATTACK, FRESH_KEY, Applied, CellRecord, NullSet
 from tests.fakes import cell, identified, member, nulls, point, record, verdict
 
@@ -252,6 +252,23 @@ def test_a_forgery_that_is_accepted_at_some_strength_counts_once() -> None:
     found = forged_claims([*made, *attacked(point(1.0, 0.9, 1e-9))])
     assert found is not None
     assert (found.hits, found.trials) == (1, 1)
+
+
+def test_the_best_forgery_is_told_with_and_without_a_commitment() -> None:
+    rungs = {"stage": "evidence"}
+    late = attacked(point(1.0, 0.9, 0.5), point(2.0, 0.9, 1e-9), committed=False, **rungs)
+    early = attacked(point(1.0, 0.9, 0.2), point(2.0, 0.9, 0.03), committed=True, **rungs)
+    honest = attacked(point(1.0, 0.9, 1e-30))
+    assert forged([*late, *early, *honest]) == (0.03, 1e-9)
+    assert forged([*early, *honest]) == (0.03, None)
+    assert forged(attacked(point(1.0, 0.9, 0.04), **rungs)) == (None, 0.04), "an older record does not say"
+    assert forged(honest) is None
+
+
+def test_a_forgers_key_is_no_fresh_key() -> None:
+    found = [NullSet(kind=AFTER_ATTACK, strength=1.0, p_values=[1e-9])]
+    made = record(stage="evidence", committed=False, nulls=found)
+    assert false_claims_after_attack([made]) is None
 
 
 # ---- aggregates ------------------------------------------------------------------------------------------------------
