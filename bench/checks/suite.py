@@ -283,7 +283,7 @@ def claims_no_left_out_user(trial: _Trial) -> None:
 
 
 def _claims(request: Request) -> list[Step]:
-    planned = expand(request, {"digits-m": checksum("digits-m")})
+    planned = expand(request, checksums(request))
     return [cell.steps["left_out_claims"] for cell in planned]
 
 
