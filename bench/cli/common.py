@@ -71,7 +71,11 @@ run_dir_option = click.option(
 PROFILES_SAY = "[default: the profile's]"
 SELECTORS = (
     click.option("--scheme", default="all", help=f"Schemes: {SELECT} such as @weights, @behaviour."),
-    click.option("--attack", default="pruning", help=f"Attacks: {SELECT} such as @model."),
+    click.option(
+        "--attack",
+        default="pruning",
+        help=f"Attacks: {SELECT} such as @fine-tuning, @extraction, @pipeline; a=50+b applies two in a row.",
+    ),
     click.option("--arch", default=None, help=f"Architectures: {SELECT}; wrn-16-2 and the like.  {PROFILES_SAY}"),
     click.option("--dataset", default=None, help=f"Data sets, comma-separated.  {PROFILES_SAY}"),
     click.option("--profile", default="quick", help="What the numbers mean: smoke, quick, small, standard or paper."),

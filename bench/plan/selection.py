@@ -51,6 +51,13 @@ DEFAULTS: Selectors = {
     "scheme": "all", "attack": "pruning", "arch": None, "dataset": None, "profile": "quick", "situation": None,
     "seeds": None, "owners": 1, "null_keys": None, "settings": (), "data_root": None, "download": False,
 }  # fmt: skip
+# What `@pipeline` stands for: before, while and after a learner trains, and on a stolen network.
+PIPELINES = (
+    "images-jpeg+cutout+output-noise",
+    "images-wavelet+mixup+randomised-smoothing",
+    "pruning=50+ftal+input-jpeg",
+    "quantisation+input-median",
+)
 LEAST = {"seeds": 1, "owners": 1, "null_keys": 0}
 MOST = 10_000
 
@@ -152,9 +159,9 @@ def _in_chains(chains: list[str]) -> list[str]:
 
 
 def _attacks(expression: str) -> list[str]:
-    """Names, globs and tags; chains (`a=strength+b`) as they are."""
+    """Names, globs and tags; chains (`a=strength+b`) as they are, and `@pipeline` as those of `PIPELINES`."""
     known = {name: tags(cls) for name, cls in attacks().items()}
-    items = [item.strip() for item in expression.split(",") if item.strip()]
+    items = [item.strip() for item in expression.replace("@pipeline", ",".join(PIPELINES)).split(",") if item.strip()]
     chains = [item for item in items if "+" in item or "=" in item]
     for chain in chains:
         attack_chain(chain)

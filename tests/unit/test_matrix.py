@@ -9,6 +9,7 @@ import pytest
 
 from bench.plan.matrix import ROOTS, Planned, expand, not_applicable, steps_of
 from bench.plan.profiles import PROFILES
+from bench.plan.selection import PIPELINES, cells_of
 from bench.registry import RegistryError, attacks, make, schemes
 from bench.steps.kinds import COMPUTE
 from tests.fakes import CHECKSUMS, request
@@ -144,3 +145,12 @@ def test_a_meaningless_cell_needs_no_steps() -> None:
 
 def test_a_step_is_hashed_from_the_module_that_computes_it() -> None:
     assert {kind: compute.__module__ for kind, compute in COMPUTE.items()} == ROOTS
+
+
+def test_pipelines_are_chains_before_while_and_after_training() -> None:
+    cells = cells_of({"scheme": "anw-hue,zhang-content", "attack": "@pipeline", "profile": "smoke"})
+    assert len(cells) == 2 * len(PIPELINES)
+    meaningful = {(p.cell.scheme, p.cell.attacks[0].name) for p in cells if p.reason is None}
+    assert {("anw-hue", "images-jpeg"), ("anw-hue", "images-wavelet")} <= meaningful
+    assert {("zhang-content", "pruning"), ("zhang-content", "quantisation")} <= meaningful
+    assert ("zhang-content", "images-jpeg") not in meaningful
