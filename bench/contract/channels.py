@@ -410,8 +410,7 @@ class _Tracing:
         answer = (
             self._norm(path, module, layout) if isinstance(module, _Norms) else self._weighted(path, module, layout)
         )
-        met = [*(layout.spaces if layout else ()), *range(before, len(self.space_sizes))]
-        self.used[id(module.weight if module.weight is not None else module)] = met
+        self.used[owner] = [*(layout.spaces if layout else ()), *range(before, len(self.space_sizes))]
         return answer
 
     def _weighted(self, path: str, module: nn.Conv2d | nn.Linear, layout: _Layout | None) -> _Layout:
