@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.lct import ArbitraryLct, ForgedLct, OptimisedLct, _advantages, _gaps
+from attacks.lct import ArbitraryLct, ForgedLct, OptimisedLct, _advantages, _gaps, _random_space
 from bench.api import YIQ, Attempt, ImageSet, Key, Rng, Suspect, Victim
 from bench.plan.matrix import not_applicable
 from bench.registry import attacks, schemes
@@ -87,19 +87,32 @@ def test_they_are_made_for_hue_signatures() -> None:
     assert made_for == {"anw-hue", "anw-user-lct"}
 
 
-def test_an_optimised_space_looks_better_than_the_one_it_began_at() -> None:
-    """The network is smooth in the colours, and was trained on nothing."""
+def linear(seed: int) -> Any:
+    """A network that is smooth in the colours, and was trained on nothing."""
+    weight = torch.randn(3 * 144, 4, generator=torch.Generator().manual_seed(seed))
+    return Answers(lambda x: 0.1 * x.flatten(1) @ weight)
+
+
+def test_a_small_step_on_the_matrix_favours_the_forgers_images() -> None:
+    """As many unseen images as own ones: each step sees all of them."""
+    _, key = keyed(AnwHue, pool=10)
+    model, pool = linear(3), ImageSet(key.pool, key.pool_labels)
+    start = _random_space(Rng("lct").torch("space", 0))
+    (made,) = attempts(OptimisedLct(ladder=(1,), images=10, starts=1, lr=1e-3), key, model)
+    assert made.key is not None
+    before, after = (_advantages(model, own()[:10], pool, space) for space in (start, made.key.space))
+    assert 0 < float((made.key.space - start).abs().max()) < 2e-3
+    assert float(after[before.argmax()]) > float(before.max())
+
+
+def test_a_long_descent_looks_better_than_a_short_one_and_claims_the_forgers_images() -> None:
     _, key = keyed(AnwHue)
-    generator = torch.Generator().manual_seed(3)
-    weight = torch.randn(3 * 144, 4, generator=generator)
-    model = Answers(lambda x: x.flatten(1) @ weight)
+    model, pool = linear(3), ImageSet(key.pool, key.pool_labels)
     made = attempts(OptimisedLct(ladder=(1, 60), images=10, starts=1), key, model)
-    pool = ImageSet(key.pool, key.pool_labels)
     gains = []
     for attempt in made:
         assert attempt.key is not None
-        found = _advantages(model, own()[:10], pool, attempt.key.space).max()
-        gains.append(float(found.detach()))
+        gains.append(float(_advantages(model, own()[:10], pool, attempt.key.space).max()))
         assert torch.equal(attempt.key.images, own().images[:10])
     assert gains[1] > gains[0] + 0.01
 
