@@ -87,10 +87,11 @@ class _Trial:
         scheme, attack = (self.name, self._partner()) if self.part == "scheme" else (self._partner(), self.name)
         overrides = {scheme: dict(schemes()[scheme].card.tiny), attack: dict(attacks()[attack].card.tiny)}
         profile = PROFILES["smoke"]
-        situations = (profile.situation,)
+        # The claims of fresh keys are a scheme's to prove; one shows that an attack also acts on the clean host.
         return Request(
-            (scheme,), (attack,), profile.archs, (profile.dataset,), situations, profile, (0,), overrides=overrides
-        )
+            (scheme,), (attack,), profile.archs, (profile.dataset,), (profile.situation,), profile, (0,),
+            null_keys=None if self.part == "scheme" else 1, overrides=overrides,
+        )  # fmt: skip
 
     @cached_property
     def record(self) -> CellRecord:
@@ -113,6 +114,16 @@ class _Trial:
         for needed in (*step.inputs["mark"].inputs.values(), step.inputs["mark"]) if inputs_only else ():
             compute(Task(needed.kind, needed.key, needed.identity, needed.label), self.run_dir.store.root, Place())
         return _opened(step, self.run_dir.store)
+
+    @cached_property
+    def walked(self) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Point]]:
+        """The victim's weights before and after the attack on the tiny cell, and its rungs, unjudged."""
+        job = self.job("attack", inputs_only=True)
+        model, keys = job.model("mark"), job.keys()
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        start = unattacked(job, published_images(job, job.scheme, keys), lambda: model)
+        points = walk(job, start, keys, lambda state, strength, _: Point(strength=strength))
+        return before, dict(model.state_dict()), points
 
     def stored(self, kind: str) -> dict[str, Any]:
         """The result that the finished step of this kind left."""
@@ -261,19 +272,22 @@ def keeps_the_error_rate(trial: _Trial) -> None:
 
 
 def claims_no_left_out_user(trial: _Trial) -> None:
-    """Left-out owners are claimed at 10 % no more often than chance allows (one in ten thousand)."""
+    """Left-out owners are claimed at 10 % no more often than chance allows (one in ten thousand).
+
+    Not asked of schemes whose every key takes a training: `tools/left_out.py` counts for those.
+    """
     from scipy.stats import binom
 
-    if trial.card.carrier not in ("data", "none") or (share := make(trial.cls, trial.card.tiny).share).whole:
+    share = make(trial.cls, trial.card.tiny).share
+    if trial.card.carrier not in ("data", "none") or share.whole or trial.card.keygen_trains:
         return
-    wanted = 20 if trial.card.keygen_trains else LEFT_OUT
     users = max(1, min(10, FEW // 2 // share.count(FEW)))
     # Networks that remember what they are shown: where nothing is learned, nothing can be claimed wrongly.
     asked = replace(
         PROFILES["smoke"], owner=FEW, learner=PROFILES["quick"].learner,
-        left_out_owners=users, null_keys=users, trained_null_keys=users,
+        left_out_owners=users, null_keys=users,
     )  # fmt: skip
-    request = replace(trial.request, attacks=("none",), profile=asked, seeds=tuple(range(ceil(wanted / users))))
+    request = replace(trial.request, attacks=("none",), profile=asked, seeds=tuple(range(ceil(LEFT_OUT / users))))
     p_values = [p for step in _claims(request) for p in _finished(step, trial.run_dir.store)["p_values"]]
     false = sum(p <= 0.1 for p in p_values)
     limit = int(binom.isf(1e-4, len(p_values), 0.1))
@@ -298,33 +312,23 @@ def _finished(step: Step, store: Store) -> dict[str, Any]:
 def keeps_to_its_adversary(trial: _Trial) -> None:
     """The attack asks for no more than its card's adversary has."""
     try:
-        _walked(trial)
+        _ = trial.walked
     except AccessError as error:
         raise AssertionError(str(error)) from error
 
 
 def victim_is_left_alone(trial: _Trial) -> None:
     """The attack changes copies, never the victim itself, and its ladder is walked in order."""
-    before, after, points = _walked(trial)
+    before, after, points = trial.walked
     changed = [name for name, tensor in after.items() if not torch.equal(tensor, before[name])]
     assert not changed, f"Expected the attack to change copies of the victim, but it changed {', '.join(changed)}."
     (attack,) = trial.job("attack").attacks
     assert [point.strength for point in points] == list(attack.ladder), "Expected every strength of the ladder."
 
 
-def _walked(trial: _Trial) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Point]]:
-    """The victim's weights before and after the attack on the tiny cell, and its rungs, unjudged."""
-    job = trial.job("attack", inputs_only=True)
-    model, keys = job.model("mark"), job.keys()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    start = unattacked(job, published_images(job, job.scheme, keys), lambda: model)
-    points = walk(job, start, keys, lambda state, strength, _: Point(strength=strength))
-    return before, dict(model.state_dict()), points
-
-
 def same_again(trial: _Trial) -> None:
-    """Keys, mark and attack computed again give the same results, bit for bit."""
-    for kind in ("keys", "mark", "attack"):
+    """A scheme's keys and mark, or an attack, computed again give the same results, bit for bit."""
+    for kind in ("keys", "mark") if trial.part == "scheme" else ("attack",):
         again, stored = COMPUTE[kind](trial.job(kind)).result, trial.stored(kind)
         assert _without_times(again) == _without_times(stored), f"Expected {kind!r} to give the same result twice."
 
