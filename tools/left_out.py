@@ -2,23 +2,24 @@
 
 python tools/left_out.py [--profile quick] [--networks 6] [--users 10] [--dataset NAME --data-root DIR] [SCHEME ...]
 
-For each network, users are drawn as owners are, and it is trained on the training set without their images. Their
-claims should have p-values of at most a with probability at most a. The run directory keeps what is done, so that the
-same command goes on.
+For each network, users are drawn as owners are, and it is trained on the training set without their images: fewer users
+and more networks where users have large shares. Their claims should have p-values of at most a with probability at most
+a. The run directory keeps what is done, so that the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 
 from scipy.stats import binomtest
 
 from bench import data
-from bench.plan.matrix import Request, Step, expand, steps_of
+from bench.plan.matrix import Request, Step, expand
 from bench.plan.profiles import PROFILES
-from bench.registry import schemes
+from bench.registry import make, schemes
 from bench.runner.rundir import RunDir
 from bench.runner.store import Store
 from bench.runner.worker import Task, compute
@@ -29,19 +30,26 @@ RATES = (0.01, 0.1)
 
 def steps(args: argparse.Namespace) -> list[Step]:
     """The claims of left-out users, and what they need."""
-    profile = replace(
-        PROFILES[args.profile], left_out_owners=args.users, null_keys=args.users, trained_null_keys=args.users
-    )
+    wanted: dict[str, Step] = {}
+    for name in args.schemes or schemes():
+        planned = expand(*asked(name, args))
+        found = [cell.steps["left_out_claims"] for cell in planned if "left_out_claims" in cell.steps]
+        wanted |= {step.key: step for claim in found for step in (*claim.inputs.values(), claim)}
+    return list(wanted.values())
+
+
+def asked(name: str, args: argparse.Namespace) -> tuple[Request, dict[str, str]]:
+    """One scheme's networks, of as many users each as leave half of the training set, and the data set's checksum."""
+    profile = PROFILES[args.profile]
     dataset = args.dataset or profile.dataset
-    request = Request(
-        tuple(args.schemes or schemes()), ("none",), profile.archs, (dataset,), ("train",), profile,
-        tuple(range(args.networks)),
-    )  # fmt: skip
-    planned = expand(request, {dataset: data.checksum(dataset, data_root=args.data_root)})
-    claims = {step.key for cell in planned for name, step in cell.steps.items() if name == "left_out_claims"}
-    wanted = [step for step in steps_of(planned) if step.key in claims]
-    needed = {s.key for step in wanted for s in (step, *step.inputs.values())}
-    return [step for step in steps_of(planned) if step.key in needed]
+    loaded = data.load(dataset, data_root=args.data_root, owner=profile.owner)
+    scheme = make(schemes()[name], schemes()[name].card.scales.get(profile.name, {}))
+    total = len(loaded.owner)
+    users = max(1, min(args.users, total // 2 // scheme.share.count(total)))
+    networks = ceil(args.networks * args.users / users)
+    profile = replace(profile, left_out_owners=users, null_keys=users, trained_null_keys=users)
+    request = Request((name,), ("none",), profile.archs, (dataset,), ("train",), profile, tuple(range(networks)))
+    return request, {dataset: loaded.checksum}
 
 
 def claims(args: argparse.Namespace) -> dict[str, list[float]]:
