@@ -223,7 +223,7 @@ class Regularisation(Attack):
         unit="weight decay",
         extensions=("decays of 0.03 and 0.25 beside the authors' 0.1", "no early stopping"),
         scales={
-            "quick": {"epochs": 8, "batch_size": 32, "schedule": "cosine"},
+            "quick": {"ladder": [0.03, 0.1], "epochs": 8, "batch_size": 32, "schedule": "cosine"},
             "smoke": {"ladder": [0.1], "decayed": 1, "epochs": 1, "lr": 0.03, "batch_size": 32},
         },
         tiny={"ladder": [0.1], "decayed": 1, "epochs": 1},

@@ -94,8 +94,8 @@ class WeightShifting(Attack):
         unit="x the mean filter",
         extensions=("0.5 and 1 beside the authors' 1.5 and 2.5",),
         scales={
-            "quick": {"ladder": [0.5, 1.5], "lr": 0.05, "batch_size": 32, "schedule": "cosine"},
-            "smoke": {"ladder": [0.5, 1.5], "epochs": 1, "lr": 0.03, "batch_size": 32},
+            "quick": {"ladder": [0.5, 1.5], "lr": 0.02, "batch_size": 32, "schedule": "cosine"},
+            "smoke": {"ladder": [0.5, 1.5], "epochs": 1, "lr": 0.02, "batch_size": 32},
         },
         tiny={"ladder": [1.5], "epochs": 1, "lr": 0.03},
     )
