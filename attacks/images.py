@@ -274,8 +274,8 @@ class Reconstruction(Attack):
         extensions=("a ladder of lengths of the code: 3 is the authors'",),
         scales={
             "small": {"epochs": 40},
-            "quick": {"ladder": [3.0, 12.0], "epochs": 40},
-            "smoke": {"ladder": [12.0], "epochs": 20},
+            "quick": {"ladder": [3.0, 12.0], "epochs": 20},
+            "smoke": {"ladder": [12.0], "epochs": 10},
         },
         tiny={"ladder": [12.0], "epochs": 2},
     )

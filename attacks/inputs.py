@@ -257,8 +257,8 @@ class InputAutoEncoder(_Input):
         extensions=("a ladder of lengths of the code",),
         scales={
             "small": {"epochs": 40},
-            "quick": {"ladder": [3.0, 12.0], "epochs": 40},
-            "smoke": {"ladder": [12.0], "epochs": 20},
+            "quick": {"ladder": [3.0, 12.0], "epochs": 20},
+            "smoke": {"ladder": [12.0], "epochs": 10},
         },
         tiny={"ladder": [12.0], "epochs": 2},
     )
