@@ -302,8 +302,11 @@ class Context(ABC):
         """
 
     @abstractmethod
-    def innocent(self) -> nn.Module:
-        """A network that the adversary trained from scratch on `data`, in eval mode: it never saw the owner's key."""
+    def innocent(self, name: str = "innocent") -> nn.Module:
+        """A network that never saw the owner's key, in eval mode; one for each name, trained once.
+
+        Trained from scratch on `data` by the recipe of the clean host, which need not be that of the embedding.
+        """
 
     @abstractmethod
     def layer(self, group: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from bench.steps.embedding import embedded
 from bench.steps.judge import State
 from bench.steps.ownership import Published, owner_shares, published_images
 from bench.steps.scheme_workspace import HostView, SchemeWorkspace, host_for
+from bench.steps.workspace import recipe_of
 
 __all__ = ["AttackContext", "unattacked", "walk"]
 
@@ -119,6 +119,7 @@ class AttackContext(Context):
         self.device = workspace.device
         self._workspace, self._attack, self._adversary = workspace, attack, attack.card.adversary
         self._copies: list[nn.Module] = []
+        self._innocents: dict[str, nn.Module] = {}
 
     @property
     def data(self) -> ImageSet:
@@ -214,13 +215,12 @@ class AttackContext(Context):
         recipe = None if spec["situation"] == "post-hoc" else workspace.recipe
         return embedded(workspace, workspace.start(), [key], [host], publish, recipe, rng.child("training")).model
 
-    def innocent(self) -> nn.Module:
+    def innocent(self, name: str = "innocent") -> nn.Module:
         """A network that never saw the owner's key; see `Context.innocent`."""
-        return self._innocent
-
-    @cached_property
-    def _innocent(self) -> nn.Module:
-        return self.train(self.data, self.recipe, model=self.fresh("innocent"), name="innocent")
+        if name not in self._innocents:
+            recipe = recipe_of(self._workspace.inputs["host"].meta["identity"]["spec"])
+            self._innocents[name] = self.train(self.data, recipe, model=self.fresh(name), name=name)
+        return self._innocents[name]
 
     def layer(self, group: str) -> str:
         """The path of a layer group; see `Context.layer`."""

@@ -70,7 +70,7 @@ class FakeContext(Context):
     def copies(self, count: int) -> list[nn.Module]:
         raise AssertionError("this attack needs no copies")
 
-    def innocent(self) -> nn.Module:
+    def innocent(self, name: str = "innocent") -> nn.Module:
         raise AssertionError("this attack needs no innocent network")
 
     def layer(self, group: str) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attacks.evidence import readings, towards
-from bench.api import AccessError, Attempt, Key, Recipe, Rng, Suspect, bits_p_value, replace
+from bench.api import AccessError, Attempt, Key, Rng, Suspect, bits_p_value, replace
 from bench.registry import attacks, make, schemes
 from schemes.uchida import UchidaKey
 from schemes.zhang import ZhangContent
@@ -33,26 +33,20 @@ def network(seed: int = 0) -> nn.Module:
 
 
 class Forger(FakeContext):
-    """Lends an innocent network, keys of a scheme, and a training that gives another network."""
+    """Lends an innocent network, another of the forger's own, and keys of a scheme."""
 
     def __init__(self, scheme: Any, accused: nn.Module) -> None:
         super().__init__(own=OWN)
         self.scheme, self.accused, self.made = scheme, accused, list[tuple[str, nn.Module]]()
 
-    def innocent(self) -> nn.Module:
-        return self.accused
+    def innocent(self, name: str = "innocent") -> nn.Module:
+        return self.accused if name == "innocent" else network(2)
 
     def keygen(self, model: nn.Module, name: str = "key", **params: Any) -> Key:
         self.made.append((name, model))
         host = FakeHost(OWN, noise_images(40, 6, 16), model=lambda: model, layers={"conv2": LAYER})
         key: Key = self.scheme.keygen(host, self.rng.child(name))
         return key
-
-    def fresh(self, name: str = "surrogate", arch: str | None = None) -> nn.Module:
-        return network(1)
-
-    def train(self, images: Any, recipe: Recipe, *, model: Any = None, name: str = "training") -> nn.Module:
-        return network(2)
 
 
 def forged(name: str, scheme: Any, **params: Any) -> tuple[list[Attempt], Forger]:

@@ -17,6 +17,7 @@ from bench.steps.chain import AttackContext, unattacked, walk
 from bench.steps.judge import Judge, State, examine
 from bench.steps.ownership import published_images
 from bench.steps.scheme_workspace import SchemeWorkspace
+from bench.steps.workspace import recipe_of
 from tests.fakes import FakeContext, on_digits, opened, victim_of
 
 
@@ -185,3 +186,15 @@ def test_a_rival_stays_in_a_chain() -> None:
     rival: Any = object()
     reached = start.after(Attempt(1.0, rival=rival), pytest.fail).after(Attempt(1.0), pytest.fail)
     assert reached.rival is rival
+
+
+def test_an_innocent_network_is_trained_as_the_host_was_and_once_a_name(marked: SchemeWorkspace) -> None:
+    lent = context(marked, "overwriting")
+    one, other = lent.innocent(), lent.innocent("own")
+    assert lent.innocent() is one
+    recipe = recipe_of(marked.inputs["host"].meta["identity"]["spec"])
+    assert recipe.epochs != lent.recipe.epochs, "the embedding is shorter"
+    expected = lent.train(lent.data, recipe, model=lent.fresh("innocent"), name="innocent")
+    layer = f"{marked.keys()[0].layer}.weight"  # type: ignore[attr-defined]
+    assert torch.equal(one.get_parameter(layer), expected.get_parameter(layer))
+    assert not torch.equal(one.get_parameter(layer), other.get_parameter(layer))

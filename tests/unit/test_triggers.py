@@ -139,7 +139,7 @@ class Inverter(FakeContext):
         super().__init__(own=OWN)
         self.accused = Answers(lambda x: 40 * nn.functional.adaptive_avg_pool2d(x, 2).mean(1).flatten(1))
 
-    def innocent(self) -> nn.Module:
+    def innocent(self, name: str = "innocent") -> nn.Module:
         return self.accused
 
     def keygen(self, model: nn.Module, name: str = "key", **params: Any) -> Key:
