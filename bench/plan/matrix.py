@@ -335,7 +335,8 @@ class _Builder:
             steps["nulls"] = self._step("nulls", at, {**at.of_scheme, "keys": fresh}, {"host": host})
         if fresh and _learns(scheme) and not scheme.share.whole:
             steps["left_out_claims"] = self._left_out(at, host, fresh)
-        if attacked_fresh and last.ladder:
+        # A forger brings a key of its own: fresh keys have nothing to claim.
+        if attacked_fresh and last.ladder and last.card.stage != "evidence":
             # Each rung of an attack on images or on the learner is a training of its own: one must do.
             rungs = 1 if last.card.stage in ("data", "training") else self.request.profile.null_rungs
             few = self._made(type(last), {**params_of(last), "ladder": list(last.examined(rungs))})
