@@ -189,7 +189,7 @@ class Ambiguity(Attack):
 _OF_THREE = {
     "paper": MULTIMEDIA,
     "scales": {"quick": {"ladder": [3]}, "smoke": {"ladder": [3]}},
-    "tiny": {"ladder": [3]},
+    "tiny": {"ladder": [2]},
 }
 
 

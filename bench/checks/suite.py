@@ -278,7 +278,10 @@ def claims_no_left_out_user(trial: _Trial) -> None:
     """
     from scipy.stats import binom
 
-    share = make(trial.cls, trial.card.tiny).share
+    tiny = dict(trial.card.tiny)
+    if "share" in trial.cls.Params.model_fields:
+        tiny["share"] = 0.1  # one for all, so that the networks are the same
+    share = make(trial.cls, tiny).share
     if trial.card.carrier not in ("data", "none") or share.whole or trial.card.keygen_trains:
         return
     users = max(1, min(10, FEW // 2 // share.count(FEW)))
@@ -287,7 +290,10 @@ def claims_no_left_out_user(trial: _Trial) -> None:
         PROFILES["smoke"], owner=FEW, learner=PROFILES["quick"].learner,
         left_out_owners=users, null_keys=users,
     )  # fmt: skip
-    request = replace(trial.request, attacks=("none",), profile=asked, seeds=tuple(range(ceil(LEFT_OUT / users))))
+    request = replace(
+        trial.request, attacks=("none",), profile=asked, seeds=tuple(range(ceil(LEFT_OUT / users))),
+        overrides={trial.name: tiny},
+    )  # fmt: skip
     p_values = [p for step in _claims(request) for p in _finished(step, trial.run_dir.store)["p_values"]]
     false = sum(p <= 0.1 for p in p_values)
     limit = int(binom.isf(1e-4, len(p_values), 0.1))
