@@ -393,6 +393,9 @@ class _Builder:
         modules = [ROOTS[kind], archs.module_of(cell.arch)]
         modules += [type(at.scheme).__module__] if "scheme" in spec else []
         modules += at.modules if "attacks" in spec else []
+        # A surrogate of another architecture, by the parameter that names it.
+        others = (params.get("arch") for _, params in spec.get("attacks", []))
+        modules += [archs.module_of(name) for name in others if isinstance(name, str)]
         names = [str(spec[name]) for name in ("scheme", "situation") if name in spec]
         names += ["+".join(name for name, _ in spec["attacks"])] if "attacks" in spec else []
         label = " ".join([kind.replace("_", " "), *names, cell.arch, cell.dataset, f"seed {cell.seed}"])

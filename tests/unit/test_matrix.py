@@ -155,3 +155,9 @@ def test_pipelines_are_chains_before_while_and_after_training() -> None:
     assert {("anw-hue", "images-jpeg"), ("anw-hue", "images-wavelet")} <= meaningful
     assert {("zhang-content", "pruning"), ("zhang-content", "quantisation")} <= meaningful
     assert ("zhang-content", "images-jpeg") not in meaningful
+
+
+def test_a_surrogate_s_architecture_is_part_of_the_attack_s_key() -> None:
+    (cell,) = cells_of({"scheme": "zhang-content", "attack": "extraction-cross", "profile": "smoke"})
+    assert "bench.archs.vgg" in cell.steps["attack"].sources
+    assert "bench.archs.vgg" not in cell.steps["mark"].sources
