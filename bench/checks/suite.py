@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.api import AccessError, ImageSet, Key, Point, Verdict, pixels
+from bench.api import AccessError, ImageSet, Key, Verdict, pixels
 from bench.plan.matrix import Request, Step, expand, not_applicable
 from bench.plan.profiles import PROFILES
 from bench.plan.selection import checksums
@@ -31,7 +31,6 @@ from bench.runner.executors import Settings
 from bench.runner.rundir import RunDir
 from bench.runner.store import Store
 from bench.runner.worker import Task, compute
-from bench.steps.chain import unattacked, walk
 from bench.steps.judge import examine
 from bench.steps.kinds import COMPUTE
 from bench.steps.ownership import owner_shares, published_images
@@ -55,6 +54,7 @@ def suite(name: str, folder: Path | None = None) -> Iterator[tuple[str, str | No
     with tempfile.TemporaryDirectory() as temporary:
         part = "scheme" if name in schemes() else "attack"
         trial = _Trial(name, part, RunDir(folder or Path(temporary)))
+        torch.set_num_threads(1)  # as the tiny cell is computed: other numbers of threads round differently
         for check in (*CARD, *(SCHEME if part == "scheme" else ATTACK)):
             title = (check.__doc__ or check.__name__).splitlines()[0].rstrip(".")
             failure = _outcome(check, trial)
@@ -87,10 +87,10 @@ class _Trial:
         scheme, attack = (self.name, self._partner()) if self.part == "scheme" else (self._partner(), self.name)
         overrides = {scheme: dict(schemes()[scheme].card.tiny), attack: dict(attacks()[attack].card.tiny)}
         profile = PROFILES["smoke"]
-        # The claims of fresh keys are a scheme's to prove; one shows that an attack also acts on the clean host.
+        # What fresh keys claim is a scheme's to prove.
         return Request(
             (scheme,), (attack,), profile.archs, (profile.dataset,), (profile.situation,), profile, (0,),
-            null_keys=None if self.part == "scheme" else 1, overrides=overrides,
+            null_keys=None if self.part == "scheme" else 0, overrides=overrides,
         )  # fmt: skip
 
     @cached_property
@@ -116,14 +116,13 @@ class _Trial:
         return _opened(step, self.run_dir.store)
 
     @cached_property
-    def walked(self) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Point]]:
-        """The victim's weights before and after the attack on the tiny cell, and its rungs, unjudged."""
+    def attacked(self) -> tuple[dict[str, Any], list[str]]:
+        """The result of the attack on the tiny cell, and the names of the victim's tensors that it changed."""
         job = self.job("attack", inputs_only=True)
-        model, keys = job.model("mark"), job.keys()
-        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        start = unattacked(job, published_images(job, job.scheme, keys), lambda: model)
-        points = walk(job, start, keys, lambda state, strength, _: Point(strength=strength))
-        return before, dict(model.state_dict()), points
+        watched = _Watched(job.spec, job.inputs, job.place)
+        result = COMPUTE["attack"](watched).result
+        before, after = job.model("mark").state_dict(), [model.state_dict() for model in watched.lent]
+        return result, [name for name, kept in before.items() if any(not torch.equal(kept, a[name]) for a in after)]
 
     def stored(self, kind: str) -> dict[str, Any]:
         """The result that the finished step of this kind left."""
@@ -148,6 +147,20 @@ class _Trial:
         assert names, f"Expected {self.name} to make a cell with something registered, but it does with nothing."
         wishes = PARTNERS["attack" if self.part == "scheme" else "scheme"]
         return next((wish for wish in wishes if wish in names), names[0])
+
+
+class _Watched(SchemeWorkspace):
+    """Keeps the marked networks that it lends."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.lent: list[nn.Module] = []
+
+    def model(self, step: str) -> nn.Module:
+        """The network that an input step left, kept for who looks afterwards."""
+        model = super().model(step)
+        self.lent += [model] if step == "mark" else []
+        return model
 
 
 class _Memory(nn.Module):
@@ -318,25 +331,25 @@ def _finished(step: Step, store: Store) -> dict[str, Any]:
 def keeps_to_its_adversary(trial: _Trial) -> None:
     """The attack asks for no more than its card's adversary has."""
     try:
-        _ = trial.walked
+        _ = trial.attacked
     except AccessError as error:
         raise AssertionError(str(error)) from error
 
 
 def victim_is_left_alone(trial: _Trial) -> None:
     """The attack changes copies, never the victim itself, and its ladder is walked in order."""
-    before, after, points = trial.walked
-    changed = [name for name, tensor in after.items() if not torch.equal(tensor, before[name])]
+    result, changed = trial.attacked
     assert not changed, f"Expected the attack to change copies of the victim, but it changed {', '.join(changed)}."
     (attack,) = trial.job("attack").attacks
-    assert [point.strength for point in points] == list(attack.ladder), "Expected every strength of the ladder."
+    strengths = [point["strength"] for point in result["points"]]
+    assert strengths == list(attack.ladder), "Expected every strength of the ladder."
 
 
 def same_again(trial: _Trial) -> None:
     """A scheme's keys and mark, or an attack, computed again give the same results, bit for bit."""
     for kind in ("keys", "mark") if trial.part == "scheme" else ("attack",):
-        again, stored = COMPUTE[kind](trial.job(kind)).result, trial.stored(kind)
-        assert _without_times(again) == _without_times(stored), f"Expected {kind!r} to give the same result twice."
+        again = COMPUTE[kind](trial.job(kind)).result if trial.part == "scheme" else trial.attacked[0]
+        assert _without_times(again) == _without_times(trial.stored(kind)), f"Expected {kind!r} to give the same twice."
 
 
 CARD: tuple[Callable[[_Trial], None], ...] = (card_is_complete, tiny_is_valid, imports_the_api_only)
