@@ -167,7 +167,7 @@ class OptimisedLct(Attack):
                 optimizer.step()
             done = strength
             for space in spaces.detach().clone():
-                found = _advantages(model, own, pool, space)
+                found = _advantages(model, own, pool, space).detach()
                 best = _better(best, (float(found.max()), space, int(found.argmax()) + 1))
             assert best is not None  # there is at least one start
             claimed = {"images": own.images, "labels": own.labels, "signature": float(SLOTS[best[2]])}

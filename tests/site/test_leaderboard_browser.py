@@ -126,6 +126,7 @@ def test_filters_and_sorting_survive_the_address(open_tab, site):
     tab.page.fill("#q", "UCHIDA train")
     tab.page.locator('[data-sort="removal"]').click()
     tab.page.locator("tr.row .name", has_text="uchida-diff").click()
+    tab.page.locator("tr.detail code").first.wait_for()
     assert sorted(tab.schemes) == ["uchida-diff", "uchida-direct", "uchida-random"]
     expected = {"profile": "quick", "carrier": "weights", "attack": "pruning-global", "sort": "removal"}
     assert expected.items() <= tab.fragment.items()
@@ -152,6 +153,7 @@ def test_one_profile_is_shown_at_a_time(open_tab, site):
     assert tab.schemes == ["uchida-random"]
     assert tab.column("Seeds") == ["2"]
     tab.page.locator("tr.row .name").click()
+    tab.page.locator("tr.detail code").first.wait_for()
     assert "--profile small" in tab.page.locator("tr.detail code").nth(1).inner_text()
     tab.page.select_option("#profile", "quick")
     assert len(tab.schemes) == 9
@@ -190,6 +192,7 @@ def test_a_missing_interval_is_a_dash(open_tab, tmp_path):
 def test_a_row_shows_every_seed_of_every_attack(open_tab, site):
     tab = open_tab(site)
     tab.page.locator("tr.row .name", has_text="uchida-random").press("Enter")
+    tab.page.locator("tr.detail code").first.wait_for()
     charts = tab.page.locator("tr.detail figure")
     assert charts.count() == 6
     assert charts.nth(0).locator("path.seed").count() == 3
@@ -260,6 +263,7 @@ def test_a_row_draws_its_searches_with_the_own_and_the_inferred_signature(open_t
     made = searched(14, missed=1, rungs=(5, 10), heldout=(0.0,) * 5 + (30.0,) * 3)
     tab = open_tab(build([made], tmp_path))
     tab.page.locator("tr.row .name").press("Enter")
+    tab.page.locator("tr.detail code").first.wait_for()
     searches, rungs = tab.page.locator("tr.detail .block").nth(0), tab.page.locator("tr.detail .block").nth(1)
     charts = searches.locator("figure")
     assert charts.count() == 12 + 1
@@ -288,6 +292,7 @@ def test_a_row_draws_the_histories_of_its_keys(open_tab, tmp_path):
     histories = {"loss of W": [2.0, 1.0, 0.5], "once": [1.0], **{f"more {i}": [1.0, 2.0] for i in range(11)}}
     tab = open_tab(build([of_scheme(seed=s, histories=histories) for s in (0, 1)], tmp_path))
     tab.page.locator("tr.row .name").click()
+    tab.page.locator("tr.detail code").first.wait_for()
     charts = tab.page.locator("tr.detail figure")
     assert charts.count() == 12
     assert charts.nth(0).locator("path.loss").count() == 2
@@ -308,6 +313,7 @@ def test_hostile_searches_and_histories_are_text(open_tab, tmp_path):
     )  # fmt: skip
     tab = open_tab(build([made], tmp_path))
     tab.page.locator("tr.row .name").click()
+    tab.page.locator("tr.detail code").first.wait_for()
     assert HOSTILE in tab.page.locator("tr.detail").inner_text()
     assert f"signature ({HOSTILE[:40]})" in tab.page.locator("tr.detail svg text").all_text_contents()
     assert "NaN" not in tab.page.locator("tr.detail").inner_html()
@@ -324,6 +330,7 @@ def test_hostile_strings_are_shown_as_text_and_never_run(open_tab, tmp_path):
     made += [idle("not applicable", scheme="uchida-diff", why=HOSTILE, scheme_params=params)]
     tab = open_tab(build(made, tmp_path, generated=HOSTILE))
     tab.page.locator("tr.row .name", has_text="uchida-random").click()
+    tab.page.locator("tr.detail code").first.wait_for()
     assert HOSTILE in tab.page.locator("tr.detail").inner_text()
     assert HOSTILE in tab.page.locator("tr.row", has_text="uchida-diff").inner_text()
     assert HOSTILE in tab.page.locator("footer").inner_text()
@@ -374,6 +381,7 @@ def test_searches_are_not_wider_than_the_window(open_tab, tmp_path, width):
     tab = open_tab(build([made], tmp_path))
     tab.page.set_viewport_size({"width": width, "height": 800})
     tab.page.locator("tr.row .name").click()
+    tab.page.locator("tr.detail code").first.wait_for()
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
@@ -382,6 +390,7 @@ def test_nothing_is_wider_than_the_window(open_tab, site, width):
     tab = open_tab(site)
     tab.page.set_viewport_size({"width": width, "height": 800})
     tab.page.locator("tr.row .name", has_text="uchida-diff").click()
+    tab.page.locator("tr.detail code").first.wait_for()
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
     if width != 800:  # in between, the table scrolls in its own box
         assert tab.page.evaluate("document.querySelector('.scroll').scrollWidth") <= width
@@ -475,6 +484,7 @@ def test_rows_link_to_papers_and_to_nothing_that_runs(open_tab, tmp_path):
     links.first.click()
     assert tab.page.locator("tr.detail").count() == 0, "a link does not open the row"
     tab.page.locator("tr.row .name").click()
+    tab.page.locator("tr.detail code").first.wait_for()
     text = tab.page.locator("tr.detail").inner_text()
     assert "pruning 50 → ftal: what each seed shows" in text
     assert "Tuning. The adversary has white-box access; no images." in text
