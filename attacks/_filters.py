@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from bench.api import Field, Params
 
-__all__ = ["WindowParams", "haar", "haar_inverse", "jpeg", "mean", "median", "wavelet_denoised"]
+__all__ = ["WindowParams", "haar", "haar_inverse", "jpeg", "mean", "median", "normal", "wavelet_denoised"]
 
 
 def _odd(side: int) -> int:
@@ -51,6 +51,11 @@ def median(images: Tensor, side: int) -> Tensor:
     padded = _reflected(images.float(), side).to(images.dtype)
     windows = padded.unfold(2, side, 1).unfold(3, side, 1).flatten(4)
     return windows.median(4).values
+
+
+def normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers of a CPU generator, of the shape, type and device of `like`."""
+    return torch.randn(like.shape, generator=generator).to(like)
 
 
 def _reflected(images: Tensor, side: int) -> Tensor:

@@ -41,6 +41,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks._papers import TRAMER
+from attacks._tuning import reset_head
 from bench.api import (
     Adversary,
     Attack,
@@ -263,27 +264,12 @@ class Transfer(_OfOwnImages):
     def _start(self, context: Context) -> Callable[[], nn.Module]:
         foreign = _shuffled(context.auxiliary(self.params.auxiliary), context.rng.child("foreign"), self.params.most)
         model = super()._start(context)()
-        parent, _, name = context.head.rpartition(".")
         head = model.get_submodule(context.head)
-        setattr(model.get_submodule(parent), name, _head_like(head, int(foreign.labels.max()) + 1, context))
+        reset_head(model, context.head, context.rng.torch("head"), int(foreign.labels.max()) + 1)
         recipe = replace(context.recipe, epochs=self.params.pretraining)
         context.train(foreign, recipe, model=model, name="pretraining")
-        setattr(model.get_submodule(parent), name, head)
+        model.set_submodule(context.head, head)
         return lambda: deepcopy(model)
-
-
-def _head_like(head: nn.Module, classes: int, context: Context) -> nn.Linear:
-    """A linear layer with the inputs of `head`, another number of outputs, and fresh weights.
-
-    Raises:
-        TypeError: the head is no linear layer.
-    """
-    if not isinstance(head, nn.Linear):
-        raise TypeError(f"Expected a network whose head is a linear layer, but got {type(head).__name__}.")
-    fresh = nn.utils.skip_init(nn.Linear, head.in_features, classes)
-    nn.init.normal_(fresh.weight, std=head.in_features**-0.5, generator=context.rng.torch("head"))
-    nn.init.zeros_(fresh.bias)
-    return fresh.to(context.device)
 
 
 class NoiseParams(SurrogateParams):

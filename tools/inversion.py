@@ -11,6 +11,7 @@ They need the owner's key, which the attack `model-inversion` is not handed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,7 @@ def main(scheme: str, profile: str, run_dir: Path) -> None:
         step = planned.steps["attack"]
         workspace = SchemeWorkspace(step.spec, {name: store.load(s.key) for name, s in step.inputs.items()}, Place())
         for name, kind in (("marked model", "mark"), ("clean host", "host")):
-            model = workspace.model(kind)
-            for strength, alike, rate in recovered(workspace, lambda model=model: model):  # type: ignore[misc]
+            for strength, alike, rate in recovered(workspace, partial(workspace.model, kind)):
                 click.echo(f"{planned.cell.scheme} {name} {strength:g} steps: NCC {alike:+.3f}, target rate {rate:.3f}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.cells import cell_len
@@ -82,8 +82,8 @@ def plain_table(
     shown, out = _fitted(made, width, leave_out)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
     for column in shown:
-        justify = "right" if column.number else "left"
-        table.add_column(Text(column.name), justify=justify, width=column.width, overflow="fold")  # type: ignore[arg-type]
+        justify: Literal["left", "right"] = "right" if column.number else "left"
+        table.add_column(Text(column.name), justify=justify, width=column.width, overflow="fold")
     for cells in zip(*(column.cells for column in shown), strict=True):
         table.add_row(*(_broken(cell, column.width) for cell, column in zip(cells, shown, strict=True)))
     if out:

@@ -363,7 +363,8 @@ class _Tracing:
             return self._added(given[0], given[1])
         if name == "cat" and (node.args[1:] == (1,) or node.kwargs == {"dim": 1}):
             known = [layout for layout in given if layout is not None]
-            if len(known) == len(given) == len(node.args[0]) and not any(layout.flat for layout in known):  # type: ignore[arg-type]
+            parts = node.args[0] if isinstance(node.args[0], list | tuple) else ()
+            if len(known) == len(given) == len(parts) and not any(layout.flat for layout in known):
                 return _Layout(tuple(space for layout in known for space in layout.spaces))
         if name == "flatten" and node.args[1:] == (1,) and not node.kwargs:
             return self._flat(given[0])

@@ -166,10 +166,10 @@ def test_triggers_stay_near_their_sources_and_are_claimed_against_the_accused(na
 def test_transferred_triggers_are_those_of_another_network() -> None:
     scheme = ZhangContent(probe=8, decoys=19)
     (transferred,), lent = forged("forged-triggers-transfer", scheme, ladder=[0.1])
-    sources = lent.keygen(lent.accused).pool[transferred.key.row].float() / 255  # type: ignore[attr-defined,union-attr]
-    target = transferred.key.target  # type: ignore[union-attr]
+    sources = lent.keygen(lent.accused).pool[transferred.key.row].float() / 255
+    target = transferred.key.target
     on_own = towards(network(2), sources, target, 0.1, 0.01, 40, (1.0, 0.5, 0.25))
-    assert torch.equal(transferred.key.triggers, on_own.mul(255).round().to(torch.uint8))  # type: ignore[union-attr]
+    assert torch.equal(transferred.key.triggers, on_own.mul(255).round().to(torch.uint8))
 
 
 # ---- replayed keys ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import nn
 
-from attacks import _autoencoder, _filters, inputs
+from attacks import _autoencoder, _filters, answers
 from bench.api import ImageSet, Rng, Suspect, pixels
 from bench.registry import attacks
 from bench.steps.judge import Served
@@ -231,16 +231,16 @@ def test_rounding_and_labels_by_hand():
 
 def test_distances_to_the_nearest_neighbours_by_hand():
     known = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
-    found = inputs.distances(torch.tensor([[0.0], [5.0]]), known, 2)
+    found = answers.distances(torch.tensor([[0.0], [5.0]]), known, 2)
     assert found.tolist() == pytest.approx([0.5, 2.0])
-    assert inputs.distances(known, known, 2, skip=1).tolist() == pytest.approx([2.0, 1.5, 2.5, 5.0])
-    assert inputs.distances(known, known, 50, skip=1).shape == (4,), "as many neighbours as there are"
+    assert answers.distances(known, known, 2, skip=1).tolist() == pytest.approx([2.0, 1.5, 2.5, 5.0])
+    assert answers.distances(known, known, 50, skip=1).shape == (4,), "as many neighbours as there are"
 
 
 @torch.no_grad()
 def test_features_are_what_enters_the_head():
     model = Small().eval()
-    found = inputs.features(model, "net.fc", QUERIES)
+    found = answers.features(model, "net.fc", QUERIES)
     assert torch.allclose(model.net.fc(found), model(QUERIES), atol=1e-6)
     assert not model.net.fc._forward_pre_hooks
 
@@ -271,7 +271,7 @@ def test_consistency_by_hand():
     images = torch.tensor([0.9, 0.1, 0.3, 0.02]).view(4, 1, 1, 1).expand(4, 1, 2, 2)
     factors = (3.0, 5.0, 7.0, 9.0, 11.0)  # 0.1: 0.3, 0.5, then brighter; 0.3: all brighter; 0.02: none
     for least, wanted in ((1.0, [1, 0, 0, 1]), (0.4, [1, 1, 0, 1]), (0.5, [1, 0, 0, 1])):
-        found = inputs.consistent(answer, images, answer(images), factors=factors, least=least)
+        found = answers.consistent(answer, images, answer(images), factors=factors, least=least)
         assert found.int().tolist() == wanted
     for low, high in pairwise(servings("refusing-inconsistent")):
         assert low.suspicious.keywords["least"] > high.suspicious.keywords["least"]

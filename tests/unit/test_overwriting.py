@@ -63,14 +63,14 @@ def test_the_second_key_is_read_from_the_overwritten_network(marked: SchemeWorks
     assert point.measures["second_p_value"] == second.p_value < 1e-9
     assert point.measures["second_ber"] == second.ber
     assert point.verdicts[0].p_value == first.p_value
-    assert not torch.equal(state.rival.projection, marked.keys()[0].projection)  # type: ignore[attr-defined]
+    assert not torch.equal(state.rival.projection, marked.keys()[0].projection)
 
 
 def test_another_layer_takes_the_second_mark(marked: SchemeWorkspace) -> None:
     (state,), (point,) = judged(attacking(marked, "overwriting-layer", ladder=[1]))
     other = context(marked, "overwriting-layer").layer("conv3")
     assert state.rival is not None
-    assert (state.rival.layer, marked.keys()[0].layer) == (other, context(marked, "overwriting").layer("conv2"))  # type: ignore[attr-defined]
+    assert (state.rival.layer, marked.keys()[0].layer) == (other, context(marked, "overwriting").layer("conv2"))
     assert "second_p_value" in point.measures
 
 
@@ -88,16 +88,16 @@ def test_a_fresh_key_takes_the_adversarys_parameters(marked: SchemeWorkspace) ->
     lent = context(marked, "overwriting")
     model = marked.model("host")
     usual, longer = (lent.keygen(model, **params) for params in ({}, {"bits": 99}))
-    assert (len(usual.payload), len(longer.payload)) == (64, 99)  # type: ignore[attr-defined]
-    assert torch.equal(lent.keygen(model).payload, usual.payload)  # type: ignore[attr-defined]
-    assert not torch.equal(lent.keygen(model, "other").payload, usual.payload)  # type: ignore[attr-defined]
+    assert (len(usual.payload), len(longer.payload)) == (64, 99)
+    assert torch.equal(lent.keygen(model).payload, usual.payload)
+    assert not torch.equal(lent.keygen(model, "other").payload, usual.payload)
 
 
 def test_copies_are_marked_as_the_victim_is_with_keys_of_their_own(marked: SchemeWorkspace) -> None:
     workspace = attacking(marked, "collusion-average")
     one, two = (context(workspace, "collusion-average").copies(count) for count in (1, 2))
     host, (copy, other) = marked.model("host"), two
-    layer = f"{marked.keys()[0].layer}.weight"  # type: ignore[attr-defined]
+    layer = f"{marked.keys()[0].layer}.weight"
     assert torch.equal(one[0].get_parameter(layer), copy.get_parameter(layer)), "the first ones are the same"
     assert not torch.equal(copy.get_parameter(layer), other.get_parameter(layer))
     assert not torch.equal(copy.get_parameter(layer), host.get_parameter(layer))
@@ -182,7 +182,7 @@ def test_ambiguity_embeds_gently_into_the_victim_itself() -> None:
 
 
 def test_a_rival_stays_in_a_chain() -> None:
-    start = State(None, None, nn.Identity)  # type: ignore[arg-type]
+    start = State(None, None, nn.Identity)
     rival: Any = object()
     reached = start.after(Attempt(1.0, rival=rival), pytest.fail).after(Attempt(1.0), pytest.fail)
     assert reached.rival is rival
@@ -195,6 +195,6 @@ def test_an_innocent_network_is_trained_as_the_host_was_and_once_a_name(marked: 
     recipe = recipe_of(marked.inputs["host"].meta["identity"]["spec"])
     assert recipe.epochs != lent.recipe.epochs, "the embedding is shorter"
     expected = lent.train(lent.data, recipe, model=lent.fresh("innocent"), name="innocent")
-    layer = f"{marked.keys()[0].layer}.weight"  # type: ignore[attr-defined]
+    layer = f"{marked.keys()[0].layer}.weight"
     assert torch.equal(one.get_parameter(layer), expected.get_parameter(layer))
     assert not torch.equal(one.get_parameter(layer), other.get_parameter(layer))

@@ -62,7 +62,7 @@ def aligned_with(key: RadioactiveKey, amount: float, seed: int = 0) -> Classifie
     """The clean host, whose classifiers moved along the carriers as training on marked images moves them."""
     model = network(seed)
     with torch.no_grad():
-        model.get_submodule("net.5").weight += amount * key.carriers  # type: ignore[operator]  # a tensor
+        model.get_submodule("net.5").weight += amount * key.carriers
     return model
 
 
@@ -195,7 +195,7 @@ def test_classifiers_that_moved_along_the_carriers_are_found() -> None:
     weak, strong = (small().verify(suspect(aligned_with(key, amount)), key) for amount in (0.0, 2.0))
     assert strong.p_value < 1e-6 < 0.01 < weak.p_value
     assert strong.statistic > 0.6
-    assert len(strong.details["cosines"]) == CLASSES  # type: ignore[arg-type]  # a list
+    assert len(strong.details["cosines"]) == CLASSES
     assert strong.details["dimension"] == 24, "of the marking network"
     against = small().verify(suspect(aligned_with(key, -2.0)), key)
     assert against.p_value > 0.99
@@ -232,9 +232,9 @@ def test_only_classes_with_images_count() -> None:
     assert key.classes == (0, 2)
     model = network(0)
     with torch.no_grad():
-        model.get_submodule("net.5").weight[1::2] += 9 * key.carriers[1::2]  # type: ignore[index]  # a tensor
+        model.get_submodule("net.5").weight[1::2] += 9 * key.carriers[1::2]
     verdict = small().verify(suspect(model), key)
-    assert len(verdict.details["cosines"]) == 2  # type: ignore[arg-type]  # a list
+    assert len(verdict.details["cosines"]) == 2
     assert verdict.p_value > 0.01
 
 
@@ -263,7 +263,7 @@ def test_networks_that_cannot_be_read_are_not_claimed() -> None:
 
     key, broken, dead = key_of(), network(0), network(0)
     with torch.no_grad():
-        broken.get_submodule("net.5").weight[0, 0] = math.nan  # type: ignore[index]  # a tensor
+        broken.get_submodule("net.5").weight[0, 0] = math.nan
         dead.get_submodule("net.5").weight.zero_()  # type: ignore[union-attr, operator]  # a tensor
     for model in (nn.Sequential(nn.Flatten(), nn.Linear(3, 4)), broken):
         verdict = small().verify(suspect(model), key)

@@ -254,7 +254,7 @@ def test_rows_end_with_the_signature_and_the_rungs_protection() -> None:
 def printed(*records: CellRecord, width: int = 100, fpr: float = 0.01) -> str:
     console = Console(width=width, file=io.StringIO(), no_color=True)
     console.print(results_table(records, console.width, fpr))
-    return console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO of above
+    return console.file.getvalue()
 
 
 def test_the_terminal_shows_the_advantage_of_what_identifies_within_100_columns() -> None:

@@ -149,7 +149,7 @@ class Inverter(FakeContext):
 @pytest.mark.parametrize("name", ["model-inversion", "model-inversion-innocent"])
 def test_inversion_claims_the_mean_change_on_other_images_of_the_source(name: str) -> None:
     attack, lent = make(attacks()[name], {"ladder": [5, 40], "images": 10, "smooth": 0.0}), Inverter()
-    owner: Any = replace(lent.keygen(nn.Identity(), "owner"), source=1, target=2)  # type: ignore[type-var]
+    owner: Any = replace(lent.keygen(nn.Identity(), "owner"), source=1, target=2)
     model = Answers(planted)
     few, many = attack.apply(victim_of(attack, model, owner), lent)
     assert (many.model is lent.accused) == (name == "model-inversion-innocent")

@@ -351,7 +351,7 @@ def test_finds_its_mark_through_a_shift_and_noise(kind: Any, blend: float) -> No
     attacked = ImageSet((marked + noise).clamp(0, 255).to(torch.uint8), torch.zeros(100, dtype=torch.int64))
     verdict = scheme.verify(examine(attacked), key)
     assert verdict.p_value == 0.01
-    assert verdict.statistic > verdict.details["decoy_max"] + 0.1  # type: ignore[operator]  # a number
+    assert verdict.statistic > verdict.details["decoy_max"] + 0.1
     assert verdict.details["visibility"] == key.visibility
 
 
@@ -445,7 +445,7 @@ def test_a_model_that_prefers_the_mark_is_noticed() -> None:
     suspect = Suspect("data set", model=Answers(knows(key.mark)), images=data, also="scores")
     details = scheme.verify(suspect, key).details
     assert details["model_p_value"] == 0.05
-    assert details["model_statistic"] > details["model_decoy_max"]  # type: ignore[operator]  # numbers
+    assert details["model_statistic"] > details["model_decoy_max"]
     assert suspect.queries == 4 * (1 + 1 + 19), "the probe clean, with the mark, with nineteen others"
 
 
