@@ -161,3 +161,9 @@ def test_a_surrogate_s_architecture_is_part_of_the_attack_s_key() -> None:
     (cell,) = cells_of({"scheme": "zhang-content", "attack": "extraction-cross", "profile": "smoke"})
     assert "bench.archs.vgg" in cell.steps["attack"].sources
     assert "bench.archs.vgg" not in cell.steps["mark"].sources
+
+
+def test_no_fresh_keys_claim_where_a_forger_brings_one() -> None:
+    forged, pruned = cells_of({"scheme": "uchida-random", "attack": "forged-seeds,pruning", "profile": "smoke"})
+    assert "attacked_nulls" not in forged.steps
+    assert "attacked_nulls" in pruned.steps
