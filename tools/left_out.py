@@ -1,6 +1,7 @@
 """Prints how often users whose images nobody trained on are claimed, scheme by scheme.
 
-python tools/left_out.py [--profile quick] [--networks 6] [--users 10] [--dataset NAME --data-root DIR] [SCHEME ...]
+python tools/left_out.py [--profile quick] [--networks 6] [--users 10] [--dataset NAME --data-root DIR] [--device cuda]
+    [SCHEME ...]
 
 For each network, users are drawn as owners are, and it is trained on the training set without their images: fewer users
 and more networks where users have large shares. Their claims should have p-values of at most a with probability at most
@@ -57,7 +58,7 @@ def claims(args: argparse.Namespace) -> dict[str, list[float]]:
     store, found = Store(RunDir(args.run_dir).store.root), dict[str, list[float]]()
     for step in steps(args):
         outcome = compute(
-            Task(step.kind, step.key, step.identity, step.label), store.root, Place(data_root=args.data_root)
+            Task(step.kind, step.key, step.identity, step.label), store.root, Place(args.device, args.data_root)
         )
         print(f"{outcome.seconds:6.1f} s  {step.label}{'  FAILED' if outcome.error else ''}", flush=True)
         if outcome.error:
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=10)
     parser.add_argument("--dataset")
     parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--run-dir", type=Path, default=Path("runs/left-out"))
     args = parser.parse_args()
     found = claims(args)
