@@ -69,13 +69,17 @@ def recovered(workspace: SchemeWorkspace, network: Callable[[], nn.Module]) -> I
 @click.command(help=__doc__)
 @click.option("--scheme", default="zhang-*", show_default=True)
 @click.option("--profile", default="quick", show_default=True)
+@click.option("--dataset", help="The profile's where it is left out.")
+@click.option("--data-root", type=click.Path(path_type=Path), help="Folder with real data sets.")
+@click.option("--device", default="cpu", show_default=True)
 @click.option("--run-dir", type=click.Path(path_type=Path), required=True, help="Of a finished run of these cells.")
-def main(scheme: str, profile: str, run_dir: Path) -> None:
+def main(scheme: str, profile: str, dataset: str | None, data_root: Path | None, device: str, run_dir: Path) -> None:
     """Print a line for each rung and network."""
-    store = RunDir(run_dir).store
-    for planned in cells_of({"scheme": scheme, "attack": ATTACK, "profile": profile}):
+    store, place = RunDir(run_dir).store, Place(device, data_root)
+    chosen = {"scheme": scheme, "attack": ATTACK, "profile": profile, "dataset": dataset, "data_root": data_root}
+    for planned in cells_of({name: value for name, value in chosen.items() if value is not None}):
         step = planned.steps["attack"]
-        workspace = SchemeWorkspace(step.spec, {name: store.load(s.key) for name, s in step.inputs.items()}, Place())
+        workspace = SchemeWorkspace(step.spec, {name: store.load(s.key) for name, s in step.inputs.items()}, place)
         for name, kind in (("marked model", "mark"), ("clean host", "host")):
             for strength, alike, rate in recovered(workspace, partial(workspace.model, kind)):
                 click.echo(f"{planned.cell.scheme} {name} {strength:g} steps: NCC {alike:+.3f}, target rate {rate:.3f}")
