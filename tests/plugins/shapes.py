@@ -61,7 +61,7 @@ class Tint(Scheme[TintKey]):
 
     @property
     def share(self) -> Share:
-        return Share(0.1)
+        return Share(0.05)
 
     def keygen(self, host: Host, rng: Rng) -> TintKey:
         red = int(torch.randint(40, 90, (1,), generator=rng.torch("red")))
@@ -124,7 +124,7 @@ class Member(Scheme[MemberKey]):
 
     @property
     def share(self) -> Share:
-        return Share(50)
+        return Share(0.05)
 
     def keygen(self, host: Host, rng: Rng) -> MemberKey:
         return MemberKey(host.share.images, host.share.labels)
