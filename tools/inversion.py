@@ -79,6 +79,8 @@ def main(scheme: str, profile: str, dataset: str | None, data_root: Path | None,
     chosen = {"scheme": scheme, "attack": ATTACK, "profile": profile, "dataset": dataset, "data_root": data_root}
     for planned in cells_of({name: value for name, value in chosen.items() if value is not None}):
         step = planned.steps["attack"]
+        if not all(store.has(needed.key) for needed in step.inputs.values()):
+            continue  # of a seed that was not run
         workspace = SchemeWorkspace(step.spec, {name: store.load(s.key) for name, s in step.inputs.items()}, place)
         for name, kind in (("marked model", "mark"), ("clean host", "host")):
             for strength, alike, rate in recovered(workspace, partial(workspace.model, kind)):

@@ -82,7 +82,7 @@ class Progress:
         """`step` was computed, or failed."""
         self._left.pop(step.key, None)
         done = self._total - len(self._left)
-        word = "FAILED " if outcome.error else ""
+        word = "FAILED " if outcome.error else "elsewhere: " if outcome.found else ""
         self._bar.update(self._task, completed=done, steps=f"{done}/{self._total}", description=self._about_left())
         clock = _clock(time.perf_counter() - self._start)
         words = f"[{done:>3}/{self._total}] {clock}  {word}{step.label}  {outcome.seconds:.1f} s, {self._about_left()}"

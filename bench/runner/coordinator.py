@@ -175,8 +175,11 @@ class _Work:
         self.watch.finished(step, outcome)
         if outcome.error is None:
             self.done.add(step.key)
-            self.summary.computed += 1
-            self.durations.add(step, outcome.seconds)
+            if outcome.found:  # the time of waiting for another process says nothing of the step
+                self.summary.cached += 1
+            else:
+                self.summary.computed += 1
+                self.durations.add(step, outcome.seconds)
         else:
             self._fail(step, outcome.error)
 

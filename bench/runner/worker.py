@@ -39,6 +39,8 @@ class Outcome:
     """What a worker answers.
 
     Attributes:
+        seconds: that it took here; those of waiting where another process was computing it.
+        found: whether another process had stored it.
         error: the traceback of a failure.
         damaged: key of an input whose stored result was damaged, and must be computed again first.
     """
@@ -47,6 +49,7 @@ class Outcome:
     seconds: float
     error: str | None = None
     damaged: str | None = None
+    found: bool = False
 
 
 def compute(task: Task, store_root: Path, place: Place) -> Outcome:
@@ -56,18 +59,19 @@ def compute(task: Task, store_root: Path, place: Place) -> Outcome:
     try:
         _same_source(task)
         with store.lock(task.key):
-            if not store.has(task.key):
-                inputs = {name: store.load(key) for name, key in task.identity["inputs"].items()}
-                workspace = SchemeWorkspace(task.identity["spec"], inputs, place, task.identity["data"])
-                with training.watched_by(partial(store.note_epoch, task.key)):
-                    output = COMPUTE[task.kind](workspace)
-                meta = {
-                    "identity": dict(task.identity),
-                    "label": task.label,
-                    "seconds": time.perf_counter() - start,
-                    "where": whereabouts(place.device, torch.get_num_threads()),
-                }
-                store.save(task.key, meta, output.result, output.tensors)
+            if store.has(task.key):
+                return Outcome(task.key, time.perf_counter() - start, found=True)
+            inputs = {name: store.load(key) for name, key in task.identity["inputs"].items()}
+            workspace = SchemeWorkspace(task.identity["spec"], inputs, place, task.identity["data"])
+            with training.watched_by(partial(store.note_epoch, task.key)):
+                output = COMPUTE[task.kind](workspace)
+            meta = {
+                "identity": dict(task.identity),
+                "label": task.label,
+                "seconds": time.perf_counter() - start,
+                "where": whereabouts(place.device, torch.get_num_threads()),
+            }
+            store.save(task.key, meta, output.result, output.tensors)
     except StoreError as error:
         return Outcome(task.key, time.perf_counter() - start, tracebacks.format_exc(), error.key)
     except (Exception, SystemExit):  # whatever a submitted scheme raises must fail its own cells only

@@ -1,0 +1,50 @@
+"""Steps that several processes want: one computes, the others take what it left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.plan.plan import Plan
+from bench.runner import coordinator, worker
+from bench.runner.coordinator import execute
+from bench.runner.estimate import Durations
+from bench.runner.executors import Settings
+from bench.runner.rundir import RunDir
+from bench.runner.worker import Outcome, Task, compute
+from bench.steps.workspace import Output, Place
+from tests.fakes import on_digits, planned, record
+
+
+class Silent:
+    """Watches and says nothing."""
+
+    def started(self, step: object) -> None: ...
+    def finished(self, step: object, outcome: object) -> None: ...
+    def settled(self, record: object) -> None: ...
+
+
+def test_what_another_process_stored_is_found_and_not_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = on_digits().steps["host"]
+    task = Task(step.kind, step.key, step.identity, step.label)
+    monkeypatch.setitem(worker.COMPUTE, "host", lambda workspace: Output({"time_s": 1.0}))
+    assert not compute(task, tmp_path, Place()).found
+    monkeypatch.setitem(worker.COMPUTE, "host", lambda workspace: pytest.fail("computed again"))
+    assert compute(task, tmp_path, Place()) == Outcome(step.key, pytest.approx(0, abs=5), found=True)
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_waiting_for_another_process_teaches_no_duration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: bool
+) -> None:
+    cell = planned()
+    monkeypatch.setattr(coordinator, "compute", lambda task, *_: Outcome(task.key, 9.0, found=found))
+    monkeypatch.setattr(coordinator, "assemble", lambda cell, store: record(cell=cell.cell, cell_key=cell.key))
+    run_dir = RunDir(tmp_path)
+    durations = Durations(run_dir.durations)
+    plan = Plan.make([cell], run_dir.records, lambda key: False)
+    summary = execute(plan, run_dir, Settings(Place(), threads=1), Silent(), durations)
+    steps = len(plan.steps)
+    assert (summary.computed, summary.cached) == ((0, steps) if found else (steps, 0))
+    assert run_dir.durations.exists() != found
