@@ -25,7 +25,7 @@ class Profile:
             long enough to memorise a share of it; `host` where it is empty.
         learner_widths: width multipliers of that learner's networks; those of `widths` where they are missing.
         null_keys: fresh keys that claim each clean host.
-        attacked_null_keys: fresh keys that claim the clean host after an attack, at `null_rungs` of its rungs; 0 for none.
+        attacked_null_keys: fresh keys that claim the clean host after an attack, at `null_rungs` rungs; 0 for none.
         trained_null_keys: fresh keys of schemes whose key generation trains networks.
         left_out_owners: owners who claim a network that was trained without their images, where owners have a share.
         heldout_users: users whose images nobody was trained on, examined on every model that others' images marked.
