@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from bench.api import replace
+from bench.checks.submission import PLACEHOLDER, outcomes
 from bench.cli import main
 from bench.data.catalog import default_cache
 from bench.records.files import save_record
+from bench.registry import schemes
 from bench.runner.store import Store
 from tests.conftest import Bench
 from tests.fakes import cell, provenance, record
@@ -133,32 +136,18 @@ def test_show_a_card() -> None:
         assert name in shown.output
 
 
-def test_plan_counts_and_computes_nothing(bench: Bench, tmp_path: Path) -> None:
-    words = (
-        "plan",
-        "--profile",
-        "smoke",
-        "--scheme",
-        "uchida-random,zhang-noise",
-        "--attack",
-        "pruning-embedded",
-        "--run-dir",
-        tmp_path,
-    )
-    plan = json.loads(bench(*words, "--format", "json").stdout)
+def test_plan_counts_and_computes_nothing(tmp_path: Path) -> None:
+    words = ("plan", "--profile", "smoke", "--scheme", "uchida-random,zhang-noise", "--attack", "pruning-embedded",
+             "--run-dir", str(tmp_path))  # fmt: skip
+    plan = json.loads(CliRunner().invoke(main, [*words, "--format", "json"]).output)
     assert set(plan) == {"steps", "cached", "cells", "estimate_s"}
     assert plan["cells"] == {"run": 1, "not_applicable": 1}
     assert plan["steps"] == 7
     assert not (tmp_path / "store").exists()
-    keys = [
-        line.split()[0]
-        for line in bench(*words, "--keys").stdout.splitlines()
-        if line.startswith(tuple("0123456789abcdef"))
-    ]
-    listed = [key for key in keys if len(key) == 16]
+    listed = re.findall(r"^[0-9a-f]{16}(?= )", CliRunner().invoke(main, [*words, "--keys"]).output, re.MULTILINE)
     assert len(listed) == 7
-    assert "not cached" in bench("why", listed[0], "--run-dir", tmp_path).stdout
-    bench("why", "ffffffffffffffffffff", "--run-dir", tmp_path, check=2)
+    assert "not cached" in CliRunner().invoke(main, ["why", listed[0], "--run-dir", str(tmp_path)]).output
+    assert CliRunner().invoke(main, ["why", "f" * 20, "--run-dir", str(tmp_path)]).exit_code == 2
 
 
 def test_plan_counts_reasons_instead_of_cells_and_says_who_stands_alone(tmp_path: Path) -> None:
@@ -184,11 +173,20 @@ def test_a_new_file_keeps_the_contract_at_once(bench: Bench, tmp_path: Path, kin
     path = tmp_path / "my_method.py"
     assert f"bench --plugin {path} check my-method" in told
     assert "exists" in bench("new", kind, "my-method", "--folder", tmp_path, check=2).stderr
-    assert "keeps the contract" in bench("--plugin", path, "check", "my-method").stdout
     submitted = bench("--plugin", path, "check", "my-method", "--submission", check=1).stdout
     assert "failed  The card is no longer the template's" in submitted
-    path.write_text(path.read_text().replace("TITLE OF THE PAPER", "A title"))
-    assert "failed" not in bench("--plugin", path, "check", "my-method", "--submission").stdout
+    assert "1 check failed" in submitted, "all others pass"
+
+
+def test_a_card_that_is_filled_in_can_be_submitted() -> None:
+    card = schemes()["uchida-random"].card
+    assert [error for _, error in outcomes(card)] == [None]
+    (error,) = [error for _, error in outcomes(replace(card, paper=replace(card.paper, title=PLACEHOLDER)))]
+    assert error == 'Expected the paper\'s title on the card, but got "TITLE OF THE PAPER": fill in the card.'
+
+
+def test_check_says_that_the_contract_is_kept(bench: Bench) -> None:
+    assert "uchida-posthoc keeps the contract." in bench("check", "uchida-posthoc").stdout
 
 
 @pytest.mark.parametrize("name", ["true", "scheme", "params", "my-method", "a" * 40])
@@ -252,7 +250,8 @@ def test_plugins_of_the_command_line_reach_worker_processes(bench: Bench, tmp_pa
     bench("new", "scheme", "my-scheme", "--folder", tmp_path)
     bench("new", "attack", "my-attack", "--folder", tmp_path)
     files = ("--plugin", tmp_path / "my_scheme.py", "--plugin", tmp_path / "my_attack.py")
-    words = ("run", "--profile", "smoke", "--scheme", "my-scheme", "--attack", "my-attack", "--jobs", "2")
+    words = ("run", "--profile", "smoke", "--scheme", "my-scheme", "--attack", "my-attack", "--jobs", "2",
+             "--null-keys", "0")  # fmt: skip
     bench(*files, *words, "--run-dir", tmp_path / "runs")
     assert "Expected BENCH_PLUGINS and --plugin" in bench("--plugin", "no.py", "list", "schemes", check=2).stderr
 
@@ -356,7 +355,8 @@ def test_a_mistake_in_a_suite_is_one_sentence(text: str, sentence: str, tmp_path
     assert sentence in " ".join(done.output.replace("│", " ").split())
 
 
-SMALL = ("run", "--profile", "smoke", "--scheme", "uchida-posthoc", "--null-keys", "0", "--no-mlflow")
+SMALL = ("run", "--profile", "smoke", "--scheme", "uchida-posthoc", "--attack", "none", "--null-keys", "0",
+         "--no-mlflow")  # fmt: skip
 
 
 def test_places_that_refuse_are_one_sentence(tmp_path: Path) -> None:
@@ -412,10 +412,10 @@ def test_the_cache_of_images_needs_no_home_directory(tmp_path: Path, monkeypatch
     assert default_cache() == tmp_path / "other"
 
 
-def test_sync_copies_records_and_then_changes_nothing(tmp_path: Path, bench: Bench) -> None:
+def test_sync_copies_records_and_then_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "records").mkdir()
     save_record(record(), tmp_path / "records")
-    said = [bench("sync", "--run-dir", str(tmp_path)).stdout for _ in range(2)]
+    said = [CliRunner().invoke(main, ["sync", "--run-dir", str(tmp_path)]).output for _ in range(2)]
     assert "1 created, 0 updated, 0 unchanged" in said[0]
     assert "0 created, 0 updated, 1 unchanged" in said[1]
     assert "mlflow ui" in said[0]

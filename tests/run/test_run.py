@@ -18,8 +18,9 @@ from bench.records.files import load_records
 from bench.records.record import AFTER_ATTACK, FRESH_KEY, CellRecord
 from tests.conftest import PLUGINS, Bench
 
-RUN = ("run", "--profile", "smoke", "--scheme", "uchida-random,zhang-content", "--attack", "pruning", "--no-mlflow",
+RUN = ("run", "--profile", "smoke", "--scheme", "uchida-random,uchida-direct", "--attack", "pruning", "--no-mlflow",
        "--set", "pruning.ladder=40,80", "--device", "cpu")  # fmt: skip
+NO_NULLS = ("--null-keys", "0")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_a_run_ends_with_table_page_and_records(finished: tuple[Path, str]) -> N
     assert "uchida-random" in printed
     page = run_dir / "site" / "index.html"
     assert str(page.resolve()) in printed
-    assert "zhang-content" in page.read_text()
+    assert "uchida-direct" in page.read_text()
 
 
 def test_a_record_says_where_it_comes_from(finished: tuple[Path, str]) -> None:
@@ -145,8 +146,8 @@ def test_a_damaged_result_is_computed_again_in_the_same_run_and_said_once(
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_scheme_that_raises_fails_its_own_cells_only(tmp_path: Path, bench: Bench, jobs: int) -> None:
     environment = {"BENCH_PLUGINS": str(PLUGINS)}
-    words = [*RUN, "--run-dir", tmp_path, "--jobs", jobs]
-    words[words.index("uchida-random,zhang-content")] = "uchida-random,test-raises,test-greedy"
+    words = [*RUN, *NO_NULLS, "--run-dir", tmp_path, "--jobs", jobs]
+    words[words.index("uchida-random,uchida-direct")] = "uchida-random,test-raises,test-greedy"
     done = bench(*words, check=1, env=environment)
     found = records(tmp_path)
     assert {name: record.status for name, record in found.items()} == {
@@ -161,12 +162,12 @@ def test_a_scheme_that_raises_fails_its_own_cells_only(tmp_path: Path, bench: Be
 
 
 def test_a_worker_that_dies_takes_no_innocent_step_with_it(tmp_path: Path, bench: Bench) -> None:
-    words = [*RUN, "--run-dir", tmp_path, "--jobs", "2"]
-    words[words.index("uchida-random,zhang-content")] = "uchida-random,test-dies,test-exits,zhang-content"
+    words = [*RUN, *NO_NULLS, "--run-dir", tmp_path, "--jobs", "2"]
+    words[words.index("uchida-random,uchida-direct")] = "uchida-random,test-dies,test-exits,uchida-direct"
     bench(*words, check=1, env={"BENCH_PLUGINS": str(PLUGINS)})
     found = records(tmp_path)
     assert {name: record.status for name, record in found.items()} == {
-        "uchida-random": "ok", "zhang-content": "ok", "test-dies": "failed", "test-exits": "failed",
+        "uchida-random": "ok", "uchida-direct": "ok", "test-dies": "failed", "test-exits": "failed",
     }  # fmt: skip
     assert "worker process died" in (found["test-dies"].traceback or "")
     assert "SystemExit" in (found["test-exits"].traceback or "")
@@ -182,9 +183,9 @@ def test_provenance_is_of_the_process_that_computed(finished: tuple[Path, str], 
 
 
 def test_several_owners_share_one_host(tmp_path: Path, bench: Bench) -> None:
-    words = list(RUN)
-    words[words.index("uchida-random,zhang-content")] = "zhang-content"
-    bench(*words, "--owners", "2", "--run-dir", tmp_path)
+    words = [*RUN, *NO_NULLS, "--set", "zhang-content.decoys=99", "--owners", "2", "--run-dir", tmp_path]
+    words[words.index("uchida-random,uchida-direct")] = "zhang-content"
+    bench(*words)
     (record,) = records(tmp_path).values()
     first, second = record.points[0].verdicts
     assert first.details != second.details, "each owner has a key of its own"
@@ -224,8 +225,8 @@ def test_a_rate_is_applied_when_results_are_read_and_computes_nothing(finished: 
 def shapes(tmp_path_factory: pytest.TempPathFactory, bench: Bench) -> dict[tuple[str, str], CellRecord]:
     """Every shape of scheme against every shape of attack."""
     run_dir = tmp_path_factory.mktemp("shapes")
-    words = [*RUN, "--run-dir", run_dir, "--situation", "train"]
-    words[words.index("uchida-random,zhang-content")] = "test-tint,test-stamp,test-member,uchida-random"
+    words = [*RUN, *NO_NULLS, "--run-dir", run_dir, "--situation", "train"]
+    words[words.index("uchida-random,uchida-direct")] = "test-tint,test-stamp,test-member,uchida-random"
     words[words.index("pruning")] = "pruning,test-blur,test-smooth,test-fog,test-forge"
     bench(*words, env={"BENCH_PLUGINS": str(PLUGINS)})
     return {(r.cell.scheme, r.cell.attack): r for r in load_records(run_dir / "records")}
@@ -243,7 +244,7 @@ def test_every_shape_of_scheme_meets_every_shape_of_attack(shapes: dict[tuple[st
 def test_data_marks_touch_the_owners_share_only(shapes: dict[tuple[str, str], CellRecord]) -> None:
     tint = shapes["test-tint", "pruning"]
     assert tint.marked is not None
-    assert tint.marked.verdicts[0].details["images"] == 60, "a tenth of 600 images"
+    assert tint.marked.verdicts[0].details["images"] == 30, "a twentieth of 600 images"
     assert 5 < tint.measures["psnr_db"] < 40
     assert "psnr_db" not in shapes["test-member", "pruning"].measures
 
