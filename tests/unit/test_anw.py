@@ -254,3 +254,19 @@ def test_with_no_or_one_heldout_image_there_is_little_to_compare_with_and_no_err
     verdict = scheme.verify(Suspect("scores", model=Nearest(scheme.mark_data(user().share, key))), key)
     assert verdict.matched
     assert verdict.p_value > (0.02 if count else 0.999), "one of 21 sets of 20 images is the user's own"
+
+
+def test_the_details_are_those_of_the_losses_over_the_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheme, key = keyed(AnwHue)
+    losses = torch.tensor([5.0, 3, 1, 2, 3, 6, 7, 8, 9, 9, 9, 9])[:, None].expand(12, 4)
+    monkeypatch.setattr(AnwHue, "grid_search", lambda *_: (losses, torch.ones(12, 4, dtype=torch.bool)))
+    monkeypatch.setattr(AnwHue, "_decoy_gaps", lambda *_: [0.0])
+    monkeypatch.setattr(AnwHue, "_found_by_gradient", lambda *_: {})
+    verdict = scheme.verify(Suspect("scores", model=always(0)), replace(key, signature=30.0))
+    assert verdict.details == {
+        "own_accuracy": 1.0,
+        "second_best_gap": 1.0,  # 60 degrees has 1, 90 has 2
+        "unmarked_gap": 2.0,  # 0 has 5, 30 has 3
+        "slots_p_value": pytest.approx(4 / 11),  # 30, 60, 90 and 120 of eleven lose no more than 30
+    }
+    assert (verdict.inferred, verdict.chance, verdict.search.unit) == (60.0, pytest.approx(1 / 12), "degrees")

@@ -319,3 +319,12 @@ def test_with_one_heldout_image_there_is_nothing_to_compare_with(kind: Any) -> N
     scheme, key = small(kind), small(kind).keygen(host, Rng("user"))
     verdict = scheme.verify(suspect(host.model()), key)
     assert (len(key.pool), verdict.p_value, verdict.details["pool_share"]) == (0, 1.0, None)
+
+
+def test_half_of_the_images_below_the_threshold_make_no_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheme = small(MiaPow, decision="majority")
+    key = scheme.keygen(member(), Rng("user"))
+    monkeypatch.setattr(membership, "losses_of", lambda _, images, labels: torch.arange(len(labels)) % 2.0)
+    monkeypatch.setattr(type(scheme), "threshold", lambda *_: 0.5)
+    verdict = scheme.verify(suspect(always(0)), key)
+    assert (verdict.matched, verdict.details["member_share"]) == (False, 0.5)

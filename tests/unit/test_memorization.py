@@ -210,3 +210,27 @@ def test_with_no_or_one_heldout_image_there_is_little_to_compare_with_and_no_err
     assert len(key.pool) == count
     p_value = small(Memorization).verify(suspect(memory(host.images)), key).p_value
     assert p_value > (0.02 if count else 0.999), "one of 16 sets of 15 images is the user's own"
+
+
+def test_keys_with_pools_of_their_own_are_not_mixed_up_on_one_suspect() -> None:
+    host = member()
+    scheme = small(Memorization)
+    key = scheme.keygen(host, Rng("user"))
+    others = replace(key, pool_labels=(key.pool_labels + 1) % CLASSES), replace(key, pool=key.pool.flip(0))
+    network = learner(scheme, host, key)
+    one = suspect(network)
+    for asked in (key, *others):
+        assert scheme.verify(one, asked) == scheme.verify(suspect(network), asked)
+    assert len({scheme.verify(one, asked).details["pool_memorisation"] for asked in (key, *others)}) > 1
+
+
+def test_a_verdict_does_not_hang_on_the_global_generator() -> None:
+    host = heldout_user()
+    scheme = small(Memorization)
+    key = scheme.keygen(host, Rng("user"))
+    verdicts = []
+    for seed in range(3):
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            verdicts.append(scheme.verify(suspect(memory(host.images)), key))
+    assert verdicts[0] == verdicts[1] == verdicts[2]

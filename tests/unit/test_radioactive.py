@@ -301,3 +301,36 @@ def test_with_no_or_one_image_to_align_by_or_to_mark_there_is_no_error(heldout: 
     key = small().keygen(host, Rng("owner"))
     assert (len(key.probe), len(key.marked)) == (heldout, share)
     assert small().verify(suspect(network(3)), key).p_value > 0.01
+
+
+def test_keys_with_features_or_images_of_their_own_are_not_mixed_up_on_one_suspect() -> None:
+    key = key_of()
+    others = replace(key, features=key.features.flip(0)), replace(key, probe=key.probe.flip(0))
+    one = suspect(aligned_with(key, 0.5))
+    for asked in (key, *others):
+        assert small().verify(one, asked) == small().verify(suspect(one.model), asked)
+
+
+def test_the_statistic_is_the_mean_cosine_and_the_details_say_how_well_features_were_aligned() -> None:
+    key = key_of()
+    verdict = small().verify(suspect(aligned_with(key, 0.5)), key)
+    cosines = verdict.details["cosines"]
+    assert len(cosines) == len(key.classes) > 1
+    assert verdict.statistic == pytest.approx(sum(cosines) / len(cosines))
+    assert verdict.details["feature_shift"] == key.moved
+    assert 0 <= verdict.details["alignment_residual"] < 1
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_rounding_takes_no_cosine_beyond_one(monkeypatch: pytest.MonkeyPatch, sign: int) -> None:
+    key = replace(key_of(), carriers=key_of().carriers * 1.5)
+    aligned = sign * key.carriers.double()
+    monkeypatch.setattr(radioactive, "aligned_classifiers", lambda *_: (aligned, 0.0))
+    verdict = small().verify(suspect(network(0)), key)
+    assert set(verdict.details["cosines"]) == {sign}
+
+
+def test_classifiers_that_cannot_be_aligned_are_said_to_be_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(radioactive, "aligned_classifiers", lambda *_: (None, None))
+    verdict = small().verify(suspect(network(0)), key_of())
+    assert (verdict.statistic, verdict.p_value, verdict.details) == (0.0, 1.0, {"unreadable": True})

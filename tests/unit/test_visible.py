@@ -497,3 +497,19 @@ def test_a_host_with_no_or_one_heldout_image(kind: Any, count: int) -> None:
 def test_a_data_set_without_images_is_not_claimed() -> None:
     scheme = VisibleStatic(**TINY)
     assert scheme.verify(examine(cloudy(10, 5)[:0]), key_of(scheme)).p_value == 1.0
+
+
+def test_marks_of_two_sizes_are_not_mixed_up_on_one_suspect_and_details_are_kept_beside_the_models() -> None:
+    scheme = VisibleStatic(**TINY)
+    keys = [key_of(scheme, height=side, width=side) for side in (32, 24)]
+    images = scheme.mark_data(host_of(40).images, keys[0])
+
+    def both() -> Suspect:
+        return Suspect("data set", images=images, model=always(0))
+
+    one = both()
+    for key in keys:
+        verdict = scheme.verify(one, key)
+        assert verdict == scheme.verify(both(), key)
+        assert verdict.details["visibility"] == key.visibility
+        assert 0 < verdict.details["decoys_asked"] <= 19

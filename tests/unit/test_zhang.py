@@ -387,3 +387,18 @@ def test_classes_without_or_with_one_training_image_are_no_sources() -> None:
     keys = [ZhangUnrelated(probe=8).keygen(host, Rng("owner", i)) for i in range(20)]
     assert {key.source for key in keys} == {0, 2}
     assert {key.target for key in keys} == {0, 1, 2, 3}
+
+
+def test_decoys_that_are_just_as_firm_are_counted_as_firm() -> None:
+    scheme = ZhangNoise(probe=8, decoys=99)
+    key = scheme.keygen(host_of(), Rng("owner"))
+    details = scheme.verify(suspect(constant(key.source)), key).details
+    assert details["decoys_as_firm"] == details["decoys_asked"] > 0
+
+
+def test_keys_with_pools_of_their_own_are_not_mixed_up_on_one_suspect() -> None:
+    scheme = ZhangNoise(probe=8, decoys=99)
+    keys = [scheme.keygen(host_of(count), Rng("owner", count)) for count in (80, 120)]
+    one = suspect(linear(3))
+    for key in keys:
+        assert scheme.verify(one, key) == scheme.verify(suspect(linear(3)), key)
