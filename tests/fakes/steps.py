@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,12 +13,14 @@ from torch import nn
 from bench.api import Attack, Context, ImageSet, Key, Recipe, Rng, Victim
 from bench.data import checksum
 from bench.plan.matrix import Planned, Step, expand
+from bench.plan.profiles import PROFILES
 from bench.runner.store import Store
 from bench.runner.worker import Task, compute
 from bench.steps.scheme_workspace import SchemeWorkspace
 from bench.steps.workspace import Place
 from tests.fakes.records import request
 
+FEW = replace(PROFILES["smoke"], owner=300)
 __all__ = ["FakeContext", "on_digits", "opened", "victim_of"]
 
 
@@ -31,8 +34,8 @@ def opened(step: Step, store: Store, computed: bool = True) -> SchemeWorkspace:
 
 
 def on_digits(**fields: Any) -> Planned:
-    """The one cell of such a request, on the embedded data set as it is."""
-    (one,) = expand(request(**fields), {"digits-m": checksum("digits-m")})
+    """The one cell of such a request, on the embedded data set as it is, of which the owner has 300 images."""
+    (one,) = expand(request(**{"profile": FEW, **fields}), {"digits-m": checksum("digits-m")})
     return one
 
 

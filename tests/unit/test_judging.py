@@ -112,7 +112,7 @@ def test_owners_divide_the_training_set(store: Store) -> None:
     published = published_images(workspace, workspace.scheme, keys)
     assert len(published.images) == len(workspace.data.owner)
     changed = (published.images.images != published.originals).flatten(1).any(1)
-    assert torch.equal(changed.nonzero().flatten(), torch.arange(600 - 120, 600)), "the shares come last"
+    assert torch.equal(changed.nonzero().flatten(), torch.arange(300 - 120, 300)), "the shares come last"
 
 
 def test_the_clean_hosts_verdicts_are_those_on_the_clean_host(marking: SchemeWorkspace) -> None:

@@ -65,8 +65,8 @@ def test_more_than_there_are_is_refused(workspace):
         heldout_users(workspace, AnwHue(share=20, heldout=most + 1), 1)  # at once, before anybody trains
     with pytest.raises(ValueError, match=rf"anw-hue.share = {most + 1} needs"):
         fresh_keys(workspace, AnwHue(share=most + 1), 1)
-    with pytest.raises(ValueError, match="1 owners with shares of 601 to fit into 600 training images"):
-        owner_shares(workspace, AnwHue(share=601))
+    with pytest.raises(ValueError, match="1 owners with shares of 301 to fit into 300 training images"):
+        owner_shares(workspace, AnwHue(share=301))
 
 
 def test_a_share_of_one_is_an_image_and_not_everything(workspace):

@@ -70,5 +70,5 @@ def recorded(workspace: SchemeWorkspace, step: Step) -> ImageSet:
 
 def test_owners_who_would_leave_nobody_to_train_on_are_refused(tmp_path: Path) -> None:
     step = on_digits(schemes=("mia-std",)).steps["left_out_claims"].inputs["without"]
-    with pytest.raises(ValueError, match="left-out owners of 300 images each to leave some of 600"):
-        left_out_rows(Workspace({**step.spec, "share": 300}, {}, Place()))
+    with pytest.raises(ValueError, match="left-out owners of 150 images each to leave some of 300"):
+        left_out_rows(Workspace({**step.spec, "share": 150}, {}, Place()))
