@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks._weights import clear
-from bench.api import Adversary, Context, Field, ImageSet, Params, Recipe, Victim, replace
+from bench.api import Adversary, Context, Field, ImageSet, Params, Recipe, Victim, last_linear, replace
 
 __all__ = ["StepParams", "TuningParams", "held_at_zero", "own_images", "reset_head", "short", "tune", "visited"]
 
@@ -91,21 +91,19 @@ def visited(networks: Iterator[nn.Module], rungs: Sequence[tuple[float, int]]) -
         yield strength, model
 
 
-def reset_head(model: nn.Module, path: str, generator: torch.Generator, classes: int | None = None) -> nn.Linear:
-    """Replace the linear layer at `path` by an untrained one, uniform within 1/sqrt(inputs), and return it.
+def reset_head(model: nn.Module, generator: torch.Generator, classes: int | None = None) -> nn.Linear:
+    """Replace the last linear layer by an untrained one, uniform within 1/sqrt(inputs), and return it.
 
     Args:
         model: changed in place.
-        path: of the layer within it.
         generator: on the CPU.
         classes: outputs of the new layer; as many as before by default.
 
     Raises:
-        ValueError: what stands there is no linear layer.
+        ValueError: there is none.
     """
-    old = model.get_submodule(path)
-    if not isinstance(old, nn.Linear):
-        raise ValueError(f"Expected a linear layer at {path!r}, but got {type(old).__name__}: use another attack.")
+    path = last_linear(model)
+    old: Any = model.get_submodule(path)
     new = nn.utils.skip_init(nn.Linear, old.in_features, classes or old.out_features)
     with torch.no_grad():
         for parameter in new.parameters():

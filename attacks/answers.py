@@ -42,6 +42,7 @@ from bench.api import (
     Params,
     Victim,
     ladder_of,
+    last_linear,
     predict,
     replace,
 )
@@ -227,22 +228,22 @@ class RefusingOutliers(Attack):
     def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
         """Measure own images once; ever lower thresholds refuse ever more."""
         model, neighbours = victim.model().to(context.device), self.params.neighbours
-        known = features(model, context.head, context.data.images.to(context.device))
+        known = features(model, context.data.images.to(context.device))
         usual = distances(known, known, neighbours, skip=1)
         for percent in self.ladder:
             limit = usual.quantile(1 - percent / 100)
 
             def far(_: Answer, images: Tensor, __: Tensor, limit: Tensor = limit) -> Tensor:
-                return distances(features(model, context.head, images), known, neighbours) > limit
+                return distances(features(model, images), known, neighbours) > limit
 
             yield Attempt(percent, serving=Refusing(far, context.rng.torch("refusals")))
 
 
 @torch.no_grad()
-def features(model: nn.Module, head: str, images: Tensor) -> Tensor:
-    """What enters the layer `head` of the network, N x D float32, in eval mode."""
+def features(model: nn.Module, images: Tensor) -> Tensor:
+    """What enters the last linear layer of the network, N x D float32, in eval mode."""
     entered: list[Tensor] = []
-    layer = model.get_submodule(head)
+    layer = model.get_submodule(last_linear(model))
     handle = layer.register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0].flatten(1).float()))
     try:
         predict(model, images)

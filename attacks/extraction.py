@@ -56,6 +56,7 @@ from bench.api import (
     Rng,
     Variant,
     Victim,
+    last_linear,
     papers,
     replace,
 )
@@ -264,11 +265,12 @@ class Transfer(_OfOwnImages):
     def _start(self, context: Context) -> Callable[[], nn.Module]:
         foreign = _shuffled(context.auxiliary(self.params.auxiliary), context.rng.child("foreign"), self.params.most)
         model = super()._start(context)()
-        head = model.get_submodule(context.head)
-        reset_head(model, context.head, context.rng.torch("head"), int(foreign.labels.max()) + 1)
+        path = last_linear(model)
+        head = model.get_submodule(path)
+        reset_head(model, context.rng.torch("head"), int(foreign.labels.max()) + 1)
         recipe = replace(context.recipe, epochs=self.params.pretraining)
         context.train(foreign, recipe, model=model, name="pretraining")
-        model.set_submodule(context.head, head)
+        model.set_submodule(path, head)
         return lambda: deepcopy(model)
 
 

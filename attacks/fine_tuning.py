@@ -49,6 +49,7 @@ from bench.api import (
     Params,
     Variant,
     Victim,
+    last_linear,
     papers,
     replace,
 )
@@ -118,19 +119,19 @@ class FineTuning(Attack):
         """One training of as many epochs as the last rung."""
         model = victim.model()
         if self.params.fresh:
-            reset_head(model, context.head, context.rng.torch("head"))
-        self._freeze(model, context.head)
+            reset_head(model, context.rng.torch("head"))
+        self._freeze(model)
         images = own_images(self.card.adversary, victim, context)
         networks = context.epochs(images, short(context, self.params, int(self.ladder[-1])), model=model)
         for strength, network in visited(networks, [(epochs, int(epochs)) for epochs in self.ladder]):
             # What is yielded can be another attack's victim, which shall be able to train all of it.
             yield Attempt(strength, model=network.requires_grad_())
-            self._freeze(network, context.head)
+            self._freeze(network)
 
-    def _freeze(self, model: nn.Module, head: str) -> None:
+    def _freeze(self, model: nn.Module) -> None:
         """Leave only what is to be trained trainable."""
         model.requires_grad_(self.params.layers == "all")
-        model.get_submodule(head).requires_grad_()
+        model.get_submodule(last_linear(model)).requires_grad_()
 
 
 class ShareParams(Params):
@@ -272,7 +273,7 @@ class CrossDomain(Attack):
         """One training by the ordinary recipe."""
         learned, kept = _split(context.auxiliary(self.params.auxiliary), context.rng.torch("kept"))
         model, classes = victim.model(), int(max(learned.labels.max(), kept.labels.max())) + 1
-        reset_head(model, context.head, context.rng.torch("head"), classes)
+        reset_head(model, context.rng.torch("head"), classes)
         recipe = replace(context.recipe, batch_size=self.params.batch_size or context.recipe.batch_size)
         networks = context.epochs(learned, recipe, model=model)
         rungs = [(percent, ceil(percent / 100 * context.recipe.epochs)) for percent in self.ladder]

@@ -47,6 +47,7 @@ from bench.api import (
     Params,
     Variant,
     Victim,
+    last_linear,
     papers,
     pixels,
     replace,
@@ -330,20 +331,21 @@ class Prune(_Recovered):
         triggers, measures = self._suspicious(model, own, context)
         clean = pixels(own.images)
         bearing = stamped(clean, triggers.masks[0], triggers.patterns[0])
-        gaps = _entering(model, context.head, bearing) - _entering(model, context.head, clean)
+        gaps = _entering(model, bearing) - _entering(model, clean)
         order = gaps.argsort(descending=True)
         for percent in self.ladder:
             model = victim.model()
-            weight = model.get_parameter(f"{context.head}.weight").detach()
+            weight = model.get_parameter(f"{last_linear(model)}.weight").detach()
             weight[:, order[: max(1, round(percent / 100 * len(order)))]] = 0.0
             yield Attempt(percent, model=model, measures=measures)
 
 
 @torch.no_grad()
-def _entering(model: nn.Module, path: str, images: Tensor) -> Tensor:
-    """Mean over N images of each of the D inputs of the layer at `path`."""
+def _entering(model: nn.Module, images: Tensor) -> Tensor:
+    """Mean over N images of each of the D inputs of the last linear layer."""
     entered: list[Tensor] = []
-    handle = model.get_submodule(path).register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0].sum(0)))
+    layer = model.get_submodule(last_linear(model))
+    handle = layer.register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0].sum(0)))
     try:
         for batch in images.split(256):
             model(batch)

@@ -26,7 +26,7 @@ from bench.contract.colour import YIQ, colour_rotations, recoloured, rotate_hue
 from bench.contract.fields import ContractError, Paper, Params, Share, Variant, ladder_of
 from bench.contract.images import DatasetCard, ImageSet, pixels
 from bench.contract.keys import Capacity, Key
-from bench.contract.networks import Arch, Batch, Recipe, predict
+from bench.contract.networks import Arch, Batch, Recipe, last_linear, predict
 from bench.contract.scheme import Host, Scheme, SchemeCard
 from bench.contract.suspect import AccessError, Suspect
 from bench.contract.verdict import Point, Search, Verdict
@@ -75,6 +75,7 @@ __all__ = [
     "fisher_p_value",
     "fold_norms",
     "ladder_of",
+    "last_linear",
     "papers",
     "pixels",
     "predict",

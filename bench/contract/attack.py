@@ -312,11 +312,6 @@ class Context(ABC):
     def layer(self, group: str) -> str:
         """The path, within a network of the victim's architecture, of the layer group `conv2`, `conv3` or `conv4`."""
 
-    @property
-    @abstractmethod
-    def head(self) -> str:
-        """The path of the last linear layer."""
-
     def predict(self, model: nn.Module, images: Tensor) -> Tensor:
         """Logits, N x K float32, in eval mode, of N x C x H x W images (uint8, or float in [0, 1])."""
         return predict(model, images)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bench.contract.images import pixels
 
-__all__ = ["Arch", "Batch", "Descending", "Descent", "Recipe", "clock_s", "predict"]
+__all__ = ["Arch", "Batch", "Descending", "Descent", "Recipe", "clock_s", "last_linear", "predict"]
 
 
 @dataclass(frozen=True)
@@ -148,3 +148,15 @@ def predict(model: nn.Module, images: Tensor, batch_size: int | None = None) -> 
     logits = torch.cat([model(batch).float() for batch in batches])
     model.train(was_training)
     return logits
+
+
+def last_linear(model: nn.Module) -> str:
+    """The path of the last linear layer, whose input is the feature vector, in a network of any architecture.
+
+    Raises:
+        ValueError: the network has none.
+    """
+    paths = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not paths:
+        raise ValueError("Expected a network with a linear layer, but it has none: use another attack.")
+    return paths[-1]

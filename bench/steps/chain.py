@@ -225,8 +225,3 @@ class AttackContext(Context):
     def layer(self, group: str) -> str:
         """The path of a layer group; see `Context.layer`."""
         return archs.layer_path(self._workspace.spec["arch"], group)
-
-    @property
-    def head(self) -> str:
-        """The path of the last linear layer."""
-        return f"net.{self.arch.head}"

@@ -70,8 +70,6 @@ class TrainingContext(FakeContext):
         epochs_run: how many epochs were run in all.
     """
 
-    head = "net.head"
-
     def __init__(self, seed: int = 0, recipe: Recipe | None = None, own: ImageSet | None = None) -> None:
         super().__init__(seed, recipe or Recipe(4, 0.05, 16), tinted() if own is None else own)
         self.trainings: list[dict[str, Any]] = []

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from bench import archs
+from bench.api import last_linear
 from bench.archs.lookup import scan
 from bench.identity import Rng
 
@@ -214,6 +215,7 @@ def test_logits_and_features_at_any_size(name, size):
         assert logits.shape == (2, 7)
         assert torch.equal(head(features), logits)
     assert features.shape == (2, head.in_features)
+    assert model.get_submodule(last_linear(model)) is head
     assert not head._forward_pre_hooks
 
 

@@ -219,7 +219,7 @@ def test_cross_domain_learns_the_new_task_with_a_new_last_layer():
     kept = [i for i in range(60) if not (context.other.images[i] == training["images"].images).all((1, 2, 3)).any()]
     assert len(kept) == 12
     model = small_network()
-    reset_head(model, "net.head", Rng("any").torch(), 5)
+    reset_head(model, Rng("any").torch(), 5)
     model.load_state_dict(attempts[-1][0])
     right = predict(model, context.other.images[kept]).argmax(1) == context.other.labels[kept]
     assert attempts[-1][1] == pytest.approx(right.float().mean().item())
@@ -234,14 +234,14 @@ def test_cross_domain_is_about_marks_in_weights_alone():
 def test_a_new_last_layer_is_uniform_and_replaces_linear_layers_only():
     model = nn.Module()
     model.net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Linear(400, 50))
-    new = reset_head(model, "net.1", Rng("head").torch())
+    new = reset_head(model, Rng("head").torch())
     assert model.net[1] is new
     assert new.weight.shape == (50, 400)
     assert new.weight.abs().max() <= 0.05
     assert new.weight.std().item() == pytest.approx(0.05 / 3**0.5, rel=0.02)
     assert all(parameter.requires_grad for parameter in new.parameters())
-    with pytest.raises(ValueError, match=r"Expected a linear layer at 'net\.0', but got Conv2d"):
-        reset_head(model, "net.0", Rng("head").torch())
+    with pytest.raises(ValueError, match="Expected a network with a linear layer, but it has none"):
+        reset_head(model.net[0], Rng("head").torch())
 
 
 def test_who_has_what():

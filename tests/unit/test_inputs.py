@@ -240,7 +240,7 @@ def test_distances_to_the_nearest_neighbours_by_hand():
 @torch.no_grad()
 def test_features_are_what_enters_the_head():
     model = Small().eval()
-    found = answers.features(model, "net.fc", QUERIES)
+    found = answers.features(model, QUERIES)
     assert torch.allclose(model.net.fc(found), model(QUERIES), atol=1e-6)
     assert not model.net.fc._forward_pre_hooks
 

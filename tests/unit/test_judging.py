@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from bench.api import Attempt, ContractError, ImageSet, Key, Suspect
 from bench.registry import make, schemes
 from bench.runner.store import Store
+from bench.steps import training
 from bench.steps.embed import embed
 from bench.steps.judge import Judge, State, examine
 from bench.steps.nulls import attacked_false_claims, false_claims
@@ -46,6 +48,42 @@ def stamped(marking: SchemeWorkspace, monkeypatch: pytest.MonkeyPatch) -> tuple[
     images = scheme.mark_data(marking.data.owner, red)
     judge = Judge(marking, scheme, [red], Published(images, marking.data.owner.images))
     return judge, State(images, marking.recipe, lambda: marking.model("host")), green
+
+
+def test_a_chain_keeps_costs_recipe_and_the_second_owner(marking: SchemeWorkspace) -> None:
+    start = State(marking.data.owner, marking.recipe, lambda: marking.model("host"))
+    (rival,) = marking.keys()
+    recipe = replace(marking.recipe, label_smoothing=0.25)
+    first = start.after(Attempt(1.0, rival=rival, measures={"a": 1.0}, recipe=recipe), lambda *_: start.model())
+    second = first.after(Attempt(1.0, measures={"b": 2.0}), pytest.fail)
+    assert second.measures == {"a": 1.0, "b": 2.0}
+    assert second.rival is rival
+    assert second.recipe is recipe
+
+
+def test_a_rung_tells_accuracy_the_time_of_the_verdict_and_details_where_they_are_asked_for(
+    marking: SchemeWorkspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    examined = Judge._examined
+
+    def watched(self: Judge, state: State, keys: Any, *, details: bool) -> Any:
+        asked.append(details)
+        return examined(self, state, keys, details=details)
+
+    monkeypatch.setattr(Judge, "_examined", watched)
+    published = Published(marking.data.owner, marking.data.owner.images)
+    judge = Judge(marking, marking.scheme, marking.keys(), published)
+    state = State(marking.data.owner, marking.recipe, lambda: marking.model("host"))
+    start = time.perf_counter()
+    points = [judge(state, 1.0, details=details) for details in (True, False)]
+    spent = time.perf_counter() - start
+    judge.p_values(state, marking.keys())
+    assert asked == [True, False, False]
+    accuracy = training.accuracy(marking.model("host"), marking.data.heldout)
+    for point in points:
+        assert point.test_accuracy == accuracy
+        assert 0 < (point.verify_time_s or 0) < spent
 
 
 def test_a_forged_claim_is_judged_by_the_forgers_key(stamped: tuple[Judge, State, Key]) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from bench.api import Share, pixels
 from bench.runner.store import Store
+from bench.steps import ownership
 from bench.steps.embed import embed
 from bench.steps.ownership import fresh_keys, heldout_users, owner_shares
 from bench.steps.scheme_workspace import SchemeWorkspace
@@ -41,6 +42,24 @@ def test_fresh_users_own_images_that_nobody_is_trained_on(workspace):
     assert not everybody[0] & everybody[1], "450 images are enough for two users of 200"
     assert everybody[0] & everybody[2], "and not for three: all are dealt out anew"
     assert everybody[0] != everybody[2]
+
+
+def test_keys_differ_between_streams_schemes_and_numbers(workspace, monkeypatch):
+    scheme = AnwHue(share=20)
+    seen: list[int] = []
+    made = ownership.host_for
+    monkeypatch.setattr(
+        ownership, "host_for", lambda space, own, number: seen.append(number) or made(space, own, number)
+    )
+    other = SchemeWorkspace({**workspace.spec, "scheme": "another"}, workspace.inputs, workspace.place)
+    keys = [
+        *fresh_keys(workspace, scheme, 3),
+        *heldout_users(workspace, scheme, 3),
+        *fresh_keys(other, scheme, 3),
+    ]
+    assert len({key.decoys for key in keys}) == 9, "each is drawn from a stream of its own"
+    assert len({frozenset(rows_of(key.images)) for key in keys}) == 9, "and so are the images"
+    assert seen == [0, 1, 2] * 3
 
 
 def test_heldout_users_may_own_more_images_than_the_marked_user(workspace):
