@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner, Result
 
 torch.set_num_threads(1)
 PLUGINS = Path(__file__).parent / "plugins"
+SETTING = {"OMP_NUM_THREADS": "1", "BENCH_THREADS": "1", "COLUMNS": "200"}
 Bench = Callable[..., "subprocess.CompletedProcess[str]"]
+BenchHere = Callable[..., Result]
 
 
 @pytest.fixture(scope="session")
@@ -24,9 +27,31 @@ def bench() -> Bench:
         *words: str | Path, check: int | None = 0, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "bench.cli", *map(str, words)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "BENCH_THREADS": "1", "COLUMNS": "200", **(env or {})}
+        environment = {**os.environ, **SETTING, **(env or {})}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
         assert check is None or done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def bench_here() -> BenchHere:
+    """Run the command line in this process, where a test is not about processes: that saves imports."""
+
+    def call(*words: str | Path | int, check: int = 0, env: dict[str, str] | None = None) -> Result:
+        from bench.cli import main
+
+        before, threads = dict(os.environ), torch.get_num_threads()
+        try:
+            done = CliRunner().invoke(main, list(map(str, words)), env={**SETTING, **(env or {})})
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+            torch.set_num_threads(threads)
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        assert done.exit_code == check, f"exit {done.exit_code}\n{done.stdout}\n{done.stderr}"
         return done
 
     return call

@@ -16,16 +16,20 @@ import pytest
 from bench.metrics.robustness import detected
 from bench.records.files import load_records
 from bench.records.record import AFTER_ATTACK, FRESH_KEY, CellRecord
-from tests.conftest import PLUGINS, Bench
+from tests.conftest import PLUGINS, Bench, BenchHere
 
-RUN = ("run", "--profile", "smoke", "--scheme", "uchida-random,zhang-content", "--attack", "pruning", "--no-mlflow",
-       "--set", "pruning.ladder=40,80", "--device", "cpu")  # fmt: skip
+ANY = ("run", "--profile", "smoke", "--no-mlflow", "--device", "cpu")
+QUICKLY = ("--set", "zhang-content.probe=4", "--set", "zhang-content.decoys=99")  # triggers and decoys take the time
+RUN = (*ANY, "--scheme", "uchida-random,zhang-content", "--attack", "pruning", "--set", "pruning.ladder=40,80",
+       *QUICKLY)  # fmt: skip
+# The network that trains fastest, where a test is not about numbers.
+FAST = (*ANY, "--arch", "alexnet", "--attack", "pruning", "--set", "pruning.ladder=40")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, bench: Bench) -> tuple[Path, str]:
+def finished(tmp_path_factory: pytest.TempPathFactory, bench_here: BenchHere) -> tuple[Path, str]:
     run_dir = tmp_path_factory.mktemp("finished")
-    return run_dir, bench(*RUN, "--run-dir", run_dir).stdout
+    return run_dir, bench_here(*RUN, "--run-dir", run_dir).stdout
 
 
 def records(run_dir: Path) -> dict[str, CellRecord]:
@@ -58,10 +62,10 @@ def test_false_claims_are_counted_on_clean_and_attacked_hosts(finished: tuple[Pa
         assert sum(p <= 0.01 for p in record.nulls[0].p_values) <= 3
 
 
-def test_the_same_command_again_computes_nothing(finished: tuple[Path, str], bench: Bench) -> None:
+def test_the_same_command_again_computes_nothing(finished: tuple[Path, str], bench_here: BenchHere) -> None:
     run_dir, _ = finished
     before = {path: path.stat().st_mtime_ns for path in (run_dir / "store").rglob("*.safetensors")}
-    again = bench(*RUN, "--run-dir", run_dir)
+    again = bench_here(*RUN, "--run-dir", run_dir)
     assert "\n0 steps computed" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in (run_dir / "store").rglob("*.safetensors")} == before
 
@@ -69,7 +73,7 @@ def test_the_same_command_again_computes_nothing(finished: tuple[Path, str], ben
 def test_the_same_command_elsewhere_gives_the_same_records(
     finished: tuple[Path, str], bench: Bench, tmp_path: Path
 ) -> None:
-    bench(*RUN, "--run-dir", tmp_path)
+    bench(*RUN, "--run-dir", tmp_path)  # another process, which finds nothing computed
     ours, theirs = records(finished[0]), records(tmp_path)
     for scheme, record in ours.items():
         assert record.findings() == theirs[scheme].findings()
@@ -86,8 +90,9 @@ def survivors(process: subprocess.Popen) -> list[str]:
     return left
 
 
-def test_killed_in_the_middle_it_resumes_without_repeating(tmp_path: Path, bench: Bench) -> None:
-    command = [sys.executable, "-m", "bench.cli", *RUN, "--run-dir", str(tmp_path), "--jobs", "2"]
+def test_killed_in_the_middle_it_resumes_without_repeating(tmp_path: Path, bench_here: BenchHere) -> None:
+    words = [*FAST, "--scheme", "uchida-random", "--run-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "bench.cli", *words, "--jobs", "2"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 120
     while len(list((tmp_path / "store").glob("??/*/meta.json"))) < 2 and time.monotonic() < deadline:
@@ -97,15 +102,18 @@ def test_killed_in_the_middle_it_resumes_without_repeating(tmp_path: Path, bench
     assert not survivors(process)
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("??/*/meta.json")}
     assert len(kept) >= 2
-    done = bench(*RUN, "--run-dir", tmp_path)
+    done = bench_here(*words)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert f", {len(kept)} cached" in done.stderr
+    assert f"{7 - len(kept)} steps computed, {len(kept)} cached" in done.stdout
+    assert len(kept) < 7, "it was killed before it ended"
     assert {record.status for record in records(tmp_path).values()} == {"ok"}
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_sigterm_ends_with_what_is_settled_and_leaves_no_child(tmp_path: Path, jobs: int) -> None:
-    command = [sys.executable, "-m", "bench.cli", *RUN, "--run-dir", str(tmp_path), "--jobs", str(jobs)]
+    words = [*FAST, "--scheme", "uchida-random,zhang-content", "--run-dir", str(tmp_path), "--jobs", str(jobs)]
+    command = [sys.executable, "-m", "bench.cli", *words]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -122,7 +130,7 @@ def test_sigterm_ends_with_what_is_settled_and_leaves_no_child(tmp_path: Path, j
 
 
 def test_a_damaged_result_is_computed_again_in_the_same_run_and_said_once(
-    finished: tuple[Path, str], bench: Bench, tmp_path: Path
+    finished: tuple[Path, str], bench_here: BenchHere, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "copy"
     shutil.copytree(finished[0], run_dir)
@@ -135,7 +143,7 @@ def test_a_damaged_result_is_computed_again_in_the_same_run_and_said_once(
         content = bytearray(path.read_bytes())
         content[-3] ^= 1
         path.write_bytes(bytes(content))
-    printed = bench(*RUN, "--run-dir", run_dir).stdout
+    printed = bench_here(*RUN, "--run-dir", run_dir).stdout
     assert printed.count("was damaged: it was set aside, and computed again.") == 2
     after = records(run_dir)["uchida-random"]
     assert after.status == "ok"
@@ -143,11 +151,12 @@ def test_a_damaged_result_is_computed_again_in_the_same_run_and_said_once(
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_scheme_that_raises_fails_its_own_cells_only(tmp_path: Path, bench: Bench, jobs: int) -> None:
+def test_a_scheme_that_raises_fails_its_own_cells_only(
+    tmp_path: Path, bench: Bench, bench_here: BenchHere, jobs: int
+) -> None:
     environment = {"BENCH_PLUGINS": str(PLUGINS)}
-    words = [*RUN, "--run-dir", tmp_path, "--jobs", jobs]
-    words[words.index("uchida-random,zhang-content")] = "uchida-random,test-raises,test-greedy"
-    done = bench(*words, check=1, env=environment)
+    words = [*FAST, "--scheme", "uchida-random,test-raises,test-greedy", "--run-dir", tmp_path, "--jobs", jobs]
+    done = (bench_here if jobs == 1 else bench)(*words, check=1, env=environment)
     found = records(tmp_path)
     assert {name: record.status for name, record in found.items()} == {
         "uchida-random": "ok", "test-raises": "failed", "test-greedy": "failed",
@@ -155,14 +164,14 @@ def test_a_scheme_that_raises_fails_its_own_cells_only(tmp_path: Path, bench: Be
     assert "this hook is broken on purpose" in (found["test-raises"].traceback or "")
     assert "AccessError" in (found["test-greedy"].traceback or "")
     assert "this hook is broken on purpose" in done.stdout
-    again = bench(*words, check=1, env=environment)
+    again = bench_here(*words[:-2], check=1, env=environment)
     assert "already settled" in again.stderr, "failed cells are tried again, the others are not"
     assert "(1 already settled)" in again.stderr
 
 
 def test_a_worker_that_dies_takes_no_innocent_step_with_it(tmp_path: Path, bench: Bench) -> None:
-    words = [*RUN, "--run-dir", tmp_path, "--jobs", "2"]
-    words[words.index("uchida-random,zhang-content")] = "uchida-random,test-dies,test-exits,zhang-content"
+    schemes = "uchida-random,test-dies,test-exits,zhang-content"
+    words = [*FAST, *QUICKLY, "--scheme", schemes, "--null-keys", "2", "--run-dir", tmp_path, "--jobs", "2"]
     bench(*words, check=1, env={"BENCH_PLUGINS": str(PLUGINS)})
     found = records(tmp_path)
     assert {name: record.status for name, record in found.items()} == {
@@ -172,19 +181,22 @@ def test_a_worker_that_dies_takes_no_innocent_step_with_it(tmp_path: Path, bench
     assert "SystemExit" in (found["test-exits"].traceback or "")
 
 
-def test_provenance_is_of_the_process_that_computed(finished: tuple[Path, str], bench: Bench, tmp_path: Path) -> None:
+def test_provenance_is_of_the_process_that_computed(
+    finished: tuple[Path, str], bench_here: BenchHere, tmp_path: Path
+) -> None:
     run_dir = tmp_path / "copy"
     shutil.copytree(finished[0], run_dir)
     shutil.rmtree(run_dir / "records")
-    bench(*RUN, "--run-dir", run_dir, env={"BENCH_THREADS": "2"})
+    bench_here(*RUN, "--run-dir", run_dir, env={"BENCH_THREADS": "2"})
     for record in records(run_dir).values():
         assert record.provenance.threads == 1, "assembled anew from what one thread computed"
 
 
-def test_several_owners_share_one_host(tmp_path: Path, bench: Bench) -> None:
+def test_several_owners_share_one_host(finished: tuple[Path, str], tmp_path: Path, bench_here: BenchHere) -> None:
+    shutil.copytree(finished[0] / "store", tmp_path / "store")  # the clean host is the same
     words = list(RUN)
     words[words.index("uchida-random,zhang-content")] = "zhang-content"
-    bench(*words, "--owners", "2", "--run-dir", tmp_path)
+    bench_here(*words, "--owners", "2", "--null-keys", "2", "--run-dir", tmp_path)
     (record,) = records(tmp_path).values()
     first, second = record.points[0].verdicts
     assert first.details != second.details, "each owner has a key of its own"
@@ -192,42 +204,43 @@ def test_several_owners_share_one_host(tmp_path: Path, bench: Bench) -> None:
     assert all(verdict.queries > count for verdict, count in zip((first, second), asked, strict=True)), asked
 
 
-def test_results_in_every_format(finished: tuple[Path, str], bench: Bench, tmp_path: Path) -> None:
+def test_results_in_every_format(finished: tuple[Path, str], bench_here: BenchHere, tmp_path: Path) -> None:
     import pandas as pd
 
     from bench.metrics.flat import COLUMNS
 
     run_dir, _ = finished
-    csv = bench("results", "--run-dir", run_dir, "--format", "csv").stdout
+    csv = bench_here("results", "--run-dir", run_dir, "--format", "csv").stdout
     assert csv.splitlines()[0] == ",".join(COLUMNS)
     assert len(csv.splitlines()) == 1 + 2 * 3
-    assert len(json.loads(bench("results", "--run-dir", run_dir, "--format", "json").stdout)) == 6
-    bench("results", "--run-dir", run_dir, "--format", "parquet", "--out", tmp_path / "r.parquet")
+    assert len(json.loads(bench_here("results", "--run-dir", run_dir, "--format", "json").stdout)) == 6
+    bench_here("results", "--run-dir", run_dir, "--format", "parquet", "--out", tmp_path / "r.parquet")
     assert list(pd.read_parquet(tmp_path / "r.parquet").columns) == list(COLUMNS)
-    assert "uchida-random" in bench("results", "--run-dir", run_dir).stdout
+    assert "uchida-random" in bench_here("results", "--run-dir", run_dir).stdout
 
 
-def test_a_rate_is_applied_when_results_are_read_and_computes_nothing(finished: tuple[Path, str], bench: Bench) -> None:
+def test_a_rate_is_applied_when_results_are_read_and_computes_nothing(
+    finished: tuple[Path, str], bench_here: BenchHere
+) -> None:
     run_dir, _ = finished
     before = sorted(path.stat().st_mtime_ns for path in (run_dir / "records").glob("*.json"))
     counts = []
     for fpr in ("0.5", "1e-60"):
-        lines = json.loads(bench("results", "--run-dir", run_dir, "--fpr", fpr, "--format", "json").stdout)
+        lines = json.loads(bench_here("results", "--run-dir", run_dir, "--fpr", fpr, "--format", "json").stdout)
         assert all(line["detected"] == (line["p_value"] <= float(fpr)) for line in lines)
         counts.append(sum(line["detected"] for line in lines))
     assert counts[0] > counts[1]
-    assert "\n0 steps computed" in bench(*RUN, "--run-dir", run_dir, "--fpr", "0.001").stdout
+    assert "\n0 steps computed" in bench_here(*RUN, "--run-dir", run_dir, "--fpr", "0.001").stdout
     assert sorted(path.stat().st_mtime_ns for path in (run_dir / "records").glob("*.json")) == before
 
 
 @pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory, bench: Bench) -> dict[tuple[str, str], CellRecord]:
+def shapes(tmp_path_factory: pytest.TempPathFactory, bench_here: BenchHere) -> dict[tuple[str, str], CellRecord]:
     """Every shape of scheme against every shape of attack."""
     run_dir = tmp_path_factory.mktemp("shapes")
-    words = [*RUN, "--run-dir", run_dir, "--situation", "train"]
-    words[words.index("uchida-random,zhang-content")] = "test-tint,test-stamp,test-member,uchida-random"
+    words = [*FAST, "--scheme", "test-tint,test-stamp,test-member,uchida-random", "--run-dir", run_dir]
     words[words.index("pruning")] = "pruning,test-blur,test-smooth,test-fog,test-forge"
-    bench(*words, env={"BENCH_PLUGINS": str(PLUGINS)})
+    bench_here(*words, "--situation", "train", env={"BENCH_PLUGINS": str(PLUGINS)})
     return {(r.cell.scheme, r.cell.attack): r for r in load_records(run_dir / "records")}
 
 
