@@ -8,19 +8,19 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from bench.api import replace
-from bench.checks.submission import PLACEHOLDER, outcomes
+from bench.checks import suite
 from bench.cli import main
 from bench.data.catalog import default_cache
 from bench.records.files import save_record
 from bench.registry import schemes
 from bench.runner.store import Store
-from tests.conftest import Bench
+from tests.conftest import Bench, BenchHere
 from tests.fakes import cell, provenance, record
 
 ROOT = Path(__file__).parents[2]
@@ -136,18 +136,23 @@ def test_show_a_card() -> None:
         assert name in shown.output
 
 
-def test_plan_counts_and_computes_nothing(tmp_path: Path) -> None:
+def test_plan_counts_and_computes_nothing(bench_here: BenchHere, tmp_path: Path) -> None:
     words = ("plan", "--profile", "smoke", "--scheme", "uchida-random,zhang-noise", "--attack", "pruning-embedded",
-             "--run-dir", str(tmp_path))  # fmt: skip
-    plan = json.loads(CliRunner().invoke(main, [*words, "--format", "json"]).output)
+             "--run-dir", tmp_path)  # fmt: skip
+    plan = json.loads(bench_here(*words, "--format", "json").stdout)
     assert set(plan) == {"steps", "cached", "cells", "estimate_s"}
     assert plan["cells"] == {"run": 1, "not_applicable": 1}
     assert plan["steps"] == 7
     assert not (tmp_path / "store").exists()
-    listed = re.findall(r"^[0-9a-f]{16}(?= )", CliRunner().invoke(main, [*words, "--keys"]).output, re.MULTILINE)
+    keys = [
+        line.split()[0]
+        for line in bench_here(*words, "--keys").stdout.splitlines()
+        if line.startswith(tuple("0123456789abcdef"))
+    ]
+    listed = [key for key in keys if len(key) == 16]
     assert len(listed) == 7
-    assert "not cached" in CliRunner().invoke(main, ["why", listed[0], "--run-dir", str(tmp_path)]).output
-    assert CliRunner().invoke(main, ["why", "f" * 20, "--run-dir", str(tmp_path)]).exit_code == 2
+    assert "not cached" in bench_here("why", listed[0], "--run-dir", tmp_path).stdout
+    bench_here("why", "ffffffffffffffffffff", "--run-dir", tmp_path, check=2)
 
 
 def test_plan_counts_reasons_instead_of_cells_and_says_who_stands_alone(tmp_path: Path) -> None:
@@ -161,32 +166,36 @@ def test_plan_counts_reasons_instead_of_cells_and_says_who_stands_alone(tmp_path
     assert printed.count("--owners 5 has no effect on uchida-diff, uchida-random: a host carries one such mark.") == 1
 
 
-def test_doctor_is_content(bench: Bench, tmp_path: Path) -> None:
-    printed = bench("doctor", "--run-dir", tmp_path).stdout
+def test_doctor_is_content(bench_here: BenchHere, tmp_path: Path) -> None:
+    printed = bench_here("doctor", "--run-dir", tmp_path).stdout
     assert "problem" not in printed
-    assert "problem" in bench("doctor", "--run-dir", tmp_path, "--data-root", tmp_path / "missing", check=1).stdout
+    assert "problem" in bench_here("doctor", "--run-dir", tmp_path, "--data-root", tmp_path / "missing", check=1).stdout
 
 
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the contract suites of this file compute, each host once."""
+    return tmp_path_factory.mktemp("suites")
+
+
+@pytest.fixture
+def shared(computed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suite, "suite", partial(suite.suite, folder=computed))
+
+
+@pytest.mark.usefixtures("shared")
 @pytest.mark.parametrize("kind", ["scheme", "attack"])
-def test_a_new_file_keeps_the_contract_at_once(bench: Bench, tmp_path: Path, kind: str) -> None:
-    told = bench("new", kind, "my-method", "--folder", tmp_path).stdout
+def test_a_new_file_keeps_the_contract_at_once(bench_here: BenchHere, tmp_path: Path, kind: str) -> None:
+    told = bench_here("new", kind, "my-method", "--folder", tmp_path).stdout
     path = tmp_path / "my_method.py"
     assert f"bench --plugin {path} check my-method" in told
-    assert "exists" in bench("new", kind, "my-method", "--folder", tmp_path, check=2).stderr
-    submitted = bench("--plugin", path, "check", "my-method", "--submission", check=1).stdout
+    assert "exists" in bench_here("new", kind, "my-method", "--folder", tmp_path, check=2).stderr
+    assert "keeps the contract" in bench_here("--plugin", path, "check", "my-method").stdout
+    submitted = bench_here("--plugin", path, "check", "my-method", "--submission", check=1).stdout
     assert "failed  The card is no longer the template's" in submitted
-    assert "1 check failed" in submitted, "all others pass"
-
-
-def test_a_card_that_is_filled_in_can_be_submitted() -> None:
-    card = schemes()["uchida-random"].card
-    assert [error for _, error in outcomes(card)] == [None]
-    (error,) = [error for _, error in outcomes(replace(card, paper=replace(card.paper, title=PLACEHOLDER)))]
-    assert error == 'Expected the paper\'s title on the card, but got "TITLE OF THE PAPER": fill in the card.'
-
-
-def test_check_says_that_the_contract_is_kept(bench: Bench) -> None:
-    assert "uchida-posthoc keeps the contract." in bench("check", "uchida-posthoc").stdout
+    edited = tmp_path / "edited.py"  # this process has read the other file
+    edited.write_text(path.read_text().replace("TITLE OF THE PAPER", "A title"))
+    assert "failed" not in bench_here("--plugin", edited, "check", "my-method", "--submission").stdout
 
 
 @pytest.mark.parametrize("name", ["true", "scheme", "params", "my-method", "a" * 40])
@@ -234,11 +243,14 @@ def test_an_installed_package_holds_every_file_that_it_reads() -> None:
     assert {path.name for path in packed} >= {"template_scheme.txt", "template_attack.txt"}
 
 
-def test_the_suite_stops_where_the_rest_is_explained_and_blames_the_authors_line(bench: Bench, tmp_path: Path) -> None:
-    bench("new", "attack", "my-attack", "--folder", tmp_path)
+@pytest.mark.usefixtures("shared")
+def test_the_suite_stops_where_the_rest_is_explained_and_blames_the_authors_line(
+    bench_here: BenchHere, tmp_path: Path
+) -> None:
+    bench_here("new", "attack", "my-attack", "--folder", tmp_path)
     path = tmp_path / "my_attack.py"
     path.write_text(path.read_text().replace("model = victim.model()", "model = victim.model(); 1 / 0"))
-    told = bench("--plugin", path, "check", "my-attack", check=1).stdout
+    told = bench_here("--plugin", path, "check", "my-attack", check=1).stdout
     assert told.count("failed  ") == 1
     assert "1 check failed" in told
     first, own, project = (told.index(words) for words in ("ZeroDivisionError", "1 / 0", "Called by the project"))
@@ -246,14 +258,16 @@ def test_the_suite_stops_where_the_rest_is_explained_and_blames_the_authors_line
     assert "site-packages" not in told[first:project]
 
 
-def test_plugins_of_the_command_line_reach_worker_processes(bench: Bench, tmp_path: Path) -> None:
-    bench("new", "scheme", "my-scheme", "--folder", tmp_path)
-    bench("new", "attack", "my-attack", "--folder", tmp_path)
+def test_plugins_of_the_command_line_reach_worker_processes(
+    bench: Bench, bench_here: BenchHere, tmp_path: Path
+) -> None:
+    bench_here("new", "scheme", "my-scheme", "--folder", tmp_path)
+    bench_here("new", "attack", "my-attack", "--folder", tmp_path)
     files = ("--plugin", tmp_path / "my_scheme.py", "--plugin", tmp_path / "my_attack.py")
-    words = ("run", "--profile", "smoke", "--scheme", "my-scheme", "--attack", "my-attack", "--jobs", "2",
-             "--null-keys", "0")  # fmt: skip
+    words = ("run", "--profile", "smoke", "--arch", "alexnet", "--scheme", "my-scheme", "--attack", "my-attack",
+             "--null-keys", "0", "--jobs", "2")  # fmt: skip
     bench(*files, *words, "--run-dir", tmp_path / "runs")
-    assert "Expected BENCH_PLUGINS and --plugin" in bench("--plugin", "no.py", "list", "schemes", check=2).stderr
+    assert "Expected BENCH_PLUGINS and --plugin" in bench_here("--plugin", "no.py", "list", "schemes", check=2).stderr
 
 
 def test_why_takes_each_of_the_three_identities(tmp_path: Path) -> None:
@@ -355,7 +369,7 @@ def test_a_mistake_in_a_suite_is_one_sentence(text: str, sentence: str, tmp_path
     assert sentence in " ".join(done.output.replace("│", " ").split())
 
 
-SMALL = ("run", "--profile", "smoke", "--scheme", "uchida-posthoc", "--attack", "none", "--null-keys", "0",
+SMALL = ("run", "--profile", "smoke", "--arch", "alexnet", "--scheme", "uchida-posthoc", "--null-keys", "0",
          "--no-mlflow")  # fmt: skip
 
 
@@ -367,7 +381,9 @@ def test_places_that_refuse_are_one_sentence(tmp_path: Path) -> None:
         assert words in " ".join(done.output.replace("│", " ").split())
 
 
-def test_a_full_disk_is_one_sentence_and_loses_nothing_and_a_quiet_run_says_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_sentence_and_loses_nothing_and_a_quiet_run_says_nothing(
+    tmp_path: Path, bench_here: BenchHere
+) -> None:
     limit = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); from bench.cli import main; main()"
     )
@@ -378,7 +394,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing_and_a_quiet_run_says_noth
     assert "Traceback" not in full.stderr
     done = subprocess.run([sys.executable, "-m", "bench.cli", *words, "--quiet"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    again = subprocess.run([sys.executable, "-m", "bench.cli", *words], capture_output=True, text=True)
+    again = bench_here(*words)
     assert "r[bold]/site/index.html" in again.stdout
 
 
@@ -412,10 +428,10 @@ def test_the_cache_of_images_needs_no_home_directory(tmp_path: Path, monkeypatch
     assert default_cache() == tmp_path / "other"
 
 
-def test_sync_copies_records_and_then_changes_nothing(tmp_path: Path) -> None:
+def test_sync_copies_records_and_then_changes_nothing(tmp_path: Path, bench_here: BenchHere) -> None:
     (tmp_path / "records").mkdir()
     save_record(record(), tmp_path / "records")
-    said = [CliRunner().invoke(main, ["sync", "--run-dir", str(tmp_path)]).output for _ in range(2)]
+    said = [bench_here("sync", "--run-dir", str(tmp_path)).stdout for _ in range(2)]
     assert "1 created, 0 updated, 0 unchanged" in said[0]
     assert "0 created, 0 updated, 1 unchanged" in said[1]
     assert "mlflow ui" in said[0]

@@ -155,7 +155,8 @@ def test_a_scheme_that_raises_fails_its_own_cells_only(
     tmp_path: Path, bench: Bench, bench_here: BenchHere, jobs: int
 ) -> None:
     environment = {"BENCH_PLUGINS": str(PLUGINS)}
-    words = [*FAST, "--scheme", "uchida-random,test-raises,test-greedy", "--run-dir", tmp_path, "--jobs", jobs]
+    schemes = "uchida-random,test-raises,test-greedy"
+    words = [*FAST, "--scheme", schemes, "--null-keys", "0", "--run-dir", tmp_path, "--jobs", jobs]
     done = (bench_here if jobs == 1 else bench)(*words, check=1, env=environment)
     found = records(tmp_path)
     assert {name: record.status for name, record in found.items()} == {
@@ -171,7 +172,7 @@ def test_a_scheme_that_raises_fails_its_own_cells_only(
 
 def test_a_worker_that_dies_takes_no_innocent_step_with_it(tmp_path: Path, bench: Bench) -> None:
     schemes = "uchida-random,test-dies,test-exits,zhang-content"
-    words = [*FAST, *QUICKLY, "--scheme", schemes, "--null-keys", "2", "--run-dir", tmp_path, "--jobs", "2"]
+    words = [*FAST, *QUICKLY, "--scheme", schemes, "--null-keys", "0", "--run-dir", tmp_path, "--jobs", "2"]
     bench(*words, check=1, env={"BENCH_PLUGINS": str(PLUGINS)})
     found = records(tmp_path)
     assert {name: record.status for name, record in found.items()} == {

@@ -481,7 +481,9 @@ SYNC = (
 
 
 EIGHT = (
-    "import os, mlflow, sqlalchemy\n"  # imported once, before the fork: eight imports would take most of the time
+    # Imported once, before the fork: eight imports would take most of the time.
+    "import os, alembic.command, matplotlib.figure, mlflow.tracking, mlflow.store.tracking.sqlalchemy_store\n"
+    "import bench.records.files, bench.tracking\n"
     "children = []\n"
     "for _ in range(8):\n"
     "    child = os.fork()\n"
