@@ -18,7 +18,6 @@ from bench.checks import suite
 from bench.cli import main
 from bench.data.catalog import default_cache
 from bench.records.files import save_record
-from bench.registry import schemes
 from bench.runner.store import Store
 from tests.conftest import Bench, BenchHere
 from tests.fakes import cell, provenance, record

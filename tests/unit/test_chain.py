@@ -25,8 +25,7 @@ from bench.steps.scheme_workspace import SchemeWorkspace
 from tests.conftest import PLUGINS
 from tests.fakes import on_digits, opened
 
-FAST = {"archs": ("alexnet",)}  # trains in half the time
-ZHANG = {**FAST, "schemes": ("zhang-content",), "overrides": {"zhang-content": {"probe": 8, "decoys": 19}}}
+ZHANG = {"schemes": ("zhang-content",), "overrides": {"zhang-content": {"probe": 8, "decoys": 19}}}
 NOISE = [["output-noise", {"ladder": [0.5, 2.0]}]]
 PRUNED = ["pruning", {"ladder": [50.0]}]
 
@@ -46,7 +45,7 @@ def marked(store: Store) -> SchemeWorkspace:
 def learnt(store: Store) -> SchemeWorkspace:
     """An attack step on a model that learned from published, marked images."""
     params = {"anw-hue": dict(schemes()["anw-hue"].card.tiny)}
-    fields = {"schemes": ("anw-hue",), "attacks": ("cutout",), "situations": ("train",), "overrides": params, **FAST}
+    fields = {"schemes": ("anw-hue",), "attacks": ("cutout",), "situations": ("train",), "overrides": params}
     return opened(on_digits(**fields).steps["attack"], store)
 
 
@@ -265,7 +264,7 @@ def test_the_victim_of_a_chain_answers_as_it_is_served(marked: SchemeWorkspace) 
 
 # ---- hooks -----------------------------------------------------------------------------------------------------------
 def test_answers_that_the_owner_changes_are_what_the_victim_answers(store: Store, toys: None) -> None:
-    workspace = opened(on_digits(schemes=("test-dawn",), attacks=("output-noise",), **FAST).steps["attack"], store)
+    workspace = opened(on_digits(schemes=("test-dawn",), attacks=("output-noise",)).steps["attack"], store)
     (attack,), state = workspace.attacks, State(workspace.data.owner, workspace.recipe, lambda: workspace.model("mark"))
     images = workspace.data.heldout.images[:20]
     own = predict(workspace.model("mark"), images).softmax(1)
@@ -279,7 +278,7 @@ def test_answers_that_the_owner_changes_are_what_the_victim_answers(store: Store
 def test_a_key_that_changes_is_stored_as_embedding_left_it(
     store: Store, toys: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned = on_digits(schemes=("test-moving",), situations=("train",), attacks=("pruning",), **FAST)
+    planned = on_digits(schemes=("test-moving",), situations=("train",), attacks=("pruning",))
     marking = opened(planned.steps["mark"], store)
     (fresh,) = marking.keys()
     assert fresh == schemes()["test-moving"].key_type(0)
@@ -304,7 +303,7 @@ def test_a_key_that_changes_is_stored_as_embedding_left_it(
 
 
 def test_watched_activations_reach_the_embedding_loss(store: Store, toys: None) -> None:
-    result = embed(opened(on_digits(schemes=("test-watching",), **FAST).steps["mark"], store)).result
+    result = embed(opened(on_digits(schemes=("test-watching",)).steps["mark"], store)).result
     assert [epoch["extra_loss"] for epoch in result["history"]] == pytest.approx([1.0, 1.0]), (
         "the head's output is the logits"
     )
@@ -383,8 +382,7 @@ def test_an_innocent_network_is_trained_on_the_adversarys_images_alone(
 @pytest.mark.parametrize("name", ["uchida-random", "uchida-posthoc", "zhang-content"])
 def test_overwriting_embeds_a_fresh_key_by_the_schemes_own_hooks(name: str, store: Store) -> None:
     overrides = {name: {**schemes()[name].card.tiny, **({"probe": 8} if name.startswith("zhang") else {})}}
-    learns = {} if name.startswith("zhang") else FAST  # triggers are learned by the other network alone
-    workspace = opened(on_digits(schemes=(name,), overrides=overrides, **learns).steps["attack"], store)
+    workspace = opened(on_digits(schemes=(name,), overrides=overrides).steps["attack"], store)
     context, victim, (owners, *_) = lent(workspace, images=("own",)), workspace.model("mark"), workspace.keys()
     before = weights(victim)
     recipe = replace(workspace.recipe, epochs=3)
