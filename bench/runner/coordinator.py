@@ -9,9 +9,12 @@ from __future__ import annotations
 import signal
 import time
 import traceback as tracebacks
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import active_children
 from typing import Any, Protocol
 
@@ -88,10 +91,10 @@ def execute(plan: Plan, run_dir: RunDir, settings: Settings, watch: Watch, durat
     work = _Work(plan, run_dir, settings, watch, durations, summary)
     try:
         if settings.jobs == 1 and settings.executor == "local":
-            work.drain(Inline(settings))
+            work.drain(partial(Inline, settings))
         else:
-            with pool_for(settings) as pool:
-                work.drain_or_kill(pool)
+            with ExitStack() as pools:
+                work.drain_or_kill(lambda: pools.enter_context(pool_for(settings)))
     except KeyboardInterrupt as error:
         summary.signal = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
         summary.stopped = True
@@ -115,21 +118,25 @@ class _Work:
         self.alone: set[str] = set()
         self.deadline = None if settings.max_time_s is None else time.monotonic() + settings.max_time_s
 
-    def drain_or_kill(self, pool: Executor) -> None:
+    def drain_or_kill(self, start: Callable[[], Executor]) -> None:
         """`drain`; whatever interrupts it ends the worker processes, too, in the middle of their steps."""
         try:
-            self.drain(pool)
+            self.drain(start)
         except BaseException:
             for child in active_children():
                 child.terminate()
             raise
 
-    def drain(self, pool: Executor) -> None:
-        """Submit what is ready, take what is finished, until nothing is left."""
-        running: dict[Future[Outcome], Step] = {}
+    def drain(self, start: Callable[[], Executor]) -> None:
+        """Submit what is ready, take what is finished, until nothing is left.
+
+        Args:
+            start: gives the workers, and others in their place where one of them died.
+        """
+        pool, running = start(), dict[Future[Outcome], Step]()
         self._settle()
         while True:
-            pool = self._submit(pool, running)
+            pool = self._submit(pool, start, running)
             if not running:
                 break
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -138,7 +145,7 @@ class _Work:
             self._settle()
         self.summary.stopped = bool(self.pending)
 
-    def _submit(self, pool: Executor, running: dict[Future[Outcome], Step]) -> Executor:
+    def _submit(self, pool: Executor, start: Callable[[], Executor], running: dict[Future[Outcome], Step]) -> Executor:
         while len(running) < (1 if self.alone else self.settings.jobs) and not self._late():
             step = next((s for s in self.pending if all(i.key in self.done for i in s.inputs.values())), None)
             if step is None:
@@ -149,7 +156,7 @@ class _Work:
             try:
                 future = pool.submit(compute, task, self.run_dir.store.root, self.settings.place)
             except BrokenProcessPool:
-                pool = pool_for(self.settings)
+                pool = start()
                 future = pool.submit(compute, task, self.run_dir.store.root, self.settings.place)
             running[future] = step
         return pool

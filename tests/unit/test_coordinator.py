@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -48,3 +51,39 @@ def test_waiting_for_another_process_teaches_no_duration(
     steps = len(plan.steps)
     assert (summary.computed, summary.cached) == ((0, steps) if found else (steps, 0))
     assert run_dir.durations.exists() != found
+
+
+class Pool(Executor):
+    """Computes nothing; the first one is found broken when it is asked."""
+
+    made: ClassVar[list[Pool]] = []
+
+    def __init__(self) -> None:
+        self.broken, self.ended = not self.made, False
+        self.made.append(self)
+
+    def submit(self, fn: Any, /, task: Task, *args: Any) -> Future[Outcome]:
+        """An outcome at once."""
+        if self.broken:
+            raise BrokenProcessPool("a worker died")
+        future: Future[Outcome] = Future()
+        future.set_result(Outcome(task.key, 1.0))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Remembered."""
+        self.ended = True
+
+
+def test_workers_that_were_replaced_are_ended_as_those_that_took_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = planned()
+    monkeypatch.setattr(Pool, "made", [])
+    monkeypatch.setattr(coordinator, "pool_for", lambda settings: Pool())
+    monkeypatch.setattr(coordinator, "assemble", lambda cell, store: record(cell=cell.cell, cell_key=cell.key))
+    run_dir = RunDir(tmp_path)
+    plan = Plan.make([cell], run_dir.records, lambda key: False)
+    summary = execute(plan, run_dir, Settings(Place(), jobs=2, threads=1), Silent(), Durations(run_dir.durations))
+    assert summary.computed == len(plan.steps)
+    assert [pool.ended for pool in Pool.made] == [True, True]
