@@ -387,6 +387,7 @@ def test_overwriting_embeds_a_fresh_key_by_the_schemes_own_hooks(name: str, stor
     before = weights(victim)
     recipe = replace(workspace.recipe, epochs=3)
     model, key = context.embed(victim, recipe)
+    assert not equal(model, workspace.model("mark")), "the second mark is somewhere"
     scheme = workspace.scheme
     assert isinstance(key, scheme.key_type)
     packed = (key.packed(), owners.packed())
