@@ -15,17 +15,17 @@ from bench.api import ImageSet, Recipe, Rng
 from bench.steps import training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-BATCH, STEPS = 128, 200
+DEVICE, BATCH, STEPS = "cuda", 128, 200
 
 
 def images(count: int) -> ImageSet:
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    return ImageSet(pictures.cuda(), torch.randint(10, (count,), generator=generator).cuda())
+    return ImageSet(pictures, torch.randint(10, (count,), generator=generator)).to(DEVICE)
 
 
 def network() -> torch.nn.Module:
-    return archs.build("wrn", 10, rng=Rng("speed"), device="cuda")
+    return archs.build("wrn", 10, rng=Rng("speed"), device=DEVICE)
 
 
 def trained(owner: ImageSet, augment: tuple[str, ...]) -> torch.nn.Module:
@@ -40,7 +40,7 @@ def bare(batch: ImageSet) -> None:
     x = (batch.images.float() / 255).contiguous(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
     for _ in range(STEPS):
-        with torch.autocast("cuda", dtype=torch.bfloat16):
+        with torch.autocast(DEVICE, dtype=torch.bfloat16):
             logits = model(x)
         loss = F.cross_entropy(logits.float(), batch.labels)
         optimizer.zero_grad(set_to_none=True)
