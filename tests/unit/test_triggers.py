@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor, nn
 
 from attacks.triggers import OUTLIER, SearchParams, anomaly_indices, search, stamped, variation
@@ -14,6 +16,7 @@ from bench.api import ImageSet, Key, Recipe, Rng, Suspect, pixels, replace
 from bench.registry import attacks, make
 from schemes.zhang import ZhangContent
 from tests.fakes import Answers, FakeContext, FakeHost, noise_images, victim_of
+from tools import inversion
 
 SIDE, CLASSES = 12, 4
 PATCH = (slice(None), slice(None), slice(1, 3), slice(2, 4))
@@ -166,3 +169,8 @@ def test_inversion_claims_the_mean_change_on_other_images_of_the_source(name: st
     scheme = ZhangContent(probe=8, decoys=19)
     suspect = Suspect("labels", model=many.model or model)
     assert 0 < scheme.verify(suspect, key).p_value <= 1
+
+
+def test_the_inversion_tool_passes_over_seeds_that_were_not_run(tmp_path: Path) -> None:
+    done = CliRunner().invoke(inversion.main, ["--scheme", "zhang-content", "--run-dir", str(tmp_path)])
+    assert (done.exit_code, done.output) == (0, "")
