@@ -1,8 +1,9 @@
-"""Filters of whole batches of images: mean, median, wavelet shrinkage, JPEG."""
+"""Filters of whole batches of images: Gaussian, mean, median, wavelet shrinkage, JPEG."""
 
 from __future__ import annotations
 
 import io
+from math import ceil
 from typing import Annotated
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from bench.api import Field, Params
 
-__all__ = ["WindowParams", "haar", "haar_inverse", "jpeg", "mean", "median", "normal", "wavelet_denoised"]
+__all__ = ["WindowParams", "gaussian", "haar", "haar_inverse", "jpeg", "mean", "median", "normal", "wavelet_denoised"]
 
 
 def _odd(side: int) -> int:
@@ -29,6 +30,19 @@ class WindowParams(Params):
     ladder: tuple[Annotated[int, Field(ge=3, le=31), AfterValidator(_odd)], ...] = Field(
         (3, 5), description="height and width of the window, in pixels; odd"
     )
+
+
+def gaussian(images: Tensor, sd: float) -> Tensor:
+    """Each pixel smoothed by a Gaussian that reaches three standard deviations, or to the border of a small image.
+
+    Args:
+        images: N x C x H x W, float or uint8.
+        sd: standard deviation, in pixels.
+    """
+    from torchvision.transforms.v2 import functional as vision  # costs half a second to import
+
+    reach = min(ceil(3 * sd), min(images.shape[2:]) - 1)
+    return vision.gaussian_blur(images, [2 * reach + 1] * 2, [sd] * 2)
 
 
 def mean(images: Tensor, side: int) -> Tensor:

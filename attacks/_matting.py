@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scipy.fft import dctn, idctn
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, pad
 
@@ -92,6 +91,8 @@ def reconstruct(across: Tensor, down: Tensor) -> Tensor:
         across: C x H x (W - 1) differences of neighbours in a row.
         down: C x (H - 1) x W differences of neighbours in a column.
     """
+    from scipy.fft import dctn, idctn
+
     # The cosine transform diagonalises the Laplacian with free borders.
     spectrum = dctn((_dx_adjoint(across) + _dy_adjoint(down)).double().cpu().numpy(), axes=(1, 2))
     rows, columns = (2 - 2 * torch.cos(torch.pi * torch.arange(n) / n) for n in spectrum.shape[1:])

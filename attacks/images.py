@@ -28,13 +28,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from math import ceil
 from typing import Annotated
 
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from attacks import _filters
 from attacks._autoencoder import AutoEncoderParams, reconstructed, trained
@@ -105,6 +102,9 @@ class Crop(_Processing):
     )  # fmt: skip
 
     def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms.v2 import functional as F
+
         height, width = images.shape[2:]
         top, left = (min(max(1, round(strength / 100 * side)), side // 2 - 1) for side in (height, width))
         return F.resized_crop(
@@ -121,6 +121,8 @@ class Resize(_Processing):
     Params = ladder_of(25.0, 50.0, 75.0, gt=0, lt=100, description="% of the height and the width lost by shrinking")
 
     def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+        from torchvision.transforms.v2 import functional as F
+
         size = list(images.shape[2:])
         # Not below 2: PyTorch's uint8 kernel fails an internal assertion on RGB images of a single pixel.
         small = [max(2, round((1 - strength / 100) * side)) for side in size]
@@ -136,6 +138,9 @@ class Rotate(_Processing):
     )
 
     def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms.v2 import functional as F
+
         left = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
         turned = images.clone()
         for rows, angle_deg in ((left, strength), (~left, -strength)):
@@ -191,8 +196,7 @@ class Blur(_Processing):
     Params = ladder_of(0.5, 0.7, 1.0, 2.0, gt=0, le=10, description="standard deviation of the Gaussian, in pixels")
 
     def _process(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-        reach = min(ceil(3 * strength), min(images.shape[2:]) - 1)
-        return F.gaussian_blur(images, [2 * reach + 1] * 2, [strength] * 2)
+        return _filters.gaussian(images, strength)
 
 
 class Noise(_Processing):

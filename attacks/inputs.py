@@ -19,11 +19,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import ceil
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from attacks import _filters
 from attacks._autoencoder import AutoEncoderParams, reconstructed, trained
@@ -119,11 +117,7 @@ class InputGaussian(_Input):
     Params = ladder_of(0.5, 0.6, 0.7, 1.0, gt=0, le=10, description="standard deviation of the Gaussian, in pixels")
 
     def _change(self, strength: float, context: Context) -> Change:
-        def blurred(images: Tensor, _: torch.Generator) -> Tensor:
-            reach = min(ceil(3 * strength), min(images.shape[2:]) - 1)
-            return F.gaussian_blur(images, [2 * reach + 1] * 2, [strength] * 2)
-
-        return blurred
+        return lambda images, _: _filters.gaussian(images, strength)
 
 
 class InputMean(_Input):

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Annotated
 
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 
 from attacks._colour import jitter
@@ -175,6 +174,8 @@ def mixup(images: Tensor, targets: Tensor, generator: torch.Generator, *, alpha:
         generator: on the CPU; draws one lambda from Beta(alpha, alpha) for the batch, as the authors' code does.
         alpha: the larger, the nearer lambda is to a half.
     """
+    from scipy.special import betaincinv
+
     share = float(betaincinv(alpha, alpha, torch.rand((), generator=generator, dtype=torch.float64).item()))
     partner = torch.randperm(len(images), generator=generator).to(images.device)
     return share * images + (1 - share) * images[partner], share * targets + (1 - share) * targets[partner]

@@ -20,7 +20,6 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import nn
-from torchvision.models import DenseNet as _Torchvision
 
 from bench.api import Arch
 from bench.archs.parts import scaled
@@ -45,6 +44,8 @@ class DenseNet(Arch):
 
     def build(self, classes: int, width: float = 1.0) -> nn.Module:
         """A network with fresh weights; see `Arch.build`."""
+        from torchvision.models import DenseNet as _Torchvision  # costs most of a second to import
+
         growth = scaled(_GROWTH, width)
         whole = _Torchvision(growth, _LAYERS, num_init_features=2 * growth, num_classes=classes)
         parts = whole.features

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from bench.api import Arch
 from bench.archs.parts import scaled
@@ -24,12 +23,16 @@ from bench.archs.parts import scaled
 __all__ = ["ResNet18", "ResNet50"]
 
 
-_DEPTHS: Mapping[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
-    18: (BasicBlock, (2, 2, 2, 2)),
-    34: (BasicBlock, (3, 4, 6, 3)),
-    50: (Bottleneck, (3, 4, 6, 3)),
-    101: (Bottleneck, (3, 4, 23, 3)),
-    152: (Bottleneck, (3, 8, 36, 3)),
+if TYPE_CHECKING:
+    from torchvision.models.resnet import BasicBlock, Bottleneck
+
+# Layers of the network -> blocks in each stage; those of 50 layers and more have bottlenecks.
+_STAGES: Mapping[int, tuple[int, ...]] = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
 }
 
 
@@ -37,15 +40,13 @@ class _ResNet(Arch):
     """A 3x3 stem, four stages of blocks, and one linear layer.
 
     Attributes:
-        block: torchvision's block.
-        depths: blocks per stage.
+        depth: layers, one of `_STAGES`.
         base: channels of the stem; the stages have 1, 2, 4 and 8 times as many.
         pattern: names of the family's members, by depth and channels of the stem (64 as published).
     """
 
     pattern: ClassVar[str] = r"resnet-(?P<D>\d{1,3})-(?P<W>\d{1,4})"
-    block: ClassVar[type[BasicBlock] | type[Bottleneck]]
-    depths: ClassVar[tuple[int, ...]]
+    depth: ClassVar[int]
     base: ClassVar[int] = 64
     layers: ClassVar[Mapping[str, str]] = {
         "conv2": "stage2.0.conv2",
@@ -61,25 +62,27 @@ class _ResNet(Arch):
         Raises:
             ValueError: there is no such network.
         """
-        if depth not in _DEPTHS or base < 4 or base % 4:
+        if depth not in _STAGES or base < 4 or base % 4:
             raise ValueError(
-                f"Expected resnet-D-W with a depth D of {', '.join(map(str, _DEPTHS))} and a width W of 4, 8, 12 ... "
+                f"Expected resnet-D-W with a depth D of {', '.join(map(str, _STAGES))} and a width W of 4, 8, 12 ... "
                 f"channels, but got resnet-{depth}-{base}."
             )
-        block, depths = _DEPTHS[depth]
         names = {"name": f"resnet-{depth}-{base}", "title": f"ResNet{depth} with {base} channels in its stem"}
-        return type(f"ResNet{depth}x{base}", (_ResNet,), {**names, "block": block, "depths": depths, "base": base})()
+        return type(f"ResNet{depth}x{base}", (_ResNet,), {**names, "depth": depth, "base": base})()
 
     def build(self, classes: int, width: float = 1.0) -> nn.Module:
         """A network with fresh weights; see `Arch.build`."""
+        from torchvision.models.resnet import BasicBlock, Bottleneck  # costs most of a second to import
+
+        block = Bottleneck if self.depth >= 50 else BasicBlock
         incoming = base = scaled(self.base, width)
         parts: OrderedDict[str, nn.Module] = OrderedDict(
             conv=nn.Conv2d(3, base, 3, padding=1, bias=False), norm=nn.BatchNorm2d(base), relu=nn.ReLU()
         )
-        for stage, depth in enumerate(self.depths):
+        for stage, blocks in enumerate(_STAGES[self.depth]):
             planes = base * 2**stage
-            parts[f"stage{stage + 1}"] = self._stage(incoming, planes, depth, stride=1 if stage == 0 else 2)
-            incoming = planes * self.block.expansion
+            parts[f"stage{stage + 1}"] = _stage(block, blocks, incoming, planes, stride=1 if stage == 0 else 2)
+            incoming = planes * block.expansion
         parts |= {"average": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": nn.Linear(incoming, classes)}
         net = nn.Sequential(parts)
         for module in net.modules():
@@ -89,15 +92,16 @@ class _ResNet(Arch):
                 module.inplace = False
         return net
 
-    def _stage(self, incoming: int, planes: int, depth: int, stride: int) -> nn.Sequential:
-        outgoing = planes * self.block.expansion
-        shortcut = None
-        if stride != 1 or incoming != outgoing:
-            shortcut = nn.Sequential(
-                nn.Conv2d(incoming, outgoing, 1, stride=stride, bias=False), nn.BatchNorm2d(outgoing)
-            )
-        first = self.block(incoming, planes, stride, shortcut)
-        return nn.Sequential(first, *(self.block(outgoing, planes) for _ in range(depth - 1)))
+
+def _stage(
+    block: type[BasicBlock] | type[Bottleneck], blocks: int, incoming: int, planes: int, stride: int
+) -> nn.Sequential:
+    outgoing = planes * block.expansion
+    shortcut = None
+    if stride != 1 or incoming != outgoing:
+        shortcut = nn.Sequential(nn.Conv2d(incoming, outgoing, 1, stride=stride, bias=False), nn.BatchNorm2d(outgoing))
+    first = block(incoming, planes, stride, shortcut)
+    return nn.Sequential(first, *(block(outgoing, planes) for _ in range(blocks - 1)))
 
 
 class ResNet18(_ResNet):
@@ -105,8 +109,7 @@ class ResNet18(_ResNet):
 
     name = "resnet18"
     title = "ResNet18 with a stem for small images"
-    block = BasicBlock
-    depths = (2, 2, 2, 2)
+    depth = 18
 
 
 class ResNet50(_ResNet):
@@ -114,5 +117,4 @@ class ResNet50(_ResNet):
 
     name = "resnet50"
     title = "ResNet50 with a stem for small images"
-    block = Bottleneck
-    depths = (3, 4, 6, 3)
+    depth = 50

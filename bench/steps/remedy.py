@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from copy import deepcopy
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from bench.contract.channels import Change, Channels, Slot, fold_norms
@@ -123,6 +122,8 @@ def align(theirs: Channels, ours: Channels, layer: str) -> None:
     The group that shares most weights with what is aligned comes next (Hungarian assignment of cosines). Channels
     that have no partner are dropped, or filled with zeros.
     """
+    from scipy.optimize import linear_sum_assignment  # costs most of a second to import
+
     done: set[int] = set()
     evidence = {group: _evidence(ours, group, done, layer) for group in range(len(ours.sizes))}
     while evidence and max(evidence.values()):
