@@ -60,10 +60,6 @@ class Thief(FakeContext):
         for _ in training.train_epochs(model, images, recipe, rng=self.rng.child(name), augment=()):
             yield model
 
-    @property
-    def head(self):
-        return "net.fc"
-
 
 def small(name: str, **params):
     """The attack at a size for tests."""
@@ -225,6 +221,7 @@ def test_noise_is_a_fair_coin_for_every_value():
     assert neighbours == pytest.approx(0.5, abs=0.01)
     _, context, _ = stolen("extraction-data-free")
     assert all(set(images.images.unique().tolist()) == {0, 255} for images, *_ in context.trained)
+    assert [recipe.lr for _, recipe, *_ in context.trained] == [RECIPE.lr / 5] * 2, "at the whole rate it may diverge"
 
 
 def test_answers_go_through_what_the_owner_serves():
