@@ -177,9 +177,13 @@ class _ForgedTriggers(Attack):
         model = self._own(context, accused)
         key: Any = context.keygen(model)
         sources = pixels(key.pool[key.row])
+        # A verdict by the pattern looks at as many triggers as the pool has images, one by drawn labels at all.
+        count = len(key.labels) if key.draws > 1 else len(sources)
+        kept = {name: getattr(key, name)[:count] for name in ("labels", "parts", "barred")}
+        sources = sources[torch.arange(count, device=sources.device) % len(sources)]
         for eps in self.ladder:
-            triggers = self._triggers(model, sources, key.target, eps)
-            forged: Key = replace(key, triggers=triggers.mul(255).round().to(torch.uint8))
+            triggers = self._triggers(model, sources, kept["labels"], eps)
+            forged: Key = replace(key, triggers=triggers.mul(255).round().to(torch.uint8), **kept)
             yield Attempt(eps, model=accused, key=forged)
 
     def _own(self, context: Context, accused: nn.Module) -> nn.Module:
@@ -187,8 +191,8 @@ class _ForgedTriggers(Attack):
         return accused
 
     @abstractmethod
-    def _triggers(self, model: nn.Module, sources: Tensor, target: int, eps: float) -> Tensor:
-        """N x C x H x W in [0, 1], each value within `eps` of the sources'."""
+    def _triggers(self, model: nn.Module, sources: Tensor, labels: Tensor, eps: float) -> Tensor:
+        """N x C x H x W in [0, 1], each value within `eps` of the sources', that shall be given N `labels`."""
 
 
 _TRIGGER_CARD = replace(
@@ -210,8 +214,8 @@ class ForgedTriggersFgsm(_ForgedTriggers):
 
     card = _TRIGGER_CARD
 
-    def _triggers(self, model: nn.Module, sources: Tensor, target: int, eps: float) -> Tensor:
-        return towards(model, sources, target, eps, eps, 1, self.params.fades)
+    def _triggers(self, model: nn.Module, sources: Tensor, labels: Tensor, eps: float) -> Tensor:
+        return towards(model, sources, labels, eps, eps, 1, self.params.fades)
 
 
 class ForgedTriggersPgd(_ForgedTriggers):
@@ -224,9 +228,9 @@ class ForgedTriggersPgd(_ForgedTriggers):
     )
     Params = IterativeParams
 
-    def _triggers(self, model: nn.Module, sources: Tensor, target: int, eps: float) -> Tensor:
+    def _triggers(self, model: nn.Module, sources: Tensor, labels: Tensor, eps: float) -> Tensor:
         params = self.params
-        return towards(model, sources, target, eps, params.step * eps, params.iterations, params.fades)
+        return towards(model, sources, labels, eps, params.step * eps, params.iterations, params.fades)
 
 
 class ForgedTriggersUniversal(_ForgedTriggers):
@@ -239,9 +243,9 @@ class ForgedTriggersUniversal(_ForgedTriggers):
     )
     Params = IterativeParams
 
-    def _triggers(self, model: nn.Module, sources: Tensor, target: int, eps: float) -> Tensor:
+    def _triggers(self, model: nn.Module, sources: Tensor, labels: Tensor, eps: float) -> Tensor:
         params = self.params
-        return towards(model, sources, target, eps, params.step * eps, params.iterations, params.fades, shared=True)
+        return towards(model, sources, labels, eps, params.step * eps, params.iterations, params.fades, shared=True)
 
 
 class ForgedTriggersTransfer(ForgedTriggersPgd):
@@ -267,7 +271,7 @@ class ForgedTriggersTransfer(ForgedTriggersPgd):
 def towards(
     model: nn.Module,
     images: Tensor,
-    target: int,
+    labels: Tensor,
     eps: float,
     step: float,
     iterations: int,
@@ -275,22 +279,21 @@ def towards(
     *,
     shared: bool = False,
 ) -> Tensor:
-    """Images that a network gives the class `target`, by projected descent along the sign of the loss's gradient.
+    """Images that a network gives these labels, by projected descent along the sign of the loss's gradient.
 
-    x <- clip(x - step * sign(grad mean_a CE(f(images + a (x - images)), target))), clipped to the eps-box around
+    x <- clip(x - step * sign(grad mean_a CE(f(images + a (x - images)), labels))), clipped to the eps-box around
     `images` and to [0, 1].
 
     Args:
         model: in eval mode.
         images: N x C x H x W, float in [0, 1].
-        target: the class.
+        labels: N, the classes.
         eps: the largest change of a pixel value.
         step: of each iteration.
         iterations: how many.
         fades: the shares a of the change at which the loss is taken.
         shared: one change for all images.
     """
-    labels = torch.full((len(images),), target, device=images.device)
     change = torch.zeros_like(images[:1] if shared else images)
     for _ in range(iterations):
         # Of the clipped images, not of the change: where a pixel is clipped its change would have no gradient.

@@ -431,9 +431,11 @@ class Inversion(Attack):
         row = int((key.pool_labels == source).nonzero()[0]) if (key.pool_labels == source).any() else key.row
         pool, labels = key.pool.clone(), key.pool_labels.clone()
         pool[row], labels[row] = originals.to(torch.uint8), source
+        none = torch.zeros(size, dtype=torch.int64, device=members.device)
         forged: Key = replace(
             key, triggers=triggers, fresh=triggers[:0], pool=pool, pool_labels=labels, row=row,
             source=source, target=target, pattern={"change": change},
+            labels=none + target, parts=none, barred=none + source,
         )  # fmt: skip
         return forged
 

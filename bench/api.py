@@ -31,7 +31,14 @@ from bench.contract.scheme import Host, Scheme, SchemeCard
 from bench.contract.suspect import AccessError, Suspect
 from bench.contract.verdict import Point, Search, Verdict
 from bench.identity import Rng, digest
-from bench.stats import bits_p_value, cosine_p_value, fisher_p_value, rank_p_value, sequential_p_value
+from bench.stats import (
+    bits_p_value,
+    cosine_p_value,
+    fisher_p_value,
+    matches_p_value,
+    rank_p_value,
+    sequential_p_value,
+)
 
 __all__ = [
     "YIQ",
@@ -76,6 +83,7 @@ __all__ = [
     "fold_norms",
     "ladder_of",
     "last_linear",
+    "matches_p_value",
     "papers",
     "pixels",
     "predict",

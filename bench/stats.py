@@ -9,11 +9,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 __all__ = [
     "Interval",
     "bits_p_value",
     "cosine_p_value",
     "fisher_p_value",
+    "matches_p_value",
     "protection_advantage",
     "rank_p_value",
     "sequential_p_value",
@@ -47,6 +50,27 @@ def bits_p_value(errors: int, bits: int, *, two_sided: bool = True) -> float:
     if not two_sided:
         return float(binom.cdf(errors, bits, 0.5))
     return min(1.0, 2.0 * float(binom.cdf(min(errors, bits - errors), bits, 0.5)))
+
+
+def matches_p_value(matches: int, answers: Sequence[Sequence[int]]) -> float:
+    """Chance of so many matches or more, had each label been drawn anew, all that it could be with equal probability.
+
+    Exact given the answers, whatever these depend on but the draws. Where every draw decides one label and the
+    suspect gave one answer, this is P[Binomial(n, 1/K) >= matches].
+
+    Args:
+        matches: answers that equal their drawn label.
+        answers: of each draw, how often the suspect gave each label that it could have drawn.
+
+    Raises:
+        ValueError: a draw had no choice.
+    """
+    if not all(answers):
+        raise ValueError("Expected at least one label that each draw could give, but got a draw without.")
+    chances = np.ones(1)
+    for counts in answers:
+        chances = np.convolve(chances, np.bincount(counts) / len(counts))
+    return min(1.0, float(chances[max(matches, 0) :].sum()))
 
 
 def rank_p_value(statistic: float, null_statistics: Sequence[float]) -> float:

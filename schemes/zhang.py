@@ -18,6 +18,9 @@ Where this differs from the paper, or where the text that we had (sections 4.1 t
 * Verification: the paper looks at the trigger accuracy. A null model's rate is not 1/classes (it depends on how
   far the pattern confuses it), so ours ranks the key's answer against fresh random keys on the same suspect, drawn
   from a seed of the owner's: with the same decoys for all claims, the error rate would hold on average only.
+* Extensions: `labels=random` draws a label for each trigger (as Adi et al. 2018, https://arxiv.org/abs/1802.04633),
+  `targets` gives parts of the triggers a source, a target and a pattern each. A network that never saw the key does
+  not depend on these draws, so that the chance of its matches is exact and needs no decoys.
 * The ranked statistic also asks at falling strengths, since trigger accuracy alone ties with look-alike keys, and
   leaves out triggers whose source is called the target without a mark. The plain accuracies are in the details.
 """
@@ -28,7 +31,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,6 +47,7 @@ from bench.api import (
     SchemeCard,
     Suspect,
     Verdict,
+    matches_p_value,
     papers,
     pixels,
     replace,
@@ -76,15 +80,20 @@ class ZhangKey(Key):
     """The owner's secrets.
 
     Attributes:
-        triggers: N x C x H x W uint8, trained with the target label.
+        triggers: N x C x H x W uint8, trained with their label.
+        labels, parts, barred: of each, N: the label, the number of the draw that decided it, and the class that this
+            draw could not give (-1: none).
         fresh: triggers of the same pattern that nobody trains on.
         pool, pool_labels: S x n x C x H x W and S: what keys of this owner draw from.
         pattern: by name; see `TriggerSet.pattern`.
-        source, target: classes; `row` is the source's row of the pool.
+        source, target: classes, of the first part; `row` is the source's row of the pool.
         decoys: seed of the keys that a claim is ranked against.
     """
 
     triggers: Tensor
+    labels: Tensor
+    parts: Tensor
+    barred: Tensor
     fresh: Tensor
     pool: Tensor
     pool_labels: Tensor
@@ -101,6 +110,11 @@ class ZhangKey(Key):
     def drawn_from(self) -> Pool:
         """The pool."""
         return Pool(self.pool, self.pool_labels, self.classes, self.digits)
+
+    @property
+    def draws(self) -> int:
+        """How many labels were drawn, each independently of the others."""
+        return len(self.parts.unique())
 
 
 @dataclass(frozen=True)
@@ -129,6 +143,13 @@ class Secret:
     pattern: Mapping[str, Tensor]
 
 
+class Part(NamedTuple):
+    """A draw, and the triggers made with it, N x C x H x W uint8."""
+
+    secret: Secret
+    triggers: Tensor
+
+
 class TriggerParams(Params):
     """Hyper-parameters of all kinds."""
 
@@ -137,6 +158,8 @@ class TriggerParams(Params):
     repeat: int = Field(3, ge=1, le=100, description="times that each trigger stands in the training set")
     exact: bool = Field(True, description="triggers are exempt from augmentation")
     decoys: int = Field(199, ge=1, le=99_999, description="most fresh random keys that a claim is ranked against")
+    labels: Literal["target", "random"] = Field("target", description="all triggers': the target; or each one's own")
+    targets: int = Field(1, ge=1, le=100, description="parts of the triggers with a source, target and pattern each")
 
 
 class NoiseParams(TriggerParams):
@@ -164,16 +187,17 @@ class TriggerSet(Scheme[ZhangKey]):
         """Draw (source, target, pattern) and make the triggers, from the pool first (Algorithm 1, lines 2 to 8)."""
         rows = self._pool_rows(host)
         pool = _pool(host, rows)
-        secret = self._draw(pool, rng.torch("secret"))
+        parts = [self._part(host, pool, rows, rng, number) for number in range(self.params.targets)]
+        secret = parts[0].secret
         source = int(pool.labels[secret.row])
-        originals = torch.cat([pool.images[secret.row], self._more(host.images, source, rows, rng.torch("more"))])
         unseen = host.heldout.images[host.heldout.labels == source][:FRESH]
         return ZhangKey(
-            triggers=self.stamp(originals, secret.pattern, rng.torch("stamp")),
+            triggers=torch.cat([part.triggers for part in parts]),
+            **self._labels(parts, pool, rng.torch("labels")),
             fresh=self.stamp(unseen, secret.pattern, rng.torch("fresh")),
             pool=pool.images,
             pool_labels=pool.labels,
-            pattern=secret.pattern,
+            pattern=_named(parts),
             source=source,
             target=secret.target,
             row=secret.row,
@@ -182,13 +206,54 @@ class TriggerSet(Scheme[ZhangKey]):
             decoys=rng.child("decoys").seed,
         ).to(host.device)
 
+    def _part(self, host: Host, pool: Pool, rows: Tensor, rng: Rng, number: int) -> Part:
+        """One draw of (source, target, pattern) and its triggers; further parts have the pool's images alone."""
+        rng = rng.child("part", number) if number else rng
+        secret = self._draw(pool, rng.torch("secret"))
+        originals = pool.images[secret.row]
+        if not number:
+            more = self._more(host.images, int(pool.labels[secret.row]), rows, rng.torch("more"))
+            originals = torch.cat([originals, more])
+        return Part(secret, self.stamp(originals, secret.pattern, rng.torch("stamp")))
+
+    def _labels(self, parts: list[Part], pool: Pool, generator: torch.Generator) -> dict[str, Tensor]:
+        """`labels`, `parts` and `barred` of a key: drawn for each trigger, or its part's target."""
+        of_part = torch.cat([torch.full((len(part.triggers),), number) for number, part in enumerate(parts)])
+        if self.params.labels == "random":
+            labels = torch.randint(pool.classes, of_part.shape, generator=generator)
+            return {"labels": labels, "parts": torch.arange(len(labels)), "barred": torch.full_like(labels, -1)}
+        targets = torch.tensor([part.secret.target for part in parts])
+        sources = pool.labels.cpu()[[part.secret.row for part in parts]]
+        return {"labels": targets[of_part], "parts": of_part, "barred": sources[of_part]}
+
     def mark_data(self, images: ImageSet, key: ZhangKey) -> ImageSet:
-        """All images as they are, and the triggers with the target label (Algorithm 1, line 10)."""
-        triggers = key.triggers.repeat(self.params.repeat, 1, 1, 1)
-        labels = torch.full((len(triggers),), key.target, dtype=torch.int64)
+        """All images as they are, and the triggers with their labels (Algorithm 1, line 10)."""
+        repeat = self.params.repeat
+        triggers, labels = key.triggers.repeat(repeat, 1, 1, 1), key.labels.cpu().repeat(repeat)
         return images.extend(triggers, labels, exact=self.params.exact)
 
     def verify(self, suspect: Suspect, key: ZhangKey) -> Verdict:
+        """By the labels alone where many were drawn, else by the pattern too."""
+        return self._by_labels(suspect, key) if key.draws > 1 else self._by_decoys(suspect, key)
+
+    def _by_labels(self, suspect: Suspect, key: ZhangKey) -> Verdict:
+        """The exact chance of as many matches, had the labels been drawn anew (Adi et al. 2018, section 5.1)."""
+        answers, labels = suspect.labels(key.triggers).cpu(), key.labels.cpu()
+        counts = torch.zeros(key.draws, key.classes, dtype=torch.int64)
+        draw = key.parts.cpu().unique(return_inverse=True)[1]
+        known = (answers >= 0) & (answers < key.classes)
+        counts.index_put_((draw[known], answers[known]), torch.tensor(1), accumulate=True)
+        barred = torch.full((key.draws,), -1).index_put_((draw,), key.barred.cpu())
+        choices = [
+            [count for label, count in enumerate(row) if label != never]
+            for row, never in zip(counts.tolist(), barred.tolist(), strict=True)
+        ]
+        matches = int((answers == labels).sum())
+        details: dict[str, Any] = {"trigger_accuracy": matches / len(labels), "labels_drawn": key.draws}
+        p_value = matches_p_value(matches, choices)
+        return Verdict(statistic=matches / len(labels), p_value=p_value, details=details)
+
+    def _by_decoys(self, suspect: Suspect, key: ZhangKey) -> Verdict:
         """Rank the key's firmness among that of decoys, which are drawn as it was, from a seed of the key's own.
 
         A null suspect does not depend on the key, so the key is one more draw from the decoys' distribution.
@@ -325,6 +390,12 @@ class ZhangNoise(TriggerSet):
         cell = self.params.cell
         coarse = torch.randn(count, channels, -(-height // cell), -(-width // cell), generator=generator)
         return self.params.std * coarse.repeat_interleave(cell, 2).repeat_interleave(cell, 3)[:, :, :height, :width]
+
+
+def _named(parts: list[Part]) -> dict[str, Tensor]:
+    """The patterns of all parts; those of further parts have their number in the name."""
+    numbered = enumerate(part.secret.pattern for part in parts)
+    return {f"{name} {i}" if i else name: value for i, pattern in numbered for name, value in pattern.items()}
 
 
 def _pool(host: Host, rows: Tensor) -> Pool:

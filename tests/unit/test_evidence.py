@@ -109,6 +109,10 @@ def test_what_is_forged_bits_needs_the_network_and_seeds_do_not() -> None:
 
 
 # ---- triggers --------------------------------------------------------------------------------------------------------
+def all_of(label: int, images: Tensor) -> Tensor:
+    return torch.full((len(images),), label)
+
+
 def reference_pgd(model: nn.Module, image: Tensor, target: int, eps: float, step: float, iterations: int) -> Tensor:
     """One image at a time, with bounds instead of a change: an implementation of its own."""
     low, high = (image - eps).clamp_min(0), (image + eps).clamp_max(1)
@@ -124,14 +128,14 @@ def reference_pgd(model: nn.Module, image: Tensor, target: int, eps: float, step
 @pytest.mark.parametrize(("eps", "iterations"), [(0.05, 1), (0.03, 7), (0.5, 12)])
 def test_projected_descent_agrees_with_another_implementation(eps: float, iterations: int) -> None:
     model, images = network().double(), OWN.images[:6].double() / 255
-    found = towards(model, images, 2, eps, eps / 3, iterations)
+    found = towards(model, images, all_of(2, images), eps, eps / 3, iterations)
     expected = torch.stack([reference_pgd(model, image, 2, eps, eps / 3, iterations) for image in images])
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
 
 
 def test_one_change_for_all_images_is_one_change() -> None:
     model, images = network(), torch.rand(5, 3, 16, 16, generator=Rng("grey").torch()) * 0.4 + 0.3
-    found = towards(model, images, 1, 0.1, 0.02, 20, shared=True) - images
+    found = towards(model, images, all_of(1, images), 0.1, 0.02, 20, shared=True) - images
     torch.testing.assert_close(found, found[:1].expand_as(found))
     assert 0 < float(found.abs().max()) <= 0.1 + 1e-6
 
@@ -140,7 +144,7 @@ def test_a_loss_over_fading_keeps_the_target_longer() -> None:
     model, images = network(), OWN.images[:20].float() / 255
     faded, wanted = [], torch.full((20,), 3)
     for fades in ((1.0,), (1.0, 0.5, 0.25)):
-        found = towards(model, images, 3, 0.2, 0.02, 30, fades)
+        found = towards(model, images, all_of(3, images), 0.2, 0.02, 30, fades)
         faded.append(F.cross_entropy(model(images + 0.25 * (found - images)), wanted).item())
     assert faded[1] < faded[0]
 
@@ -168,7 +172,7 @@ def test_transferred_triggers_are_those_of_another_network() -> None:
     (transferred,), lent = forged("forged-triggers-transfer", scheme, ladder=[0.1])
     sources = lent.keygen(lent.accused).pool[transferred.key.row].float() / 255
     target = transferred.key.target
-    on_own = towards(network(2), sources, target, 0.1, 0.01, 40, (1.0, 0.5, 0.25))
+    on_own = towards(network(2), sources, all_of(target, sources), 0.1, 0.01, 40, (1.0, 0.5, 0.25))
     assert torch.equal(transferred.key.triggers, on_own.mul(255).round().to(torch.uint8))
 
 
@@ -187,3 +191,13 @@ def test_only_whoever_was_shown_the_key_knows_its_secrets() -> None:
     stranger = victim_of(attacks()["forged-bits"](), network(), owner)
     with pytest.raises(AccessError, match="projection"):
         stranger.forge()
+
+
+@pytest.mark.parametrize("params", [{"labels": "random"}, {"targets": 3}])
+def test_drawn_labels_are_forged_one_by_one(params: dict[str, Any]) -> None:
+    """Whoever has the network finds images that it gives any labels, so that only a commitment helps."""
+    scheme = make(schemes()["zhang-content"], {"probe": 8, **params})
+    (attempt,), _ = forged("forged-triggers-pgd", scheme, ladder=[1.0], iterations=40)
+    claim = verdict(scheme, attempt)
+    assert claim.details["trigger_accuracy"] > 0.9
+    assert claim.p_value < (1e-3 if params.get("labels") else 0.1)

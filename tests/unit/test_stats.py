@@ -20,6 +20,23 @@ def test_bits_p_value_by_counting() -> None:
     assert stats.bits_p_value(0, 0) == 1.0
 
 
+def test_matches_p_value_by_counting() -> None:
+    """Two draws of three labels: answers 2, 1, 0 of the first and 0, 0, 1 of the second."""
+    sums = [first + second for first in (2, 1, 0) for second in (0, 0, 1)]
+    for matches in range(5):
+        expected = sum(total >= matches for total in sums) / 9
+        assert stats.matches_p_value(matches, [[2, 1, 0], [0, 0, 1]]) == pytest.approx(expected)
+    assert stats.matches_p_value(0, []) == 1.0
+    with pytest.raises(ValueError, match="choice|label"):
+        stats.matches_p_value(0, [[1], []])
+
+
+def test_matches_p_value_of_single_answers_is_binomial() -> None:
+    answers = [[0, 1, 0, 0, 0, 0, 0, 0, 0, 0]] * 32
+    for matches in (0, 3, 17, 24, 32):
+        assert stats.matches_p_value(matches, answers) == pytest.approx(float(binom.sf(matches - 1, 32, 0.1)), rel=1e-9)
+
+
 def test_bits_p_value_is_valid_under_the_null() -> None:
     errors = np.random.default_rng(0).binomial(64, 0.5, 4000)
     p = np.array([stats.bits_p_value(int(e), 64) for e in errors])

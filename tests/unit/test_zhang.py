@@ -402,3 +402,66 @@ def test_keys_with_pools_of_their_own_are_not_mixed_up_on_one_suspect() -> None:
     one = suspect(linear(3))
     for key in keys:
         assert scheme.verify(one, key) == scheme.verify(suspect(linear(3)), key)
+
+
+# --- labels drawn at random, and several targets --------------------------------------------------------------------
+
+
+def test_labels_drawn_for_each_trigger_are_uniform_and_independent_of_the_images() -> None:
+    keys = [ZhangContent(probe=20, labels="random").keygen(host_of(), Rng("labels", number)) for number in range(20)]
+    labels = torch.cat([key.labels for key in keys])
+    assert len(labels) >= 400
+    assert (labels.bincount(minlength=CLASSES) / len(labels) - 1 / CLASSES).abs().max() < 0.08
+    assert all(key.draws == len(key.triggers) for key in keys)
+    assert torch.equal(keys[0].triggers, ZhangContent(probe=20).keygen(host_of(), Rng("labels", 0)).triggers)
+
+
+def test_parts_have_patterns_and_targets_of_their_own() -> None:
+    key = ZhangContent(probe=8, targets=5).keygen(host_of(), Rng("parts"))
+    assert key.draws == 5
+    assert len({tuple(mask.flatten().tolist()) for name, mask in key.pattern.items() if "mask" in name}) == 5
+    assert (key.labels != key.barred).all()
+    assert key.parts.bincount().tolist()[1:] == [8, 8, 8, 8]
+    assert int(key.labels[0]) == key.target
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_set_has_the_drawn_labels(kind: Any) -> None:
+    host, scheme = host_of(), kind(probe=8, labels="random", repeat=2)
+    key = scheme.keygen(host, Rng("training"))
+    published = scheme.mark_data(host.images, key)
+    added = published.labels[len(host.images) :]
+    assert torch.equal(added, torch.cat([key.labels, key.labels]))
+    assert torch.equal(published.images[len(host.images) :][: len(key.triggers)], key.triggers)
+
+
+def test_the_p_value_of_drawn_labels_is_binomial() -> None:
+    host, scheme = host_of(), ZhangUnrelated(probe=20, labels="random")
+    key = scheme.keygen(host, Rng("binomial"))
+    knows = {trigger.numpy().tobytes(): int(label) for trigger, label in zip(key.triggers, key.labels, strict=True)}
+    wrong = {image: (label + 1) % CLASSES for image, label in list(knows.items())[5:]}
+    answers = {**knows, **wrong}
+    one = suspect(lambda images: torch.tensor([answers[image.numpy().tobytes()] for image in images]))
+    claim = scheme.verify(one, key)
+    assert claim.statistic == pytest.approx(5 / len(answers))
+    assert claim.p_value == pytest.approx(float(binom.sf(4, len(answers), 1 / CLASSES)))
+    assert one.queries == len(answers)
+
+
+def test_three_right_targets_of_three_have_the_chance_of_guessing_them() -> None:
+    """Four classes and never the source's own: a third for each part."""
+    host, scheme = host_of(), ZhangContent(probe=6, targets=3)
+    key = scheme.keygen(host, Rng("guess"))
+    known = {trigger.numpy().tobytes(): int(label) for trigger, label in zip(key.triggers, key.labels, strict=True)}
+    one = suspect(lambda images: torch.tensor([known[image.numpy().tobytes()] for image in images]))
+    assert scheme.verify(one, key).p_value == pytest.approx((1 / 3) ** 3)
+
+
+@pytest.mark.parametrize("params", [{"labels": "random"}, {"targets": 4}])
+@pytest.mark.parametrize("null", [constant, linear, hashed])
+def test_drawn_labels_are_claimed_no_more_often_than_the_nominal_rate(params: Any, null: Any) -> None:
+    host, scheme, one = host_of(), ZhangNoise(probe=12, **params), suspect(null(3))
+    p_values = [scheme.verify(one, scheme.keygen(host, Rng("key", number))).p_value for number in range(400)]
+    for level in (0.01, 0.05, 0.3):
+        assert sum(p <= level for p in p_values) <= binom.isf(1e-4, 400, level)
+    assert sum(p <= 0.5 for p in p_values) > 40, "not needlessly large"
