@@ -46,10 +46,14 @@ Rung = Annotated[float, Field(ge=1, le=100_000)]
 TINY = 1e-12  # keeps the logarithm of a vanishing probability finite
 SMALL = 1e-6  # keeps the ratio of two vanishing losses finite, as the scheme does
 SLOTS = torch.arange(0.0, 360.0, 30.0)
+_ONE = {"signatures": None, "parts": None}  # a forger claims one for all images
 # What the owner shows the arbitrator; the colour space is the secret.
 _TOLD = Adversary(
-    knows=("scheme", "images", "labels", "signature", "pool", "pool_labels", "unseen", "places", "decoys")
-)
+    knows=(
+        "scheme", "images", "labels", "signature", "signatures", "parts", "pool", "pool_labels", "unseen", "places",
+        "decoys",
+    )
+)  # fmt: skip
 CARD = AttackCard(
     name="lct-arbitrary",
     title="Arbitration with a random colour space",
@@ -99,7 +103,7 @@ class ForgedLct(Attack):
     Params = ForgedParams
 
     def apply(self, victim: Victim, context: Context) -> Iterator[Attempt]:
-        """Keep the matrix and signature of the widest gap to the next best signature."""
+        """Keep the matrix and signature whose loss lies farthest below that without one."""
         own = context.data[: self.params.images]
         best: tuple[float, Key] | None = None
         tried = 0
@@ -108,7 +112,7 @@ class ForgedLct(Attack):
                 space = _random_space(context.rng.torch("space", tried))
                 gap, signature = _widest(victim, own, space)
                 if best is None or gap > best[0]:
-                    claimed = {"images": own.images, "labels": own.labels, "signature": signature}
+                    claimed = {"images": own.images, "labels": own.labels, "signature": signature, **_ONE}
                     best = gap, victim.forge(space=space.to(context.device), **claimed)
                 tried += 1
             assert best is not None  # the ladder begins at 1
@@ -170,7 +174,7 @@ class OptimisedLct(Attack):
                 found = _advantages(model, own, pool, space).detach()
                 best = _better(best, (float(found.max()), space, int(found.argmax()) + 1))
             assert best is not None  # there is at least one start
-            claimed = {"images": own.images, "labels": own.labels, "signature": float(SLOTS[best[2]])}
+            claimed = {"images": own.images, "labels": own.labels, "signature": float(SLOTS[best[2]]), **_ONE}
             yield Attempt(strength, key=victim.forge(space=best[1], **claimed))
 
 
@@ -181,7 +185,7 @@ def _better(one: tuple[float, Tensor, int] | None, other: tuple[float, Tensor, i
 def _advantages(model: nn.Module, own: ImageSet, unseen: ImageSet, space: Tensor) -> Tensor:
     """For each signature but none: by how much its gap on the own images exceeds that on the unseen ones, or 0.
 
-    A gap is the log of the least mean loss of all other signatures over that of this one, as the scheme ranks it.
+    A gap is the log of the mean loss without a signature over that at this one, as the scheme ranks it.
     """
     ours, theirs = _gaps(model, own, space), _gaps(model, unseen, space)
     return ours - theirs.clamp_min(0)
@@ -193,9 +197,7 @@ def _gaps(model: nn.Module, images: ImageSet, space: Tensor) -> Tensor:
     turned = torch.cat([recoloured(x, turn) for turn in colour_rotations(space, SLOTS.to(x.device))])
     losses = nn.functional.cross_entropy(model(turned).float(), images.labels.repeat(len(SLOTS)), reduction="none")
     logs = (losses.view(len(SLOTS), -1).mean(1) + SMALL).log()
-    least, second = logs.topk(2, largest=False).values
-    # The least of the others is the least of all, but for the least itself.
-    return torch.where(logs == least, second, least)[1:] - logs[1:]
+    return logs[0] - logs[1:]
 
 
 def _random_space(generator: torch.Generator) -> Tensor:
@@ -205,10 +207,9 @@ def _random_space(generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def _widest(victim: Victim, own: ImageSet, space: Tensor) -> tuple[float, float]:
-    """How far the best signature (not 0) lies below the next best one, and which it is."""
+    """How far the best signature lies below none, and which it is."""
     x = pixels(own.images)
     answers = (victim.query(recoloured(x, turn)) for turn in colour_rotations(space, SLOTS))
     losses = torch.stack([nn.functional.nll_loss(answer.clamp_min(TINY).log(), own.labels) for answer in answers])
     best = int(losses[1:].argmin()) + 1
-    others = torch.cat([losses[:best], losses[best + 1 :]])
-    return float(others.min() - losses[best]), float(SLOTS[best])
+    return float(losses[0] - losses[best]), float(SLOTS[best])

@@ -270,3 +270,39 @@ def test_the_details_are_those_of_the_losses_over_the_candidates(monkeypatch: py
         "slots_p_value": pytest.approx(4 / 11),  # 30, 60, 90 and 120 of eleven lose no more than 30
     }
     assert (verdict.inferred, verdict.chance, verdict.search.unit) == (60.0, pytest.approx(1 / 12), "degrees")
+
+
+# --- several signatures ---------------------------------------------------------------------------------------------
+
+
+def test_parts_of_the_images_bear_their_own_signatures() -> None:
+    scheme, key = keyed(AnwHue, groups=4)
+    marked = scheme.mark_data(user().share, key)
+    assert key.parts.bincount().max() - key.parts.bincount().min() <= 1
+    for image, original, part in zip(marked.images, user().share.images, key.parts.tolist(), strict=True):
+        assert torch.equal(image, rotate_hue(original[None], float(key.signatures[part]))[0])
+    with pytest.raises(ValueError, match="images that have signatures, but got 3"):
+        scheme.mark_data(user().share[:3], key)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_memory_of_all_parts_has_a_far_smaller_p_value(kind: type) -> None:
+    scheme, key = keyed(kind, groups=6)
+    verdict = scheme.verify(Suspect("scores", model=Nearest(scheme.mark_data(user().share, key))), key)
+    assert verdict.details == {"parts": 6, "parts_matched": 6}
+    assert verdict.p_value <= 2 * max(1e-5, len(scheme.signatures) ** -6.0)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_signatures_drawn_anew_are_claimed_at_the_nominal_rate_whatever_the_network_knows(known: bool) -> None:
+    """A memory of the unmarked images prefers small rotations: what is drawn at random is right for it all the same."""
+    scheme, key = keyed(AnwHue, groups=3)
+    model = Nearest(user().share if known else noise_images(20, 9, 12))
+    p_values = []
+    for trial in range(300):
+        drawn = torch.randint(11, (3,), generator=Rng("anew", trial).torch())
+        claimed = replace(key, signatures=torch.tensor([scheme.signatures[i] for i in drawn]), decoys=trial)
+        p_values.append(scheme.verify(Suspect("scores", model=model), claimed).p_value)
+    for level in (0.01, 0.05, 0.3):
+        assert sum(p <= level for p in p_values) <= binom.isf(1e-3, 300, level)
+    assert sum(p <= 0.5 for p in p_values) > 100
