@@ -139,7 +139,8 @@ def choose(expression: str, known: Mapping[str, Collection[str]], what: str) -> 
         RegistryError: an item selects nothing.
     """
     chosen: set[str] = set()
-    for item in filter(None, (part.strip() for part in expression.split(","))):
+    labels = {f"@{label}" for some in known.values() for label in some}
+    for item in filter(None, (_spelt(part.strip(), {*known, *labels}) for part in expression.split(","))):
         if item == "all":
             hits = set(known)
         elif item.startswith("@"):
@@ -147,12 +148,17 @@ def choose(expression: str, known: Mapping[str, Collection[str]], what: str) -> 
         else:
             hits = {name for name in known if fnmatchcase(name, item)}
         if not hits:
-            labels = sorted({f"@{label}" for some in known.values() for label in some})
-            raise RegistryError(unknown(item, [*known, *labels], what))
+            raise RegistryError(unknown(item, [*known, *sorted(labels)], what))
         chosen |= hits
     if not chosen:
         raise RegistryError(unknown(expression, known, what))
     return [name for name in known if name in chosen]
+
+
+def _spelt(name: str, known: Collection[str]) -> str:
+    """The name; `quantization` and the like as they are spelt here."""
+    ours = name.replace("iz", "is")
+    return ours if name not in known and ours in known else name
 
 
 def attack_chain(text: str) -> list[tuple[str, float | None]]:
@@ -165,6 +171,7 @@ def attack_chain(text: str) -> list[tuple[str, float | None]]:
     chain = []
     for item in text.split("+"):
         name, equals, strength = item.strip().partition("=")
+        name = _spelt(name, attacks())
         if name not in attacks():
             raise RegistryError(unknown(name, attacks(), "an attack"))
         try:

@@ -53,15 +53,14 @@ from bench.api import (
     replace,
     sequential_p_value,
 )
+from schemes._firmness import firmness
 from schemes._glyphs import LETTERS, letter_m_bank, poses, text_mask, written_one_bank
 from schemes._users import content
 
 RANKED = "the p-value: a rank against fresh random keys on the same suspect, at falling trigger strengths"
-STRENGTHS = tuple(step / 10 for step in range(10, 0, -1))
 SOURCES = 20  # classes that may be the source: bounds the pool that each key carries
 FRESH = 50
 CHUNK = 16
-ROUNDING = 1e-9
 CARD = SchemeCard(
     name="zhang-content",
     title="Zhang et al., text logo",
@@ -261,7 +260,7 @@ class TriggerSet(Scheme[ZhangKey]):
         pool = key.drawn_from
         probe = key.triggers[None, : pool.images.shape[1]]
         clean = suspect.memo(f"zhang {content(pool.images)}", lambda: _clean_answers(suspect, pool))
-        (own,) = _firmness(suspect, probe, pool.images[[key.row]], clean[[key.row]], torch.tensor([key.target]))
+        (own,) = firmness(suspect, probe, pool.images[[key.row]], clean[[key.row]], torch.tensor([key.target]))
         drawn = self._decoys(suspect, key, clean, own)
         p_value, decoys = sequential_p_value(own, lambda count: [next(drawn) for _ in range(count)], self.params.decoys)
         details = {
@@ -307,7 +306,7 @@ class TriggerSet(Scheme[ZhangKey]):
                 for images, secret, rng in zip(pool.images[rows], secrets, rngs, strict=True)
             ]
             targets = torch.tensor([secret.target for secret in secrets])
-            yield from _firmness(suspect, torch.stack(triggers), pool.images[rows], clean[rows], targets, own)
+            yield from firmness(suspect, torch.stack(triggers), pool.images[rows], clean[rows], targets, own)
 
 
 class ZhangContent(TriggerSet):
@@ -407,40 +406,6 @@ def _pool(host: Host, rows: Tensor) -> Pool:
 
 def _clean_answers(suspect: Suspect, pool: Pool) -> Tensor:
     return suspect.labels(pool.images.flatten(0, 1)).cpu().view(pool.images.shape[:2])
-
-
-def _firmness(
-    suspect: Suspect, triggers: Tensor, sources: Tensor, clean: Tensor, targets: Tensor, enough: float = 0.0
-) -> list[float]:
-    """How firmly each of K trigger sets (K x n x C x H x W) calls its target, in [0, 1].
-
-    The triggers fade into their sources in ten steps, and the hit rates are added up until one is below a half.
-    With labels alone this tells the trained pattern from a look-alike, which may hit as often but fades sooner.
-    Only triggers whose source is not called the target anyway (`clean`: K x n answers) are evidence and count.
-
-    Args:
-        suspect: asked for labels.
-        triggers: K x n x C x H x W, uint8.
-        sources: the images that they were made of.
-        clean: K x n, what the suspect calls these.
-        targets: K.
-        enough: a set that can no longer reach this much is not asked further; its firmness is below it all the same.
-    """
-    count, probe = triggers.shape[:2]
-    counted = clean != targets[:, None]
-    firmness = torch.zeros(count, dtype=torch.float64)
-    going = torch.arange(count)
-    for asked, strength in enumerate(STRENGTHS, start=1):
-        rows = going.to(triggers.device)
-        faded = torch.lerp(sources[rows].float(), triggers[rows].float(), strength).round().to(torch.uint8)
-        hits = suspect.labels(faded.flatten(0, 1)).cpu().view(-1, probe) == targets[going, None]
-        rate = (hits & counted[going]).sum(1).double() / counted[going].sum(1).clamp_min(1)
-        firmness[going] += rate / len(STRENGTHS)
-        within_reach = firmness[going] + (len(STRENGTHS) - asked) / len(STRENGTHS) >= enough - ROUNDING
-        going = going[(rate >= 0.5) & within_reach]
-        if not len(going):
-            break
-    return [float(value) for value in firmness]
 
 
 def _ink_and_papers(channels: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

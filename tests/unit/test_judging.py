@@ -20,8 +20,8 @@ from bench.steps.judge import Judge, State, examine
 from bench.steps.nulls import attacked_false_claims, false_claims
 from bench.steps.ownership import Published, fresh_keys, owner_shares, published_images
 from bench.steps.scheme_workspace import SchemeWorkspace, host_for
+from schemes._firmness import firmness
 from schemes.anw import AntiNeuron, AnwHue, AnwKey
-from schemes.zhang import _firmness
 from tests.conftest import PLUGINS
 from tests.fakes import on_digits, opened
 
@@ -201,21 +201,21 @@ class Hits(nn.Module):
         return nn.functional.one_hot((torch.arange(len(x)) < round(self.hits * len(x))).long(), 3).float()
 
 
-@pytest.mark.parametrize(("hits", "asked", "firmness"), [(0.0, 1, 0.0), (0.4, 1, 0.04), (0.5, 10, 0.5), (1.0, 10, 1.0)])
-def test_fading_triggers_are_asked_until_fewer_than_half_of_them_hit(hits: float, asked: int, firmness: float) -> None:
+@pytest.mark.parametrize(("hits", "asked", "wanted"), [(0.0, 1, 0.0), (0.4, 1, 0.04), (0.5, 10, 0.5), (1.0, 10, 1.0)])
+def test_fading_triggers_are_asked_until_fewer_than_half_of_them_hit(hits: float, asked: int, wanted: float) -> None:
     triggers = torch.full((1, 10, 3, 4, 4), 255, dtype=torch.uint8)
     sources = torch.full_like(triggers, 100)
     suspect = Suspect("labels", model=Hits(hits))
     clean = torch.full((1, 10), 2)
-    (found,) = _firmness(suspect, triggers, sources, clean, torch.tensor([1]))
+    (found,) = firmness(suspect, triggers, sources, clean, torch.tensor([1]))
     assert suspect.queries == 10 * asked
-    assert found == pytest.approx(firmness)
+    assert found == pytest.approx(wanted)
 
 
-def test_a_signature_that_is_not_the_best_is_no_evidence_however_bad_the_unseen_images_are(
+def test_a_signature_that_is_worse_than_none_is_no_evidence_however_bad_the_unseen_images_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The user's own signature comes second by a little; on unseen images it comes second by far."""
+    """The user's own signature comes second to none by a little; on unseen images it does by far."""
     images, pool = (torch.zeros(count, 3, 4, 4, dtype=torch.uint8) for count in (10, 40))
     key = AnwKey(images, torch.zeros(10).long(), pool, torch.zeros(40).long(), torch.ones(40).bool(), 60.0, 1)
     scheme = AnwHue(share=10, decoys=99, starts=0)
@@ -224,7 +224,7 @@ def test_a_signature_that_is_not_the_best_is_no_evidence_however_bad_the_unseen_
     def losses(self: Any, suspect: Suspect, shown: Tensor, labels: Tensor, key: Key) -> tuple[Tensor, Tensor]:
         found = torch.full((len(scheme.candidates), len(shown)), 2.0)
         found[column] = 1.1 if len(shown) == 10 else 5.0
-        found[1] = 1.0
+        found[0] = 1.0
         return found, found < 2
 
     monkeypatch.setattr(AntiNeuron, "grid_search", losses)

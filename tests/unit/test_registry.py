@@ -27,6 +27,13 @@ def test_choose(expression: str, chosen: list[str]) -> None:
     assert choose(expression, KNOWN, "a scheme") == chosen
 
 
+def test_american_spelling_selects_too() -> None:
+    known = {"quantisation": {"quantisation"}, "pruning-resized": set(), "randomised": set()}
+    assert choose("quantization,pruning-resized", known, "an attack") == ["quantisation", "pruning-resized"]
+    assert choose("@quantization,randomi*", known, "an attack") == ["quantisation", "randomised"]
+    assert registry.attack_chain("pruning=50+quantization") == [("pruning", 50.0), ("quantisation", None)]
+
+
 @pytest.mark.parametrize("expression", ["uchda-random", "@wieghts", "", "zhang-noise,nothing*"])
 def test_choose_refuses_what_selects_nothing(expression: str) -> None:
     with pytest.raises(RegistryError, match="Expected a scheme, but got"):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bench.api import AccessError, ImageSet, Rng, Suspect, replace, sequential_p_value
 from schemes import zhang
+from schemes._firmness import firmness
 from schemes._glyphs import LETTERS, letter_m_bank, poses, text_mask, written_one_bank
 from schemes.zhang import ZhangContent, ZhangKey, ZhangNoise, ZhangUnrelated
 from tests.fakes import CLASSES, Answers, FakeHost, noise_images, rows_of, same_key
@@ -229,24 +230,22 @@ def test_firmness_by_hand() -> None:
     bright = suspect(lambda images: (images.float().mean((1, 2, 3)) > 140).long())
     white, black = torch.full((1, 2, 3, 4, 4), 255, dtype=torch.uint8), torch.zeros(1, 2, 3, 4, 4, dtype=torch.uint8)
     dark, one = torch.zeros(1, 2, dtype=torch.int64), torch.tensor([1])
-    assert zhang._firmness(bright, white, black, dark, one) == pytest.approx(
-        [0.5]
-    )  # 255, 230, 204, 178 and 153, but not 128
+    assert firmness(bright, white, black, dark, one) == pytest.approx([0.5])  # 255, 230, 204, 178 and 153, but not 128
     assert bright.queries == 2 * 6
-    assert zhang._firmness(bright, white, black, dark, torch.tensor([0])) == [0.0]
+    assert firmness(bright, white, black, dark, torch.tensor([0])) == [0.0]
     half = torch.cat([white[:, :1], black[:, :1]], 1)
-    assert zhang._firmness(bright, half, black, dark, one) == pytest.approx([0.25])
+    assert firmness(bright, half, black, dark, one) == pytest.approx([0.25])
     both = torch.cat([white, half]), torch.cat([black, black]), torch.cat([dark, dark]), torch.tensor([1, 1])
-    assert zhang._firmness(bright, *both) == pytest.approx([0.5, 0.25])
+    assert firmness(bright, *both) == pytest.approx([0.5, 0.25])
 
 
 def test_a_source_that_is_called_the_target_unmarked_is_no_evidence() -> None:
     one, images = suspect(constant(1)), torch.zeros(1, 4, 3, 4, 4, dtype=torch.uint8)
     for called, wanted in ((0, 1.0), (1, 0.0)):
         clean = torch.full((1, 4), called)
-        assert zhang._firmness(one, images, images, clean, torch.tensor([1])) == pytest.approx([wanted])
+        assert firmness(one, images, images, clean, torch.tensor([1])) == pytest.approx([wanted])
     partly = torch.tensor([[0, 1, 1, 1]])
-    assert zhang._firmness(one, images, images, partly, torch.tensor([1])) == pytest.approx([1.0])
+    assert firmness(one, images, images, partly, torch.tensor([1])) == pytest.approx([1.0])
 
 
 @pytest.mark.parametrize("kind", [*KINDS, lambda **params: ZhangNoise(kind="fresh", **params)])

@@ -1,0 +1,47 @@
+"""How firmly a network knows triggers: for how long they keep their answer while they fade."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bench.api import Suspect
+
+__all__ = ["firmness"]
+
+STRENGTHS = tuple(step / 10 for step in range(10, 0, -1))
+ROUNDING = 1e-9
+
+
+def firmness(
+    suspect: Suspect, triggers: Tensor, sources: Tensor, clean: Tensor, targets: Tensor, enough: float = 0.0
+) -> list[float]:
+    """How firmly each of K trigger sets (K x n x C x H x W) calls its target, in [0, 1].
+
+    The triggers fade into their sources in ten steps, and the hit rates are added up until one is below a half.
+    With labels alone this tells the trained pattern from a look-alike, which may hit as often but fades sooner.
+    Only triggers whose source is not called the target anyway (`clean`: K x n answers) are evidence and count.
+
+    Args:
+        suspect: asked for labels.
+        triggers: K x n x C x H x W, uint8.
+        sources: the images that they were made of.
+        clean: K x n, what the suspect calls these.
+        targets: K.
+        enough: a set that can no longer reach this much is not asked further; its firmness is below it all the same.
+    """
+    count, probe = triggers.shape[:2]
+    counted = clean != targets[:, None]
+    found = torch.zeros(count, dtype=torch.float64)
+    going = torch.arange(count)
+    for asked, strength in enumerate(STRENGTHS, start=1):
+        rows = going.to(triggers.device)
+        faded = torch.lerp(sources[rows].float(), triggers[rows].float(), strength).round().to(torch.uint8)
+        hits = suspect.labels(faded.flatten(0, 1)).cpu().view(-1, probe) == targets[going, None]
+        rate = (hits & counted[going]).sum(1).double() / counted[going].sum(1).clamp_min(1)
+        found[going] += rate / len(STRENGTHS)
+        within_reach = found[going] + (len(STRENGTHS) - asked) / len(STRENGTHS) >= enough - ROUNDING
+        going = going[(rate >= 0.5) & within_reach]
+        if not len(going):
+            break
+    return [float(value) for value in found]
