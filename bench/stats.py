@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "Interval",
     "bits_p_value",
     "cosine_p_value",
     "fisher_p_value",
+    "holm",
     "protection_advantage",
     "rank_p_value",
     "sequential_p_value",
+    "sign_flip_p_value",
     "student_interval",
     "wilson_interval",
 ]
@@ -111,6 +117,65 @@ def fisher_p_value(p_values: Sequence[float]) -> float:
     from scipy.stats import combine_pvalues
 
     return float(combine_pvalues(list(p_values), method="fisher").pvalue)
+
+
+MOST_EXACT = 14  # differences whose sign flips, 16,384 at most, are all enumerated
+FLIPS = 99_999  # drawn where there are more
+ROUNDING = 1e-9  # sums of the same differences in another order may differ by so little
+
+
+def sign_flip_p_value(differences: Sequence[float], seed: int = 0) -> float:
+    """One-sided paired permutation test: chance of a mean this large if each difference could have been negated.
+
+    Under the null the two sides of each pair are exchangeable, so every assignment of signs is as likely as any other.
+    Up to `MOST_EXACT` differences all 2^n are enumerated, which makes the p-value exact; else `FLIPS` are drawn, and
+    the observed one counts among them. Never below 2^-n: five differences cannot reach 1 %.
+
+    Args:
+        differences: one for each independent unit (a seed), not for each measurement within one.
+        seed: of the drawn flips; unused where all are enumerated.
+
+    Raises:
+        ValueError: a difference is not finite.
+    """
+    import numpy as np
+
+    values = np.asarray(differences, dtype=float)
+    if not np.isfinite(values).all():
+        raise ValueError(f"Expected finite differences, but got {list(differences)}.")
+    if not len(values):
+        return 1.0
+    exact = len(values) <= MOST_EXACT
+    sums = (_all_signs(len(values)) if exact else _drawn_signs(len(values), seed)) @ values
+    return float((sums >= values.sum() - ROUNDING).mean())
+
+
+@cache
+def _all_signs(count: int) -> np.ndarray:
+    """Every assignment of +1 and -1, 2^count x count."""
+    import numpy as np
+
+    return 1.0 - 2.0 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
+
+
+def _drawn_signs(count: int, seed: int) -> np.ndarray:
+    """The observed signs and drawn ones, (1 + FLIPS) x count."""
+    import numpy as np
+
+    drawn = np.random.default_rng(seed).integers(0, 2, (FLIPS, count))
+    return np.vstack([np.ones((1, count)), 1.0 - 2.0 * drawn])
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (1979), in the given order: those at most alpha are rejected.
+
+    It keeps the chance of any false rejection at most alpha, however the tests depend on each other.
+    """
+    adjusted, least = [1.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = least
+    return adjusted
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> Interval | None:
