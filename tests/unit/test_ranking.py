@@ -186,5 +186,5 @@ def test_baselines_are_never_ranked() -> None:
     baseline = [each.model_copy(update={"carrier": "none"}) for each in faced("mia-std", [[1, 1]] * 3)]
     (found,) = rankings([*made, *baseline]).values()
     assert [standing.worst.attacks for standing in found.standings if standing.worst] == [["attack-0"]]
-    assert (found.standings[0].covered, found.standings[0].of) == (1, 1), "nor is anything asked that only they faced"
+    assert (found.standings[0].covered, found.standings[0].of) == (1, 2), "what they faced is asked of all"
     assert [is_baseline(each) for each in (made[0], made[-1], baseline[0])] == [False, True, True]
