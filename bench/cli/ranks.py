@@ -58,12 +58,12 @@ def _rows(ranking: Ranking) -> list[list[Any]]:
 
 
 def _row(name: str, standing: Standing, ranked: bool) -> list[Any]:
-    score, worst = standing.score, standing.worst
+    score = standing.score
     return [
         name,
         f"{score.mean:.2f}",
         None if score.low is None or score.high is None else f"{score.low:.2f}-{score.high:.2f}",
-        worst and f"{worst.hits} of {worst.trials}",
+        f"{standing.survived} of {standing.decided}" if standing.decided else None,
         f"{standing.covered}/{standing.of}",
         standing.range if ranked else None,
     ]

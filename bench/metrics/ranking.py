@@ -12,7 +12,7 @@ from typing import NamedTuple
 from bench.identity import Rng, canonical
 from bench.metrics import BUDGET_PP, DEFAULT_FPR
 from bench.metrics.aggregate import Mean
-from bench.metrics.robustness import Worst, trials, worst_case
+from bench.metrics.robustness import trials
 from bench.records.record import CellRecord
 from bench.stats import cluster_interval, holm, sign_flip_p_value
 
@@ -49,7 +49,7 @@ class Standing(NamedTuple):
         name: of the contestant.
         score: mean over seeds of the survival in each (0..1), with `bench.stats.cluster_interval`: Student's t of five
             seeds that all survive everything would have no width.
-        worst: survival under all attacks at once.
+        survived: claims that survive all attacks at once, of so many `decided`.
         covered: attacks that were faced, `of` those that apply to it and that anybody faced.
         low: the best rank that the comparisons leave possible.
         high: the worst one.
@@ -57,7 +57,8 @@ class Standing(NamedTuple):
 
     name: str
     score: Mean
-    worst: Worst | None
+    survived: int
+    decided: int
     covered: int
     of: int
     low: int
@@ -105,9 +106,11 @@ class _Contestant:
         self.senseless = {_block(record) for record in self.records if record.status == "not applicable"}
 
     @property
-    def scores(self) -> list[float]:
-        """One a seed: the mean over its blocks."""
-        return [fmean(self.outcomes[seed].values()) for seed in sorted(self.outcomes)]
+    def score(self) -> Mean:
+        """The mean over seeds, each the mean over its blocks."""
+        scores = [fmean(self.outcomes[seed].values()) for seed in sorted(self.outcomes)]
+        low, high = cluster_interval(scores, [1.0] * len(scores)) or (None, None)
+        return Mean(fmean(scores), low, high, scores)
 
     def lacks(self, rival: _Contestant) -> bool:
         """Whether the rival faced an attack that applies to this one too, and this one did not."""
@@ -186,7 +189,7 @@ def rank(
     asked = set(faced).union(*(each.faced for each in known))
     standings = [
         Standing(
-            each.name, _score(each), worst_case(each.records, fpr, budget_pp), len(each.faced),
+            each.name, each.score, *_worst_case(each.records, fpr, budget_pp), len(each.faced),
             len(asked - each.senseless | each.faced), *ranges[each.name],
         )
         for each in known
@@ -216,10 +219,11 @@ def _block(record: CellRecord) -> Block:
     return record.cell.attack, canonical(record.cell.attack_params), record.cell.arch
 
 
-def _score(each: _Contestant) -> Mean:
-    scores = each.scores
-    low, high = cluster_interval(scores, [1.0] * len(scores)) or (None, None)
-    return Mean(fmean(scores), low, high, scores)
+def _worst_case(records: Sequence[CellRecord], fpr: float, budget_pp: float) -> tuple[int, int]:
+    """`bench.metrics.robustness.worst_case` without its interval."""
+    found = trials(records, fpr, budget_pp)
+    decided = [trial.survived for members in found.values() for trial in members if trial.survived is not None]
+    return sum(decided), len(decided)
 
 
 def _better(known: Sequence[_Contestant]) -> tuple[set[tuple[str, str]], int]:

@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import permutation_test
 
 from bench.metrics.ranking import Ranking, contestant, is_baseline, rank, rankings, seeds_needed
+from bench.metrics.robustness import worst_case
 from bench.records.record import CellRecord
 from bench.stats import holm, sign_flip_p_value
 from tests.fakes import cell, point, record
@@ -148,6 +149,14 @@ def test_a_failed_attack_is_left_out_of_the_seed_for_both() -> None:
     assert [standing.covered for standing in found.standings] == [2, 2], "faced in some seeds"
 
 
+def test_the_worst_case_is_that_of_the_other_tables() -> None:
+    made = faced("a", [[1, 1], [1, 0], [1, None], [0, None]])
+    (standing,) = rank({"a": made}).standings
+    worst = worst_case(made)
+    assert worst is not None
+    assert (standing.survived, standing.decided) == (worst.hits, worst.trials) == (1, 3)
+
+
 def test_the_order_of_records_does_not_matter() -> None:
     made = {name: faced(name, [[i % 2, 1] for i in range(7)]) for name in "abc"}
     turned = {name: list(reversed(made[name])) for name in "cab"}
@@ -185,6 +194,6 @@ def test_baselines_are_never_ranked() -> None:
     made = [*faced("a", [[1]] * 3), *faced("memorization-hue", [[1]] * 3)]
     baseline = [each.model_copy(update={"carrier": "none"}) for each in faced("mia-std", [[1, 1]] * 3)]
     (found,) = rankings([*made, *baseline]).values()
-    assert [standing.worst.attacks for standing in found.standings if standing.worst] == [["attack-0"]]
+    assert [standing.name for standing in found.standings] == [contestant(made[0])]
     assert (found.standings[0].covered, found.standings[0].of) == (1, 2), "what they faced is asked of all"
     assert [is_baseline(each) for each in (made[0], made[-1], baseline[0])] == [False, True, True]
