@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.metrics import BUDGET_PP, DEFAULT_FPR
+from bench.metrics import BUDGET_PP, DEFAULT_FPR, DEMONSTRATIONS
 from bench.records.record import CellRecord
 from leaderboard.summary import Row, canonical
 from leaderboard.table import rows
@@ -120,6 +120,7 @@ def _payload(made: list[Row], fpr: float, cards: Cards) -> tuple[dict[str, Any],
         "cards": _used(cards, made),
         "pack": PACK,
         "budget_pp": BUDGET_PP,
+        "demonstrations": list(DEMONSTRATIONS),
         "fpr": fpr,
     }
     return payload, [_packed(details[start : start + PACK]) for start in range(0, len(details), PACK)]

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from bench.contract.verdict import Verdict
-from bench.metrics.aggregate import mean, one_a_seed, proportion
+from bench.metrics.aggregate import clustered, mean, one_a_seed
 from bench.metrics.robustness import detected
 from bench.records.record import CellRecord
 from leaderboard.summary import Row, as_dict, brief, first_known, short, thin
@@ -24,18 +24,16 @@ def heldout_users(done: Sequence[CellRecord], fpr: float) -> Row | None:
     verdicts = [verdict for record in asked for verdict in record.heldout_verdicts]
     if not verdicts:
         return None
-    apart = len(asked) == len(verdicts)
     units = [(verdict, verdict.search.unit if verdict.search else "") for verdict in verdicts]
     inferred = [_magnitude(v.inferred, unit) for v, unit in units if v.inferred is not None]
-    answers = [answer for verdict in verdicts if (answer := _unmarked(verdict)) is not None]
+    by_seed = [record.heldout_verdicts for record in asked]
+    answers = [[answer for verdict in each if (answer := _unmarked(verdict)) is not None] for each in by_seed]
     return {
         "users": len(verdicts),
         "inferred": _distance_from_none(inferred),
         "unit": first_known(unit or None for _, unit in units) or "",
-        "unmarked": as_dict(proportion(sum(answers), len(answers), independent=apart)),
-        "detected": as_dict(
-            proportion(sum(detected(verdict, fpr) for verdict in verdicts), len(verdicts), independent=apart)
-        ),
+        "unmarked": as_dict(clustered((sum(each), len(each)) for each in answers)),
+        "detected": as_dict(clustered((sum(detected(v, fpr) for v in each), len(each)) for each in by_seed)),
     }
 
 

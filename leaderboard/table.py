@@ -11,12 +11,13 @@ from statistics import median
 from typing import Any
 
 from bench.contract.verdict import Point
-from bench.metrics import DEFAULT_FPR
+from bench.metrics import DEFAULT_FPR, DEMONSTRATIONS
 from bench.metrics.aggregate import average, mean, one_a_seed
 from bench.metrics.capacity import carried_bits
 from bench.metrics.efficiency import embed_ratio
 from bench.metrics.fidelity import fidelity_pp
 from bench.metrics.protection import Protection, protection_over_seeds
+from bench.metrics.ranking import Comparable, comparable, is_baseline, rank
 from bench.metrics.robustness import effectiveness, hits, removal_cost, survival, worst_case
 from bench.metrics.security import beyond_chance, false_claims, false_claims_after_attack, forged, forged_claims
 from bench.records.record import Cell, CellRecord
@@ -42,10 +43,11 @@ def rows(records: Iterable[CellRecord], fpr: float = DEFAULT_FPR, *, submitted: 
 
     Returns:
         Rows in the order of profile, scheme, architecture, data set, situation; JSON values only. Counts hold
-        `hits`, `trials` and their Wilson interval `low`, `high` (None where trials share a network); means hold `mean`
-        and their Student-t interval (None below two seeds). Worst cases hold how many attacks they are `covered` by,
-        `of` those that this row and rows of the same profile, architecture and data set faced, without those that do
-        not apply to it. What is not known is None, never 0.
+        `hits`, `trials` and their interval `low`, `high` (Wilson's; over hosts where trials share one, None below
+        five); means hold `mean` and their Student-t interval (None below two seeds). `rank` holds the ranks from `low`
+        to `high` that are possible `of` so many rows (None where nothing is ranked). Worst cases hold how many attacks
+        they are `covered` by, `of` those that this row and rows of the same profile, architecture and data set faced,
+        without those that do not apply to it. What is not known is None, never 0.
     """
     made = [*_of_origin(COMPUTED, records, fpr), *_of_origin(REPORTED, submitted, fpr)]
     _say_coverage(made)
@@ -56,12 +58,34 @@ def _of_origin(origin: str, records: Iterable[CellRecord], fpr: float) -> list[R
     groups: dict[str, list[CellRecord]] = defaultdict(list)
     for record in {r.cell.identity: r for r in reversed(list(records))}.values():
         groups[_question(record)].append(record)
+    ranks = _ranks(groups, fpr) if origin == COMPUTED else {}
     made = [
-        {"origin": origin, **_row(origin, key, sorted(group, key=lambda r: (r.cell.attack, r.cell.seed)), fpr)}
+        {
+            "origin": origin,
+            "rank": ranks.get(key),
+            **_row(origin, key, sorted(group, key=lambda r: (r.cell.attack, r.cell.seed)), fpr),
+        }
         for key, group in groups.items()
     ]
     _name_variants(made)
     return made
+
+
+def _ranks(groups: dict[str, list[CellRecord]], fpr: float) -> dict[str, Row]:
+    """The ranks that are possible for each question; none of baselines, demonstrations and sets without two seeds."""
+    sets: dict[Comparable, dict[str, list[CellRecord]]] = defaultdict(dict)
+    for key, group in groups.items():
+        if group[0].cell.profile not in DEMONSTRATIONS and not any(map(is_baseline, group)):
+            sets[comparable(group[0])][key] = group
+    found = {}
+    for members in sets.values():
+        ranking = rank(members, fpr)
+        for standing in ranking.standings if ranking.seeds > 1 else ():
+            found[standing.name] = {
+                "low": standing.low, "high": standing.high, "of": len(ranking.standings),
+                "score": as_dict(standing.score), "seeds": ranking.seeds, "needed": ranking.needed,
+            }  # fmt: skip
+    return found
 
 
 def _tag(text: str, length: int) -> str:
@@ -120,6 +144,7 @@ def _row(origin: str, key: str, group: list[CellRecord], fpr: float) -> Row:
         "id": _tag(key if origin == COMPUTED else origin + key, 8),
         **{name: getattr(first.cell, name) for name in ("profile", "scheme", "arch", "dataset", "situation", "owners")},
         "carrier": first_known(record.carrier for record in group),
+        "baseline": any(map(is_baseline, group)),
         "access": first_known(record.access for record in group),
         "params": {name: short(value) for name, value in first.cell.scheme_params.items()},
         "status": _status(group),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bench.records.record import CellRecord
     from bench.runner.rundir import RunDir
 
-__all__ = ["COMMANDS", "existing", "print_rungs", "records_in", "write_page"]
+__all__ = ["COMMANDS", "existing", "print_ranks", "print_rungs", "records_in", "write_page"]
 
 
 @click.command()
@@ -27,12 +27,17 @@ __all__ = ["COMMANDS", "existing", "print_rungs", "records_in", "write_page"]
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write to this file.")
 @sentences
 def results(run_dir: Path, fpr: float, style: str, out: Path | None) -> None:
-    """Print every result, one row per rung of an attack's ladder; strength 0 is the marked model."""
+    """Print every result, one row per rung of an attack's ladder; strength 0 is the marked model.
+
+    As a table, of several seeds the schemes' ranks follow.
+    """
     from bench.metrics.flat import as_csv, as_json, as_parquet, rows
 
-    table = rows(records_in(run_dir), fpr)
+    records = records_in(run_dir)
+    table = rows(records, fpr)
     if style == "table":
         print_rungs(table)
+        print_ranks(records, fpr)
     elif style == "parquet":
         if out is None and sys.stdout.isatty():
             raise click.UsageError("Expected --out FILE for parquet on a terminal: it is binary.")
@@ -174,3 +179,14 @@ def print_rungs(table: Iterable[dict[str, Any]], axes: bool = True) -> None:
     ]
     out, numbers = console(), ["seed", *(name for name in MEASURES if name != "status")]
     out.print(plain_table(shown, lines, width=out.width, numbers=numbers, leave_out=LEAVE_OUT))
+
+
+def print_ranks(records: Iterable[CellRecord], fpr: float) -> None:
+    """The schemes' ranks, where there are several seeds."""
+    from bench.cli.ranks import ranks_table
+
+    out = console()
+    table = ranks_table(records, out.width, fpr)
+    if table is not None:
+        out.print()
+        out.print(table)

@@ -242,12 +242,13 @@ class _Both:
 
 def _publish(run_dir: RunDir, summary: Summary, uri: str | None, fpr: float, quiet: bool) -> None:
     """The page, MLflow, the table, and the commands to open them; quietly, only what went wrong is printed."""
-    from bench.cli.report import write_page
+    from bench.cli.report import print_ranks, write_page
     from bench.cli.tables import results_table
 
     out, trouble = console(stderr=False), console(stderr=quiet)
     if not quiet:
         out.print(results_table(summary.records, out.width, fpr))
+        print_ranks(summary.records, fpr)
     _complaints(trouble, run_dir, summary)
     ended = f"{summary.computed} steps computed, {summary.cached} cached, in {duration(summary.seconds)}."
     if not quiet or summary.stopped:

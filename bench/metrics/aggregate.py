@@ -7,9 +7,9 @@ from statistics import fmean
 from typing import NamedTuple
 
 from bench.records.record import CellRecord
-from bench.stats import student_interval, wilson_interval
+from bench.stats import cluster_interval, student_interval, wilson_interval
 
-__all__ = ["Bound", "Mean", "Proportion", "average", "lower_median", "mean", "one_a_seed", "proportion"]
+__all__ = ["Bound", "Mean", "Proportion", "average", "clustered", "lower_median", "mean", "one_a_seed", "proportion"]
 
 
 class Mean(NamedTuple):
@@ -22,7 +22,7 @@ class Mean(NamedTuple):
 
 
 class Proportion(NamedTuple):
-    """Hits of trials with their 95 % Wilson interval; None where the trials are not independent."""
+    """Hits of trials with their 95 % interval: Wilson's, or over hosts where trials share them (None below five)."""
 
     hits: int
     trials: int
@@ -64,20 +64,26 @@ def average(values: Iterable[float | None]) -> float | None:
     return fmean(known) if known else None
 
 
-def proportion(hits: int, trials: int, *, independent: bool = True) -> Proportion | None:
-    """Hits of trials; None without trials.
-
-    Args:
-        hits: how many of the trials.
-        trials: their number.
-        independent: False where trials share a network or a key: a Wilson interval would be too narrow, so it is
-            left out.
-    """
+def proportion(hits: int, trials: int) -> Proportion | None:
+    """Hits of independent trials; None without trials."""
     if not trials:
         return None
-    interval = wilson_interval(hits, trials) if independent else None
-    low, high = interval or (None, None)
-    return Proportion(hits, trials, low, high)
+    return Proportion(hits, trials, *(wilson_interval(hits, trials) or (None, None)))
+
+
+def clustered(clusters: Iterable[tuple[int, int]]) -> Proportion | None:
+    """Hits of trials of which some share a network, a key or a host; None without trials.
+
+    Args:
+        clusters: hits and trials of each host, which are independent of the other hosts'. Where no host has two trials,
+            the interval is Wilson's, else `bench.stats.cluster_interval`.
+    """
+    asked = [(hits, trials) for hits, trials in clusters if trials]
+    found = proportion(sum(hits for hits, _ in asked), sum(trials for _, trials in asked))
+    if found is None or all(trials == 1 for _, trials in asked):
+        return found
+    low, high = cluster_interval(*zip(*asked, strict=True)) or (None, None)
+    return found._replace(low=low, high=high)
 
 
 def lower_median(exact: Iterable[float], bounds: Iterable[float]) -> Bound | None:

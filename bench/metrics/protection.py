@@ -10,7 +10,7 @@ from bench.metrics import DEFAULT_FPR
 from bench.metrics.aggregate import one_a_seed
 from bench.metrics.robustness import hits
 from bench.records.record import CellRecord
-from bench.stats import Interval, protection_advantage, wilson_interval
+from bench.stats import Interval, cluster_interval, protection_advantage, wilson_interval
 
 __all__ = ["Protection", "protection", "protection_over_seeds"]
 
@@ -25,6 +25,7 @@ class Protection(NamedTuple):
         chance: p, of a match by guessing.
         refused, others: of yes-or-no answers (chance one half): held-out users who were rightly told no, of how many.
         independent: whether no two trials share a network.
+        seeds: matches and trials of each seed, where several are pooled.
     """
 
     matches: int
@@ -33,6 +34,7 @@ class Protection(NamedTuple):
     refused: int = 0
     others: int = 0
     independent: bool = True
+    seeds: tuple[tuple[int, int], ...] = ()
 
     @property
     def advantage(self) -> float:
@@ -55,8 +57,16 @@ class Protection(NamedTuple):
 
     @property
     def interval(self) -> Interval | None:
-        """Wilson's interval for M / N, less p; None for yes-or-no answers, and where trials share a network."""
-        found = wilson_interval(self.matches, self.trials) if self.independent and not self.others else None
+        """That of M / N, less p: Wilson's, or over five seeds and more where trials share networks.
+
+        None for yes-or-no answers, and for fewer seeds that trials share.
+        """
+        if self.others:
+            return None
+        if self.independent:
+            found = wilson_interval(self.matches, self.trials)
+        else:
+            found = cluster_interval([hits for hits, _ in self.seeds], [count for _, count in self.seeds])
         return found and Interval(found.low - self.chance, found.high - self.chance)
 
 
@@ -102,4 +112,5 @@ def protection_over_seeds(records: Sequence[CellRecord], fpr: float = DEFAULT_FP
         refused=sum(each.refused for each in found),
         others=sum(each.others for each in found),
         independent=all(each.independent for each in found),
+        seeds=tuple((each.matches, each.trials) for each in found),
     )

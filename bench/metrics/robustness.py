@@ -14,7 +14,7 @@ from typing import NamedTuple
 from bench.contract.verdict import Point, Verdict
 from bench.identity import canonical
 from bench.metrics import BUDGET_PP, DEFAULT_FPR
-from bench.metrics.aggregate import Bound, Proportion, lower_median, one_a_seed, proportion
+from bench.metrics.aggregate import Bound, Proportion, clustered, lower_median, one_a_seed
 from bench.metrics.fidelity import difference_pp
 from bench.records.record import CellRecord
 
@@ -104,8 +104,7 @@ def survived_share(record: CellRecord, fpr: float = DEFAULT_FPR) -> float | None
 def effectiveness(records: Sequence[CellRecord], fpr: float = DEFAULT_FPR) -> Proportion | None:
     """Claims detected on the marked models before any attack, each seed once."""
     marked = [record.marked for record in one_a_seed(records, "marked") if record.marked]
-    count = sum(len(point.verdicts) for point in marked)
-    return proportion(sum(hits(point, fpr) for point in marked), count, independent=count <= len(marked))
+    return clustered((hits(point, fpr), len(point.verdicts)) for point in marked)
 
 
 def lost_pp(record: CellRecord, point: Point) -> float | None:
@@ -170,11 +169,9 @@ def _trial(done: Sequence[CellRecord], owner: int, complete: bool, fpr: float, b
 def survival(records: Iterable[CellRecord], fpr: float = DEFAULT_FPR, budget_pp: float = BUDGET_PP) -> Survival | None:
     """How many decided trials kept their claim at every strength within the budget, under all the attacks given."""
     found = trials(records, fpr, budget_pp)
-    outcomes = [trial.survived for members in found.values() for trial in members]
-    decided = [survived for survived in outcomes if survived is not None]
-    independent = all(len(members) <= 1 for members in found.values())
-    count = proportion(sum(decided), len(decided), independent=independent)
-    return count and Survival(*count, undecided=len(outcomes) - len(decided))
+    decided = [[trial.survived for trial in members if trial.survived is not None] for members in found.values()]
+    count = clustered((sum(survived), len(survived)) for survived in decided)
+    return count and Survival(*count, undecided=sum(map(len, found.values())) - count.trials)
 
 
 def worst_case(records: Iterable[CellRecord], fpr: float = DEFAULT_FPR, budget_pp: float = BUDGET_PP) -> Worst | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.metrics import DEFAULT_FPR
-from bench.metrics.aggregate import Proportion, one_a_seed, proportion
+from bench.metrics.aggregate import Proportion, clustered, one_a_seed, proportion
 from bench.metrics.robustness import detected
 from bench.records.record import AFTER_ATTACK, FRESH_KEY, LEFT_OUT, CellRecord
 
@@ -33,36 +34,38 @@ def false_claims(records: Sequence[CellRecord], fpr: float = DEFAULT_FPR) -> Pro
     Every attack of a seed saw the same networks and keys: they count once a seed. The interval is over keys, which are
     drawn independently, for the networks that were examined.
     """
-    return _accepted(one_a_seed(records, "nulls"), (FRESH_KEY, LEFT_OUT), fpr, independent=True)
+    found = _accepted(one_a_seed(records, "nulls"), (FRESH_KEY, LEFT_OUT), fpr)
+    return proportion(sum(hits for hits, _ in found.values()), sum(trials for _, trials in found.values()))
 
 
 def false_claims_after_attack(records: Sequence[CellRecord], fpr: float = DEFAULT_FPR) -> Proportion | None:
     """Fresh keys accepted on clean hosts that went through the attacks.
 
-    Rungs and attacks share hosts and keys: the trials are not independent, and there is no interval. What claims after
-    an attack on the evidence is the forger's key, which is no fresh one: see `forged`.
+    Rungs and attacks of a seed share a host and keys, so the interval is over seeds. What claims after an attack on
+    the evidence is the forger's key, which is no fresh one: see `forged`.
     """
     records = [record for record in records if record.stage != "evidence"]
-    return _accepted(records, (AFTER_ATTACK,), fpr, independent=False)
+    return clustered(_accepted(records, (AFTER_ATTACK,), fpr).values())
 
 
-def _accepted(
-    records: Sequence[CellRecord], kinds: tuple[str, ...], fpr: float, *, independent: bool
-) -> Proportion | None:
-    p_values = [p for record in records for null in record.nulls if null.kind in kinds for p in null.p_values]
-    return proportion(sum(p <= fpr for p in p_values), len(p_values), independent=independent)
+def _accepted(records: Sequence[CellRecord], kinds: tuple[str, ...], fpr: float) -> dict[int, tuple[int, int]]:
+    """Accepted claims, and all, of each seed."""
+    p_values: dict[int, list[float]] = defaultdict(list)
+    for record in records:
+        p_values[record.cell.seed] += [p for null in record.nulls if null.kind in kinds for p in null.p_values]
+    return {seed: (sum(p <= fpr for p in found), len(found)) for seed, found in p_values.items()}
 
 
 def forged_claims(records: Sequence[CellRecord], fpr: float = DEFAULT_FPR) -> Proportion | None:
     """Forged claims of attacks on the evidence that are accepted at some strength."""
     attacks = [record for record in records if record.stage == "evidence" and record.curve]
-    accepted = [
-        any(detected(point.verdicts[claim], fpr) for point in record.curve if claim < len(point.verdicts))
-        for record in attacks
-        for claim in range(max(len(point.verdicts) for point in record.curve))
-    ]
-    seeds = {record.cell.seed for record in attacks}
-    return proportion(sum(accepted), len(accepted), independent=len(seeds) == len(accepted))
+    accepted: dict[int, list[bool]] = defaultdict(list)
+    for record in attacks:
+        accepted[record.cell.seed] += [
+            any(detected(point.verdicts[claim], fpr) for point in record.curve if claim < len(point.verdicts))
+            for claim in range(max(len(point.verdicts) for point in record.curve))
+        ]
+    return clustered((sum(found), len(found)) for found in accepted.values())
 
 
 def forged(records: Sequence[CellRecord]) -> Forged | None:

@@ -84,13 +84,15 @@ function robustnessCell(row) {
   }
   const lines = found && !state.attack ? [coverage(found), `mean ${percent(found.mean, 0)} %`] : [];
   const failed = state.attack ? 0 : [...row.attacks.values()].filter((each) => each.status === "failed").length;
+  const told = row.rank && !state.attack ? `; ${rankText(row.rank)}` : "";
+  if (told) lines.push(`rank ${ranks(row.rank)} of ${row.rank.of}`);
   if (failed) lines.push(`${plural(failed, "attack")} failed`);
   if (found && found.undecided) lines.push(`${found.undecided} undecided`);
   return stateCell(
     found,
     lines,
     found
-      ? `survives ${wilson(found)}${state.attack ? "" : `, over ${coverage(found)}: ${found.attacks.map(chain).join(", ")}`}`
+      ? `survives ${proportion(found)}${state.attack ? "" : `, over ${coverage(found)}: ${found.attacks.map(chain).join(", ")}`}${told}`
       : "no attack of this row has been judged",
   );
 }
@@ -103,6 +105,15 @@ function removalCell(row) {
     kind: "num",
     tip: found.values ? `each of the decided ${units(row)}: ${bounds(found)} points` : null,
   };
+}
+
+function rankText(found) {
+  const few =
+    found.seeds < found.needed
+      ? `; with ${plural(found.seeds, "seed")} no two can be told apart: it takes ${found.needed}`
+      : "";
+  const end = known(found.score.low) ? ` (95 %: ${percent(found.score.low)} to ${percent(found.score.high)} %)` : "";
+  return `rank ${ranks(found)} of ${found.of}; survives ${percent(found.score.mean)} % of the attacks${end}, mean over seeds${few}`;
 }
 
 function securityCell(row) {
@@ -174,7 +185,7 @@ const COLUMNS = [
     unit: "detected",
     number: true,
     value: (row) => rate(row.effectiveness),
-    cell: (row) => stateCell(row.effectiveness, [], row.effectiveness && `detected ${wilson(row.effectiveness)}`),
+    cell: (row) => stateCell(row.effectiveness, [], row.effectiveness && `detected ${proportion(row.effectiveness)}`),
   },
   {
     id: "protection",

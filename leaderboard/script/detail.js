@@ -2,10 +2,10 @@
 function securityText(row) {
   const { clean, attacked, forged } = row.security || {};
   return [
-    clean && `fresh keys accepted on clean hosts: ${wilson(clean)}`,
+    clean && `fresh keys accepted on clean hosts: ${proportion(clean)}`,
     attacked &&
       `after the attacks: ${of(attacked)} = ${percent(attacked.hits / attacked.trials)} %, all rungs together`,
-    forged && `forged claims accepted at some rung: ${wilson(forged)}`,
+    forged && `forged claims accepted at some rung: ${proportion(forged)}`,
   ].filter(Boolean);
 }
 
@@ -40,11 +40,12 @@ function numbers(row) {
     "Numbers",
     facts([
       ["Fidelity", row.fidelity && mean(row.fidelity, 2, " pp")],
-      ["Effectiveness", row.effectiveness && wilson(row.effectiveness)],
+      ["Effectiveness", row.effectiveness && proportion(row.effectiveness)],
       ["Protection", row.protection && protection(row.protection)],
       ["Held-out users", row.heldout && heldoutText(row.heldout)],
-      ["Worst case", row.robustness && `survives ${wilson(row.robustness)}, over ${coverage(row.robustness)}; ${row.robustness.undecided} undecided`],
-      ...survived.map(([label, attack]) => [`Under ${chain(label)}`, `survives ${wilson(attack.survival)}`]),
+      ["Worst case", row.robustness && `survives ${proportion(row.robustness)}, over ${coverage(row.robustness)}; ${row.robustness.undecided} undecided`],
+      ["Rank", row.rank && rankText(row.rank)],
+      ...survived.map(([label, attack]) => [`Under ${chain(label)}`, `survives ${proportion(attack.survival)}`]),
       ["Removal cost", row.removal && `${bounds(row.removal)} pp, one for each of the decided ${units(row)}`],
       ["False claims", securityText(row).join("; ")],
       ["Capacity", row.capacity && mean(row.capacity, 0, " bits without an error, for one point at most")],

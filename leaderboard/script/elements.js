@@ -29,9 +29,10 @@ const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 const pValue = (p) =>
   !known(p) ? MISSING : p === 0 ? "0" : p >= 0.001 ? p.toFixed(3) : p.toExponential(0).replace("-", "−");
 const of = (count) => `${count.hits} of ${count.trials}`;
-const interval = (found, said) => (known(found.low) ? ` (Wilson ${said(found.low)} to ${said(found.high)}` : " (no interval");
-const wilson = (count) =>
-  `${of(count)} = ${percent(count.hits / count.trials)} %${interval(count, percent)}${known(count.low) ? " %" : ": they share a network"})`;
+const interval = (found, said) => (known(found.low) ? ` (95 %: ${said(found.low)} to ${said(found.high)}` : " (no interval");
+const proportion = (count) =>
+  `${of(count)} = ${percent(count.hits / count.trials)} %${interval(count, percent)}${known(count.low) ? " %" : ": they share fewer than five networks"})`;
+const ranks = (found) => (found.low === found.high ? `${found.low}` : `${found.low}–${found.high}`);
 const mean = (found, digits, unit) =>
   [
     `${fixed(found.mean, digits)}${unit} (Student-t `,

@@ -8,12 +8,12 @@ const WORTH = {
   quick: "A demonstration on tiny networks and digits: rows are listed by name, never ranked.",
   smoke: "A check that everything runs: the numbers mean nothing, and rows are never ranked.",
 };
-const DEMONSTRATIONS = ["quick", "smoke"];
+const DEMONSTRATIONS = data.demonstrations;
 const PROFILES = Object.keys(WORTH);
 const FILTERS = ["dataset", "carrier", "access", "arch", "attack"];
 const reported = (row) => row.origin === "self-reported";
 // Baselines mark nothing: what they detect is what a network gives away anyway.
-const baseline = (row) => row.carrier === "none";
+const baseline = (row) => row.baseline;
 
 // Attacks arrive as short lists, because most of the page is these.
 data.rows.forEach((row, at) => {

@@ -207,6 +207,17 @@ def benchmark_records() -> list[CellRecord]:
     return made
 
 
+def contest(profile: str = "small", seeds: int = 7, **fields: Any) -> list[CellRecord]:
+    """`strong` survives pruning in every seed, `weak` and `faint` in none."""
+    broken, held = [rung(10, 0.89, said(0.5))], [rung(10, 0.89, said(1e-9))]
+    outcomes = {"strong": held, "weak": broken, "faint": broken}
+    return [
+        of_scheme(scheme, seed=seed, curve=curve, profile=profile, **fields)
+        for scheme, curve in outcomes.items()
+        for seed in range(seeds)
+    ]
+
+
 SIGNATURES = tuple(30.0 * (1 + i % 11) for i in range(40))
 
 

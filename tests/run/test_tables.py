@@ -12,9 +12,10 @@ from rich.text import Text
 
 from bench.cli import main
 from bench.cli.fitting import plain_table
+from bench.cli.ranks import ranks_table
 from bench.cli.tables import results_table
 from bench.records.files import save_record
-from tests.fakes import benchmark_records
+from tests.fakes import SCHEMES, benchmark_records, contest, simulated
 
 WIDTHS = (40, 60, 80, 110, 200)
 ROWS = [
@@ -81,6 +82,45 @@ def test_the_rungs_fit_and_their_p_values_are_whole(
     text = CliRunner().invoke(main, ["results", "--run-dir", str(tmp_path)]).output
     assert max(map(len, text.splitlines())) <= width
     assert {f"{v.p_value:.2g}" for r in records for p in r.points for v in p.verdicts} <= set(text.split())
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_ranks_and_intervals_are_whole(width: int) -> None:
+    """Six schemes in one set, one of them in another, over five seeds."""
+    records = [simulated(s, a, n) for s in SCHEMES for a in ("pruning", "pruning-global") for n in range(5)]
+    text = printed(ranks_table(records, width), width)
+    assert max(map(len, text.splitlines())) <= width
+    table = [line for line in text.splitlines() if line.split() and line.split()[-1] in ("1-6", "-")]
+    assert len(table) == len(SCHEMES)
+    if width >= 80:
+        assert [("0.48-1.00" in line, "5 of 5" in line, " 2/2 " in line) for line in table].count((True,) * 3) == 6
+        assert "0.28-0.99" in text
+
+
+def test_what_the_ranks_say_of_few_seeds_and_of_demonstrations() -> None:
+    few, enough = (" ".join(printed(ranks_table(contest(seeds=n), 110), 110).split()) for n in (5, 7))
+    assert "with 5 seeds no two of 3 schemes can be told apart: it takes 7 at least" in few
+    assert "it takes" not in enough
+    assert "never ranks" not in few
+    shown = " ".join(printed(ranks_table(contest("quick"), 110), 110).split())
+    assert "profile quick: a demonstration; the leaderboard page never ranks it" in shown
+    assert ranks_table(contest(seeds=1), 110) is None
+
+
+def test_schemes_of_other_parameters_are_named_apart() -> None:
+    text = printed(ranks_table([*contest(), *contest(scheme_params={"bits": 8})], 110), 110)
+    assert {"strong bits=8", "strong bits=256"} <= {" ".join(line.split()[:2]) for line in text.splitlines()}
+
+
+def test_the_results_end_with_the_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for each in contest():
+        save_record(each, tmp_path / "records")
+    text = CliRunner().invoke(main, ["results", "--run-dir", str(tmp_path)]).output
+    ranked = {words[0]: words[-1] for line in text.splitlines() if (words := line.split())}
+    assert (ranked["strong"], ranked["weak"]) == ("1", "2-3")
+    table = CliRunner().invoke(main, ["results", "--run-dir", str(tmp_path), "--format", "csv"]).output
+    assert "2-3" not in table
 
 
 def test_names_give_way_before_a_number_with_a_sign() -> None:

@@ -17,10 +17,12 @@ from bench.records.record import AFTER_ATTACK
 from bench.runner.rundir import RunDir
 from bench.stats import student_interval, wilson_interval
 from leaderboard import build, rows
+from leaderboard.table import REPORTED
 from tests.fakes import (
     HOSTILE,
     SCHEMES,
     benchmark_records,
+    contest,
     identified,
     idle,
     member,
@@ -551,3 +553,28 @@ def test_four_hundred_records_stay_below_200_kb(tmp_path):
     ]
     assert len(made) == 420
     assert build(made, tmp_path).stat().st_size < 200_000
+
+
+# ---- ranks -----------------------------------------------------------------------------------------------------------
+def ranks_of(made):
+    return {row["scheme"]: row["rank"] and (row["rank"]["low"], row["rank"]["high"], row["rank"]["of"]) for row in made}
+
+
+def test_seven_seeds_tell_three_schemes_apart_and_six_do_not():
+    assert ranks_of(rows(contest())) == {"strong": (1, 1, 3), "weak": (2, 3, 3), "faint": (2, 3, 3)}
+    found = rows(contest(seeds=6))
+    assert set(ranks_of(found).values()) == {(1, 3, 3)}
+    assert {(row["rank"]["seeds"], row["rank"]["needed"]) for row in found} == {(6, 7)}
+
+
+def test_demonstrations_baselines_submissions_and_single_seeds_have_no_rank():
+    assert set(ranks_of(rows(contest("quick"))).values()) == {None}
+    assert set(ranks_of(rows(contest(seeds=1))).values()) == {None}
+    found = rows([*contest(), *contest(carrier="none", arch="vgg16")], submitted=contest(situation="distill"))
+    assert [row["rank"] is None for row in found] == [row["baseline"] or row["origin"] == REPORTED for row in found]
+    assert sum(row["rank"] is None for row in found) == 6
+
+
+def test_ranks_of_other_parameters_are_other_ranks():
+    made = [*contest(), *contest(scheme_params={"bits": 8})]
+    assert {found[2] for found in ranks_of(rows(made)).values() if found} == {6}

@@ -13,6 +13,7 @@ from leaderboard import build, page, rows
 from tests.fakes import (
     HOSTILE,
     benchmark_records,
+    contest,
     crowd,
     identified,
     idle,
@@ -257,6 +258,33 @@ def test_a_demonstration_is_listed_by_name_and_says_so(open_tab, tmp_path):
     tab.page.select_option("#profile", "small")
     assert "never ranked" not in tab.page.locator("#worth").inner_text()
     assert tab.schemes == ["b", "a"]
+
+
+def test_a_rank_stands_below_robustness_and_in_the_csv_and_a_demonstration_has_none(open_tab, tmp_path):
+    tab = open_tab(build([*contest(), *contest("quick")], tmp_path), "#profile=small")
+    cells = tab.page.locator("td[data-label='Robustness, survives']")
+    assert [text.split("\n")[-1] for text in cells.all_inner_texts()] == [
+        "rank 1 of 3",
+        "rank 2\u20133 of 3",
+        "rank 2\u20133 of 3",
+    ]
+    assert "rank 2\u20133 of 3; survives 0.0 % of the attacks (95 %: 0.0 to 41.0 %), mean over seeds" in (
+        cells.last.get_attribute("title")
+    )
+    with tab.page.expect_download() as download:
+        tab.page.click("#csv")
+    found = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
+    assert [(row["rank_best"], row["rank_worst"], row["ranked"]) for row in found] == [("1", "1", "3")] + [
+        ("2", "3", "3")
+    ] * 2
+    tab.page.select_option("#profile", "quick")
+    assert not any("rank" in text for text in cells.all_inner_texts())
+
+
+def test_few_seeds_say_how_many_it_takes(open_tab, tmp_path):
+    tab = open_tab(build(contest(seeds=3), tmp_path), "#profile=small")
+    cell = tab.page.locator("td[data-label='Robustness, survives']").first
+    assert "with 3 seeds no two can be told apart: it takes 7" in cell.get_attribute("title")
 
 
 def test_a_row_draws_its_searches_with_the_own_and_the_inferred_signature(open_tab, tmp_path):

@@ -203,7 +203,7 @@ def test_membership_is_not_known_where_no_held_out_user_was_asked() -> None:
 
 def test_held_out_users_are_no_trials_where_signatures_are_inferred() -> None:
     made = record(marked=point(0.0, verdicts=[identified()]), curve=[], heldout_verdicts=[identified(0.0)] * 5)
-    assert of(made) == (1, 1, 1 / 12, 0, 0, True)
+    assert of(made)[:6] == (1, 1, 1 / 12, 0, 0, True)
 
 
 @pytest.mark.parametrize("said", [{}, {"matched": True}, {"chance": 0.1}])
