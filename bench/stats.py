@@ -174,8 +174,6 @@ def sign_flip_p_value(differences: Sequence[float], seed: int = 0) -> float:
     Raises:
         ValueError: a difference is not finite.
     """
-    import numpy as np
-
     values = np.asarray(differences, dtype=float)
     if not np.isfinite(values).all():
         raise ValueError(f"Expected finite differences, but got {list(differences)}.")
@@ -189,15 +187,11 @@ def sign_flip_p_value(differences: Sequence[float], seed: int = 0) -> float:
 @cache
 def _all_signs(count: int) -> np.ndarray:
     """Every assignment of +1 and -1, 2^count x count."""
-    import numpy as np
-
     return 1.0 - 2.0 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
 
 
 def _drawn_signs(count: int, seed: int) -> np.ndarray:
     """The observed signs and drawn ones, (1 + FLIPS) x count."""
-    import numpy as np
-
     drawn = np.random.default_rng(seed).integers(0, 2, (FLIPS, count))
     return np.vstack([np.ones((1, count)), 1.0 - 2.0 * drawn])
 

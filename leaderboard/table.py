@@ -19,7 +19,14 @@ from bench.metrics.fidelity import fidelity_pp
 from bench.metrics.protection import Protection, protection_over_seeds
 from bench.metrics.ranking import Comparable, comparable, is_baseline, rank
 from bench.metrics.robustness import effectiveness, hits, removal_cost, survival, worst_case
-from bench.metrics.security import beyond_chance, false_claims, false_claims_after_attack, forged, forged_claims
+from bench.metrics.security import (
+    beyond_chance,
+    false_claims,
+    false_claims_after_attack,
+    false_claims_by_kind,
+    forged,
+    forged_claims,
+)
 from bench.records.record import Cell, CellRecord
 from leaderboard.searches import heldout_users, histories, rung_searches, searches
 from leaderboard.summary import Row, as_dict, canonical, first_known, if_any, short, thin
@@ -263,10 +270,13 @@ def _protection(found: Protection) -> Row:
 
 
 def _security(done: Sequence[CellRecord], fpr: float) -> Row | None:
-    """False claims, and whether the clean hosts' are more than the false positive rate explains."""
-    clean = false_claims(done, fpr)
+    """False claims, by kind too, and whether those of some kind are more than the false positive rate explains."""
+    clean, over = false_claims(done, fpr), beyond_chance(done, fpr)
+    by_kind = {
+        kind: {**count._asdict(), "beyond": kind in over} for kind, count in false_claims_by_kind(done, fpr).items()
+    }
     parts = {
-        "clean": clean and {**clean._asdict(), "beyond": beyond_chance(clean, fpr)},
+        "clean": clean and {**clean._asdict(), "beyond": bool(over), "kinds": by_kind},
         "attacked": as_dict(false_claims_after_attack(done, fpr)),
         "forged": as_dict(forged_claims(done, fpr)),
         "best_forgery": as_dict(forged(done)),

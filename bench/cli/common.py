@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FiniteRange",
+    "calibration_selectors",
     "console",
     "data_options",
     "fpr_option",
@@ -69,13 +70,18 @@ run_dir_option = click.option(
 )  # fmt: skip
 
 PROFILES_SAY = "[default: the profile's]"
-SELECTORS = (
-    click.option("--scheme", default="all", help=f"Schemes: {SELECT} such as @weights, @behaviour."),
-    click.option(
+
+
+def _attack_option(default: str) -> Callable[[Command], Command]:
+    return click.option(
         "--attack",
-        default="pruning",
+        default=default,
         help=f"Attacks: {SELECT} such as @fine-tuning, @extraction, @pipeline; a=50+b applies two in a row.",
-    ),
+    )
+
+
+scheme_option = click.option("--scheme", default="all", help=f"Schemes: {SELECT} such as @weights, @behaviour.")
+AXES = (
     click.option("--arch", default=None, help=f"Architectures: {SELECT}; wrn-16-2 and the like.  {PROFILES_SAY}"),
     click.option("--dataset", default=None, help=f"Data sets, comma-separated.  {PROFILES_SAY}"),
     click.option("--profile", default="quick", help="What the numbers mean: smoke, quick, small, standard or paper."),
@@ -84,6 +90,8 @@ SELECTORS = (
     ),
     click.option("--seeds", type=click.IntRange(1, 10_000), default=None, help=f"Number of seeds.  {PROFILES_SAY}"),
     click.option("--owners", type=click.IntRange(1, 10_000), default=1, help="Owners a host carries at once."),
+)
+NULLS = (
     click.option(
         "--null-keys",
         type=click.IntRange(0, 10_000),
@@ -91,8 +99,14 @@ SELECTORS = (
         help=f"At most so many fresh keys claim clean hosts; 0 leaves the false claims out.  {PROFILES_SAY}",
     ),
     click.option(
-        "--set", "settings", multiple=True, metavar="NAME.PARAM=VALUE", help="Set a scheme's or attack's parameter."
+        "--null-hosts",
+        type=click.IntRange(0, 200),
+        default=None,
+        help=f"Null models of each kind, trained for fresh keys to claim; 0 for none.  {PROFILES_SAY}",
     ),
+)
+set_option = click.option(
+    "--set", "settings", multiple=True, metavar="NAME.PARAM=VALUE", help="Set a scheme's or attack's parameter."
 )
 
 DATA_OPTIONS = (
@@ -134,7 +148,10 @@ suite_argument = click.argument(
     "suite", required=False, is_eager=True, expose_value=False, metavar="[SUITE.yaml]", callback=_from_file,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
 )  # fmt: skip
-selectors = _apply((suite_argument, *SELECTORS, *DATA_OPTIONS, run_dir_option))
+PLACES = (*DATA_OPTIONS, run_dir_option)
+selectors = _apply((suite_argument, scheme_option, _attack_option("pruning"), *AXES, *NULLS, set_option, *PLACES))
+# Calibration is about nulls alone, and has options of its own for their numbers.
+calibration_selectors = _apply((suite_argument, scheme_option, _attack_option("none"), *AXES, set_option, *PLACES))
 
 
 def sentences(function: Command) -> Command:
@@ -187,7 +204,7 @@ def selected(options: dict[str, Any]) -> dict[str, Any]:
     """The options that `bench.library.plan` takes: the run directory and the selectors."""
     from bench.plan.selection import DEFAULTS
 
-    return {name: options[name] for name in ("run_dir", *DEFAULTS)}
+    return {name: options[name] for name in ("run_dir", *DEFAULTS) if name in options}
 
 
 def remarks(plan: Plan, owners: int) -> list[str]:

@@ -6,10 +6,10 @@ import json
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import rich_click as click
 
@@ -28,11 +28,28 @@ if TYPE_CHECKING:
     from bench.runner.rundir import RunDir
     from bench.tracking.mirror import Mirror
 
-__all__ = ["COMMANDS"]
+__all__ = [
+    "COMMANDS",
+    "complaints",
+    "computed",
+    "device_option",
+    "jobs_option",
+    "leave",
+    "settings_of",
+    "threads_option",
+    "until_sigterm",
+]
 
 jobs_option = click.option(
     "--jobs", type=click.IntRange(1, 1024), default=1, help="Worker processes; they share the cores."
 )
+device_option = click.option(
+    "--device", default="auto", help="cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."
+)
+threads_option = click.option(
+    "--threads", type=click.IntRange(0, 1024), default=0, envvar="BENCH_THREADS",
+    help="Threads of one worker; 0 shares the cores. Part of the record: another number may round differently.",
+)  # fmt: skip
 
 
 @click.command()
@@ -72,15 +89,9 @@ def plan(jobs: int, keys: bool, style: str, **options: Any) -> None:
 
 @click.command()
 @selectors
-@click.option("--device", default="auto", help="cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.")
+@device_option
 @jobs_option
-@click.option(
-    "--threads",
-    type=click.IntRange(0, 1024),
-    default=0,
-    envvar="BENCH_THREADS",
-    help="Threads of one worker; 0 shares the cores. Part of the record: another number may round differently.",
-)
+@threads_option
 @click.option("--executor", type=click.Choice(["local", "ray"]), default="local", help="ray needs the extra `ray`.")
 @click.option("--max-time", type=FiniteRange(0), default=None, metavar="MINUTES", help="Start no step after this time.")
 @click.option("--tracking-uri", default=None, help="MLflow store.  [default: mlflow.db in the run directory]")
@@ -108,36 +119,82 @@ def run(
     Ends with a table, the leaderboard page and the MLflow command line. Exit status: 0 all cells settled,
     1 some failed, 2 usage.
     """
+    from bench.runner.rundir import RunDir
+
+    with until_sigterm():
+        run_dir = RunDir(options["run_dir"])
+        settings = settings_of(options, device, jobs, executor, max_time, threads)
+        uri = None if no_mlflow else tracking_uri or own_store(run_dir.path)
+        summary = computed(options, settings, quiet, lambda watch: _mirrored(watch, uri, fpr))
+        _publish(run_dir, summary, None if summary.signal else uri, fpr, quiet)
+    leave(summary)
+
+
+COMMANDS = (plan, run)
+
+
+def settings_of(
+    options: Mapping[str, Any], device: str, jobs: int, executor: str = "local", max_time: float | None = None,
+    threads: int = 0,
+) -> Settings:  # fmt: skip
+    """Where and how to compute.
+
+    Args:
+        options: of the command; where data sets are is read from them.
+        device: as it was typed.
+        jobs: worker processes.
+        executor: `local` or `ray`.
+        max_time: minutes after which no step starts.
+        threads: of one worker; 0 shares the cores.
+
+    Raises:
+        click.UsageError: the device does not exist here.
+    """
+    from bench.runner.executors import Settings, pick_device
+    from bench.steps.workspace import Place
+
+    try:
+        place = Place(pick_device(device), options["data_root"], options["download"])
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    return Settings(place, jobs, executor, None if max_time is None else 60 * max_time, threads)
+
+
+def computed(
+    options: dict[str, Any],
+    settings: Settings,
+    quiet: bool,
+    also: Callable[[Watch], AbstractContextManager[Watch]] = nullcontext,
+) -> Summary:
+    """Compute what is missing of the selected cells, with a progress bar.
+
+    Args:
+        options: of the command: the selectors and the run directory.
+        settings: where and how.
+        quiet: without the bar.
+        also: what else is told of the progress, around the bar.
+    """
     from bench import library
     from bench.runner.coordinator import execute
     from bench.runner.estimate import Durations
-    from bench.runner.executors import Settings, pick_device
     from bench.runner.rundir import RunDir
-    from bench.steps.workspace import Place
 
-    with _until_sigterm():
-        run_dir = RunDir(options["run_dir"])
-        try:
-            place = Place(pick_device(device), options["data_root"], options["download"])
-        except ValueError as error:
-            raise click.UsageError(str(error)) from error
-        settings = Settings(place, jobs, executor, None if max_time is None else 60 * max_time, threads)
-        uri = None if no_mlflow else tracking_uri or own_store(run_dir.path)
-        made = library.plan(**selected(options))
-        durations = Durations(run_dir.durations, probe=lambda: probe_of(settings))
-        with (
-            _watching(made, durations, settings, options["owners"], quiet, run_dir.store.epoch) as watch,
-            _mirrored(watch, uri, fpr) as both,
-        ):
-            summary = execute(made, run_dir, settings, both, durations)
-        _publish(run_dir, summary, None if summary.signal else uri, fpr, quiet)
+    run_dir = RunDir(options["run_dir"])
+    made = library.plan(**selected(options))
+    durations = Durations(run_dir.durations, probe=lambda: probe_of(settings))
+    with (
+        _watching(made, durations, settings, options["owners"], quiet, run_dir.store.epoch) as watch,
+        also(watch) as both,
+    ):
+        return execute(made, run_dir, settings, both, durations)
+
+
+def leave(summary: Summary) -> NoReturn:
+    """End with the status that says how it went: 0 all cells settled, 1 some failed, 128 + a signal's number."""
     if summary.signal:
         sys.exit(128 + summary.signal)
     failed = sum(record.status == "failed" for record in summary.records)
     sys.exit(1 if failed or summary.stopped else 0)
-
-
-COMMANDS = (plan, run)
 
 
 def duration(seconds: float) -> str:
@@ -151,7 +208,7 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def _until_sigterm() -> Iterator[None]:
+def until_sigterm() -> Iterator[None]:
     """Turn SIGTERM into an exception, as SIGINT is one; exit status 143 where nobody else takes it."""
     from bench.runner.coordinator import Terminated
 
@@ -249,7 +306,7 @@ def _publish(run_dir: RunDir, summary: Summary, uri: str | None, fpr: float, qui
     if not quiet:
         out.print(results_table(summary.records, out.width, fpr))
         print_ranks(summary.records, fpr)
-    _complaints(trouble, run_dir, summary)
+    complaints(trouble, run_dir, summary)
     ended = f"{summary.computed} steps computed, {summary.cached} cached, in {duration(summary.seconds)}."
     if not quiet or summary.stopped:
         on = f" {_stopped(summary)}: the same command goes on." if summary.stopped else ""
@@ -261,7 +318,7 @@ def _publish(run_dir: RunDir, summary: Summary, uri: str | None, fpr: float, qui
         _track(summary, uri, run_dir, fpr, quiet)
 
 
-def _complaints(out: Console, run_dir: RunDir, summary: Summary) -> None:
+def complaints(out: Console, run_dir: RunDir, summary: Summary) -> None:
     """Failed cells, and what the run noticed."""
     for record in summary.records:
         if record.status == "failed" and record.traceback:

@@ -22,7 +22,7 @@ class Mean(NamedTuple):
 
 
 class Proportion(NamedTuple):
-    """Hits of trials with their 95 % interval: Wilson's, or over hosts where trials share them (None below five)."""
+    """Hits of trials with a 95 % interval of their rate, Wilson's unless its maker says otherwise; None for none."""
 
     hits: int
     trials: int

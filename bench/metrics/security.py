@@ -7,13 +7,20 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.metrics import DEFAULT_FPR
-from bench.metrics.aggregate import Proportion, clustered, one_a_seed, proportion
+from bench.metrics.aggregate import Proportion, clustered
+from bench.metrics.calibration import accepted, kinds, too_many, trials
 from bench.metrics.robustness import detected
-from bench.records.record import AFTER_ATTACK, FRESH_KEY, LEFT_OUT, CellRecord
+from bench.records.record import AFTER_ATTACK, CellRecord
 
-__all__ = ["Forged", "beyond_chance", "false_claims", "false_claims_after_attack", "forged", "forged_claims"]
-
-SURE = 1e-3  # a table has many rows: a rate is called too high only where chance would do it once in a thousand
+__all__ = [
+    "Forged",
+    "beyond_chance",
+    "false_claims",
+    "false_claims_after_attack",
+    "false_claims_by_kind",
+    "forged",
+    "forged_claims",
+]
 
 
 class Forged(NamedTuple):
@@ -29,31 +36,32 @@ class Forged(NamedTuple):
 
 
 def false_claims(records: Sequence[CellRecord], fpr: float = DEFAULT_FPR) -> Proportion | None:
-    """Fresh keys accepted on clean hosts, and left-out owners on networks that were trained without their images.
+    """False claims before any attack that are accepted, of all kinds of nulls together.
 
-    Every attack of a seed saw the same networks and keys: they count once a seed. The interval is over keys, which are
-    drawn independently, for the networks that were examined.
+    Fresh keys claim clean hosts and null models, left-out owners networks that were trained without their images. The
+    interval takes into account that trials share networks and keys: see `bench.metrics.calibration`.
     """
-    found = _accepted(one_a_seed(records, "nulls"), (FRESH_KEY, LEFT_OUT), fpr)
-    return proportion(sum(hits for hits, _ in found.values()), sum(trials for _, trials in found.values()))
+    claims = [claim for kind in kinds(records) if kind != AFTER_ATTACK for claim in trials(records, kind)]
+    return accepted(claims, fpr)
+
+
+def false_claims_by_kind(records: Sequence[CellRecord], fpr: float = DEFAULT_FPR) -> dict[str, Proportion]:
+    """Kind of null -> false claims before any attack that are accepted."""
+    found = {kind: accepted(trials(records, kind), fpr) for kind in kinds(records) if kind != AFTER_ATTACK}
+    return {kind: count for kind, count in found.items() if count}
 
 
 def false_claims_after_attack(records: Sequence[CellRecord], fpr: float = DEFAULT_FPR) -> Proportion | None:
-    """Fresh keys accepted on clean hosts that went through the attacks.
+    """Fresh keys accepted on clean hosts that went through the attacks; rungs and attacks share hosts and keys.
 
-    Rungs and attacks of a seed share a host and keys, so the interval is over seeds. What claims after an attack on
-    the evidence is the forger's key, which is no fresh one: see `forged`.
+    What claims after an attack on the evidence is the forger's key, which is no fresh one: see `forged`.
     """
-    records = [record for record in records if record.stage != "evidence"]
-    return clustered(_accepted(records, (AFTER_ATTACK,), fpr).values())
+    return accepted(trials(records, AFTER_ATTACK), fpr)
 
 
-def _accepted(records: Sequence[CellRecord], kinds: tuple[str, ...], fpr: float) -> dict[int, tuple[int, int]]:
-    """Accepted claims, and all, of each seed."""
-    p_values: dict[int, list[float]] = defaultdict(list)
-    for record in records:
-        p_values[record.cell.seed] += [p for null in record.nulls if null.kind in kinds for p in null.p_values]
-    return {seed: (sum(p <= fpr for p in found), len(found)) for seed, found in p_values.items()}
+def beyond_chance(records: Sequence[CellRecord], fpr: float = DEFAULT_FPR) -> list[str]:
+    """The kinds of nulls before any attack of which more are accepted than the false positive rate explains."""
+    return [kind for kind in kinds(records) if kind != AFTER_ATTACK and too_many(trials(records, kind), fpr)]
 
 
 def forged_claims(records: Sequence[CellRecord], fpr: float = DEFAULT_FPR) -> Proportion | None:
@@ -81,10 +89,3 @@ def forged(records: Sequence[CellRecord]) -> Forged | None:
     if not any(least.values()):
         return None
     return Forged(*(min(least[kind], default=None) for kind in (True, False)))
-
-
-def beyond_chance(count: Proportion, fpr: float = DEFAULT_FPR) -> bool:
-    """Whether so many false claims are more than the false positive rate explains (exact binomial test)."""
-    from scipy.stats import binom
-
-    return float(binom.sf(count.hits - 1, count.trials, fpr)) <= SURE

@@ -14,7 +14,7 @@ from bench.api import Attack, AttackCard, Recipe, Scheme, SchemeCard
 from bench.identity import digest
 from bench.plan import fingerprint
 from bench.plan.profiles import Profile
-from bench.records.record import Applied, Cell
+from bench.records.record import OTHER_DATA, OWN_DATA, PERMUTED, RIVAL_DATA, Applied, Cell
 from bench.registry import RegistryError, attack_chain, make, params_of
 from bench.registry import attacks as all_attacks
 from bench.registry import schemes as all_schemes
@@ -32,7 +32,11 @@ ROOTS = {
     "nulls": "bench.steps.nulls",
     "left_out_claims": "bench.steps.nulls",
     "attacked_nulls": "bench.steps.nulls",
+    "null_host": "bench.steps.null_host",
+    "null_claims": "bench.steps.null_claims",
 }
+# Embedded data sets: null models of the kind `other data set` learn the first that is not the host's.
+EMBEDDED = ("digits-m", "photographs")
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,13 +169,19 @@ def expand(request: Request, checksums: Mapping[str, str]) -> list[Planned]:
 
 
 def auxiliaries(request: Request) -> list[str]:
-    """The other data sets that adversaries of the request have, by name, sorted.
+    """The other data sets of the request, by name, sorted: those of its adversaries and of its null models.
 
     Raises:
         RegistryError: as `expand`.
     """
     builder = _Builder(request, {})
-    return sorted({name for chain in request.attacks for name in _lent(builder.attacks(chain))})
+    lent = {name for chain in request.attacks for name in _lent(builder.attacks(chain))}
+    nulls = {_other_than(name) for name in request.datasets} if request.profile.null_hosts else set()
+    return sorted(lent | nulls)
+
+
+def _other_than(dataset: str) -> str:
+    return next(name for name in EMBEDDED if name != dataset)
 
 
 def _lent(attacks: Iterable[Attack]) -> list[str]:
@@ -335,6 +345,8 @@ class _Builder:
             steps["nulls"] = self._step("nulls", at, {**at.of_scheme, "keys": fresh}, {"host": host})
         if fresh and _learns(scheme) and not scheme.share.whole:
             steps["left_out_claims"] = self._left_out(at, host, fresh)
+        if fresh:
+            steps |= self._null_models(at, host, steps["nulls"], fresh)
         # A forger brings a key of its own: fresh keys have nothing to claim.
         if attacked_fresh and last.ladder and last.card.stage != "evidence":
             # Each rung of an attack on images or on the learner is a training of its own: one must do.
@@ -347,6 +359,28 @@ class _Builder:
             spec |= self._auxiliary(at.attacks)
             steps["attacked_nulls"] = self._step("attacked_nulls", at, spec, {"host": host, **made})
         return steps
+
+    def _null_models(self, at: _Place, host: Step, nulls: Step, fresh: int) -> dict[str, Step]:
+        """Fresh keys claim null models, of which all schemes of one recipe share each; or null data sets."""
+        count = self.request.profile.null_hosts
+        on_data = at.scheme.card.access == "data set"
+        other = {name: self.checksums[name] for name in (_other_than(at.cell.dataset),) if name in self.checksums}
+        made = {"nulls": nulls} if at.scheme.card.keygen_trains else {}
+        spec = {**at.of_scheme, "keys": fresh} | ({"auxiliary": other} if on_data and other else {})
+        claims = {}
+        for number in range(min(count, 1) if on_data else count):
+            models = {} if on_data else self._null_hosts(at, number, other)
+            inputs = {"host": host, **made, **models}
+            claims[f"null_claims_{number}"] = self._step("null_claims", at, {**spec, "index": number}, inputs)
+        return claims
+
+    def _null_hosts(self, at: _Place, number: int, other: Mapping[str, str]) -> dict[str, Step]:
+        """The trained null models of one number, by what they learn; their keys hold nothing of the scheme."""
+        phase = "learner" if _learns(at.scheme) else "host"
+        spec = {"recipe": recipe_spec(self.request.profile.recipe(phase, at.cell.arch)), "index": number}
+        kinds = {OWN_DATA: spec, PERMUTED: spec, RIVAL_DATA: spec}
+        kinds |= {OTHER_DATA: {**spec, "auxiliary": dict(other)}} if other else {}
+        return {kind: self._step("null_host", at, {**its, "learns": kind}, {}) for kind, its in kinds.items()}
 
     def _left_out(self, at: _Place, host: Step, most: int) -> Step:
         """Owners claim a network without their images, which schemes of one share have in common."""
@@ -396,7 +430,7 @@ class _Builder:
         # A surrogate of another architecture, by the parameter that names it.
         others = (params.get("arch") for _, params in spec.get("attacks", []))
         modules += [archs.module_of(name) for name in others if isinstance(name, str)]
-        names = [str(spec[name]) for name in ("scheme", "situation") if name in spec]
+        names = [str(spec[name]) for name in ("scheme", "situation", "learns", "index") if name in spec]
         names += ["+".join(name for name, _ in spec["attacks"])] if "attacks" in spec else []
         label = " ".join([kind.replace("_", " "), *names, cell.arch, cell.dataset, f"seed {cell.seed}"])
         step = Step(kind, {**common, **spec}, inputs, tuple(modules), self.checksums[cell.dataset], label)

@@ -27,6 +27,7 @@ class Profile:
         null_keys: fresh keys that claim each clean host.
         attacked_null_keys: fresh keys that claim the clean host after an attack, at `null_rungs` rungs; 0 for none.
         trained_null_keys: fresh keys of schemes whose key generation trains networks.
+        null_hosts: null models of each kind, trained for fresh keys to claim; 0 for none.
         left_out_owners: owners who claim a network that was trained without their images, where owners have a share.
         heldout_users: users whose images nobody was trained on, examined on every model that others' images marked.
     """
@@ -50,6 +51,7 @@ class Profile:
     attacked_null_keys: int = 20
     trained_null_keys: int = 2
     null_rungs: int = 4
+    null_hosts: int = 0
     heldout_users: int = 10
     left_out_owners: int = 10
 
@@ -166,6 +168,7 @@ STANDARD = Profile(
     heldout=None,
     host={"*": Recipe(30, 0.1), "wrn": Recipe(30, 0.2), "alexnet": Recipe(30, 0.001, optimizer="adam")},
     embed={"*": Recipe(10, 0.1), "wrn": Recipe(10, 0.2), "alexnet": Recipe(10, 0.001, optimizer="adam")},
+    null_hosts=2,
 )
 
 # Zou et al. 2022, section 5.1, and their code for the batch size.
@@ -193,6 +196,7 @@ PAPER = Profile(
     host={"*": _UCHIDA, "wrn": _UCHIDA, **_DEEPSTAMP},
     embed={"*": _UCHIDA, "wrn": _UCHIDA, **_DEEPSTAMP},
     learner={"*": _ANW, **{name: _DEEPSTAMP[name] for name in ("alexnet", "vgg16")}},
+    null_hosts=2,
 )
 
 PROFILES: dict[str, Profile] = {profile.name: profile for profile in (SMOKE, QUICK, SMALL, STANDARD, PAPER)}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
 from bench import archs, data
 from bench.plan.matrix import Planned, Request, auxiliaries, expand
-from bench.plan.profiles import PROFILES
+from bench.plan.profiles import PROFILES, Profile
 from bench.registry import RegistryError, attack_chain, attacks, choose, schemes, tags, unknown
 
 __all__ = ["DEFAULTS", "Selectors", "cells_of", "checksums", "overrides"]
@@ -28,6 +29,8 @@ class Selectors(TypedDict, total=False):
         seeds: how many.
         owners: that a host carries at once.
         null_keys: at most so many fresh keys claim each clean host.
+        null_hosts: null models of each kind that are trained for fresh keys to claim.
+        fresh_keys: so many fresh keys claim each clean host and null model, and each host after an attack.
         settings: `NAME.PARAM` -> value, or texts `NAME.PARAM=VALUE`.
         data_root: the folder with real data sets.
         download: let torchvision fetch what is missing.
@@ -42,6 +45,8 @@ class Selectors(TypedDict, total=False):
     seeds: int | None
     owners: int
     null_keys: int | None
+    null_hosts: int | None
+    fresh_keys: int | None
     settings: Mapping[str, Any] | Iterable[str]
     data_root: Path | str | None
     download: bool
@@ -49,7 +54,8 @@ class Selectors(TypedDict, total=False):
 
 DEFAULTS: Selectors = {
     "scheme": "all", "attack": "pruning", "arch": None, "dataset": None, "profile": "quick", "situation": None,
-    "seeds": None, "owners": 1, "null_keys": None, "settings": (), "data_root": None, "download": False,
+    "seeds": None, "owners": 1, "null_keys": None, "null_hosts": None, "fresh_keys": None,
+    "settings": (), "data_root": None, "download": False,
 }  # fmt: skip
 # What `@pipeline` stands for: before, while and after a learner trains, and on a stolen network.
 PIPELINES = (
@@ -58,8 +64,9 @@ PIPELINES = (
     "pruning=50+ftal+input-jpeg",
     "quantisation+input-median",
 )
-LEAST = {"seeds": 1, "owners": 1, "null_keys": 0}
+LEAST = {"seeds": 1, "owners": 1, "null_keys": 0, "null_hosts": 0, "fresh_keys": 1}
 MOST = 10_000
+MOST_NULL_HOSTS = 200  # a record holds 2,000 sets of p-values, and each null model several
 
 
 def cells_of(selectors: Selectors) -> list[Planned]:
@@ -96,7 +103,7 @@ def request(selectors: Selectors) -> Request:
         RegistryError: as `cells_of`.
     """
     given: dict[str, Any] = {**DEFAULTS, **_checked(selectors)}
-    profile = PROFILES[choose(given["profile"], dict.fromkeys(PROFILES, ()), "a profile")[0]]
+    profile = _nulls(PROFILES[choose(given["profile"], dict.fromkeys(PROFILES, ()), "a profile")[0]], given)
     situations = dict.fromkeys(SITUATIONS, ())
     chosen_schemes = choose(given["scheme"], {n: tags(c) for n, c in schemes().items()}, "a scheme")
     chosen_attacks = _attacks(given["attack"])
@@ -112,6 +119,15 @@ def request(selectors: Selectors) -> Request:
         null_keys=given["null_keys"],
         overrides=overrides(given["settings"], [*chosen_schemes, *_in_chains(chosen_attacks)]),
     )
+
+
+def _nulls(profile: Profile, given: Mapping[str, Any]) -> Profile:
+    """The profile with as many null models and fresh keys as were asked for."""
+    if given["null_hosts"] is not None:
+        profile = replace(profile, null_hosts=given["null_hosts"])
+    if given["fresh_keys"] is not None:
+        profile = replace(profile, null_keys=given["fresh_keys"], attacked_null_keys=given["fresh_keys"])
+    return profile
 
 
 def overrides(settings: Mapping[str, Any] | Iterable[str], chosen: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -145,8 +161,9 @@ def _checked(selectors: Selectors) -> dict[str, Any]:
         if name not in DEFAULTS:
             raise RegistryError(unknown(name, DEFAULTS, "a selector"))
         low = LEAST.get(name)
-        if low is not None and value is not None and not (type(value) is int and low <= value <= MOST):
-            raise RegistryError(f"Expected {name} to be a whole number from {low} to {MOST}, but got {value!r}.")
+        most = MOST_NULL_HOSTS if name == "null_hosts" else MOST
+        if low is not None and value is not None and not (type(value) is int and low <= value <= most):
+            raise RegistryError(f"Expected {name} to be a whole number from {low} to {most}, but got {value!r}.")
     return given
 
 

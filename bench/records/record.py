@@ -15,7 +15,11 @@ __all__ = [
     "AFTER_ATTACK",
     "FRESH_KEY",
     "LEFT_OUT",
+    "OTHER_DATA",
+    "OWN_DATA",
+    "PERMUTED",
     "RECORDS",
+    "RIVAL_DATA",
     "SCHEMA_VERSION",
     "Applied",
     "CalibrationRecord",
@@ -32,6 +36,10 @@ SCHEMA_VERSION: Literal[2] = 2
 # Kinds of nulls: a key that no network has seen claims the clean host, or that host after the attack; an owner drawn as
 # the others were claims a network that was trained without this owner's images.
 FRESH_KEY, AFTER_ATTACK, LEFT_OUT = "fresh key", "fresh key after attack", "left-out owner"
+# Null models that fresh keys claim, by what they learned: the owner's images as the clean host did, those with the
+# classes' names permuted, another data set, what the adversary has.
+OWN_DATA, PERMUTED = "independent clean model", "permuted labels"
+OTHER_DATA, RIVAL_DATA = "other data set", "data of the adversary"
 LONGEST_NAME = 200  # characters of a file name before the digest
 
 # An attack's name may be a combination: `pruning=50+output-noise`.
@@ -137,11 +145,14 @@ class NullSet(Strict):
     Attributes:
         kind: who claims what, for instance `FRESH_KEY` (a key that no model has seen claims the clean host).
         strength: of the attack that the host went through; None for no attack.
-        p_values: one a claim.
+        network: number of the null model that is claimed; None for the clean host, for networks that were trained
+            without some owners' images, and for a suspect that no chance went into.
+        p_values: one a claim, in the order of the fresh keys.
     """
 
     kind: Name
     strength: Finite | None = None
+    network: Annotated[int, Field(ge=0, lt=10_000)] | None = None
     p_values: PValues
 
 

@@ -117,11 +117,13 @@ def _histories(keys: Mapping[str, Any], mark: Mapping[str, Any]) -> dict[str, li
 
 
 def _nulls(results: Mapping[str, Any]) -> list[NullSet]:
-    """The p-values of claims that are false: before the attack by kind, and after it at each strength examined."""
+    """The p-values of claims that are false: by kind, those on null models by model, after the attack by strength."""
     before = [(kind, results[name]["p_values"]) for name, kind in BEFORE if name in results]
     attacked = results.get("attacked_nulls", {}).get("p_values", [])
+    claimed = [claim for name in results if name.startswith("null_claims_") for claim in results[name]["claims"]]
     return [
         *(NullSet(kind=kind, p_values=p_values) for kind, p_values in before),
+        *(NullSet(kind=kind, network=number, p_values=p_values) for kind, number, p_values in claimed),
         *(NullSet(kind=AFTER_ATTACK, strength=strength, p_values=p_values) for strength, p_values in attacked),
     ]
 

@@ -1,10 +1,13 @@
 // What a row hides: its curves, numbers, commands and provenance.
+// Accepted false claims of one kind; the interval allows for trials that share a network or a key.
+const claims = (count) =>
+  `${of(count)} accepted (${percent(count.low)} to ${percent(count.high)} %)${count.beyond ? ", beyond chance" : ""}`;
+
 function securityText(row) {
   const { clean, attacked, forged } = row.security || {};
   return [
-    clean && `fresh keys accepted on clean hosts: ${proportion(clean)}`,
-    attacked &&
-      `after the attacks: ${of(attacked)} = ${percent(attacked.hits / attacked.trials)} %, all rungs together`,
+    ...Object.entries((clean && clean.kinds) || {}).map(([kind, count]) => `${kind}: ${claims(count)}`),
+    attacked && `fresh key after the attacks: ${claims(attacked)}, all rungs together`,
     forged && `forged claims accepted at some rung: ${proportion(forged)}`,
   ].filter(Boolean);
 }

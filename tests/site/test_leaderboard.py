@@ -166,7 +166,8 @@ def test_fresh_keys_on_the_clean_host_count_once_a_seed():
     found = only(made)["security"]
     assert (found["clean"]["hits"], found["clean"]["trials"]) == (2, 200)
     assert 0 < found["clean"]["low"] < 0.01 < found["clean"]["high"]
-    assert (found["attacked"]["trials"], found["attacked"]["low"]) == (80, None)
+    assert (found["clean"]["kinds"]["fresh key"]["hits"], found["clean"]["beyond"]) == (2, False)
+    assert (found["attacked"]["trials"], found["attacked"]["low"]) == (80, 0.0)
 
 
 def test_embedding_time_is_relative_to_clean_training():

@@ -234,7 +234,7 @@ def test_false_claims_are_counted_at_any_rate_and_once_a_seed() -> None:
     assert clean is not None
     assert after is not None
     assert (clean.hits, clean.trials) == (6, 200)
-    assert (after.hits, after.trials, after.low) == (4, 80, None)
+    assert (after.hits, after.trials) == (4, 80)
     strict = false_claims(made, 0.001)
     assert strict is not None
     assert strict.hits == 0
@@ -242,9 +242,9 @@ def test_false_claims_are_counted_at_any_rate_and_once_a_seed() -> None:
 
 
 def test_a_rate_is_called_too_high_only_where_chance_hardly_explains_it() -> None:
-    """Binomial(100, 0.01): three or more in 7.9 % of valid schemes, six or more in 0.05 %."""
-    verdicts = {hits: beyond_chance(count, 0.01) for hits in (0, 3, 5, 6) if (count := proportion(hits, 100))}
-    assert verdicts == {0: False, 3: False, 5: False, 6: True}
+    """Binomial(100, 0.01): three or more in 7.9 % of valid schemes, six or more in 0.05 %; a data set is no sample."""
+    verdicts = {hits: beyond_chance([record(access="data set", nulls=[nulls(hits, 100)])]) for hits in (0, 3, 5, 6)}
+    assert verdicts == {0: [], 3: [], 5: [], 6: [FRESH_KEY]}
 
 
 def test_a_forgery_that_is_accepted_at_some_strength_counts_once() -> None:
@@ -381,11 +381,11 @@ def test_owners_of_one_network_are_not_independent_and_seeds_are() -> None:
     assert forged.low is None
 
 
-def test_fresh_keys_are_independent_and_rungs_of_one_attack_are_not() -> None:
-    made = [record(nulls=[nulls(1, 100), nulls(2, 10, AFTER_ATTACK, 50.0)])]
+def test_rungs_of_one_attack_and_keys_on_one_host_are_one_trial() -> None:
+    made = [record(nulls=[nulls(0, 100), *(nulls(0, 10, AFTER_ATTACK, strength) for strength in (20.0, 50.0))])]
     assert (fresh := false_claims(made)) is not None
     assert (after := false_claims_after_attack(made)) is not None
-    assert (fresh.low is None, fresh.high is None, after.low is None) == (False, False, True)
+    assert (fresh.low, fresh.high) == (after.low, after.high) == pytest.approx((0.0, 0.975))
 
 
 def test_a_curve_alone_counts_no_forgery() -> None:
