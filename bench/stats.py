@@ -96,10 +96,16 @@ def sequential_p_value(
 def cosine_p_value(cosine: float, dimension: int) -> float:
     """Chance that a random direction in `dimension` dimensions has at least this cosine with a fixed one.
 
-    For c >= 0 this is I_(1-c^2)((d-1)/2, 1/2) / 2 (Sablayrolles et al. 2020, section 3); p(-c) = 1 - p(c).
+    For c >= 0 this is I_(1-c^2)((d-1)/2, 1/2) / 2 (Sablayrolles et al. 2020, section 3); p(-c) = 1 - p(c). A cosine
+    that is not finite is no evidence (p = 1).
+
+    Raises:
+        ValueError: the dimension is below 2.
     """
     if dimension < 2:
         raise ValueError(f"Expected a dimension of at least 2, but got {dimension}.")
+    if not math.isfinite(cosine):
+        return 1.0
     from scipy.special import betainc
 
     tail = 0.5 * float(betainc((dimension - 1) / 2, 0.5, max(0.0, 1.0 - cosine * cosine)))
@@ -107,10 +113,18 @@ def cosine_p_value(cosine: float, dimension: int) -> float:
 
 
 def fisher_p_value(p_values: Sequence[float]) -> float:
-    """Fisher's combination of independent p-values: -2 sum ln p is chi-squared with 2 K degrees."""
-    from scipy.stats import combine_pvalues
+    """Fisher's combination of independent p-values: -2 sum ln p is chi-squared with 2 K degrees.
 
-    return float(combine_pvalues(list(p_values), method="fisher").pvalue)
+    A p-value that is not a number is no evidence and counts as 1; without any the combination is 1.
+    """
+    from scipy.special import chdtrc
+
+    known = [1.0 if math.isnan(p_value) else p_value for p_value in p_values]
+    if not known:
+        return 1.0
+    if min(known) <= 0:
+        return 0.0
+    return float(chdtrc(2 * len(known), -2 * sum(map(math.log, known))))
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> Interval | None:

@@ -66,6 +66,14 @@ def test_cosines_are_p_values_and_the_two_sides_add_up(cosine: float, dimension:
     assert p_value + stats.cosine_p_value(-cosine, dimension) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_no_evidence(value: float) -> None:
+    assert stats.cosine_p_value(value, 512) == 1
+    assert stats.fisher_p_value([math.nan, math.nan]) == stats.fisher_p_value([]) == 1
+    assert stats.fisher_p_value([0.05, math.nan]) == stats.fisher_p_value([0.05, 1.0])
+    assert stats.fisher_p_value([0.0, 0.5]) == 0
+
+
 @always_the_same
 @given(st.lists(P_VALUES, min_size=1, max_size=8))
 def test_fisher_agrees_with_scipy(p_values: list[float]) -> None:
