@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
+from bench.metrics.inference import cluster_interval
 from bench.records.record import CellRecord
-from bench.stats import cluster_interval, student_interval, wilson_interval
+from bench.stats import student_interval, wilson_interval
 
 __all__ = ["Bound", "Mean", "Proportion", "average", "clustered", "lower_median", "mean", "one_a_seed", "proportion"]
 
@@ -76,7 +77,7 @@ def clustered(clusters: Iterable[tuple[int, int]]) -> Proportion | None:
 
     Args:
         clusters: hits and trials of each host, which are independent of the other hosts'. Where no host has two trials,
-            the interval is Wilson's, else `bench.stats.cluster_interval`.
+            the interval is Wilson's, else `bench.metrics.inference.cluster_interval`.
     """
     asked = [(hits, trials) for hits, trials in clusters if trials]
     found = proportion(sum(hits for hits, _ in asked), sum(trials for _, trials in asked))

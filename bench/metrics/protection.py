@@ -8,9 +8,10 @@ from typing import NamedTuple
 from bench.contract.verdict import Point, Verdict
 from bench.metrics import DEFAULT_FPR
 from bench.metrics.aggregate import one_a_seed
+from bench.metrics.inference import cluster_interval
 from bench.metrics.robustness import hits
 from bench.records.record import CellRecord
-from bench.stats import Interval, cluster_interval, protection_advantage, wilson_interval
+from bench.stats import Interval, protection_advantage, wilson_interval
 
 __all__ = ["Protection", "protection", "protection_over_seeds"]
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from bench.identity import Rng, canonical
 from bench.metrics import BUDGET_PP, DEFAULT_FPR
 from bench.metrics.aggregate import Mean
+from bench.metrics.inference import cluster_interval, holm, sign_flip_p_value
 from bench.metrics.robustness import trials
 from bench.records.record import CellRecord
-from bench.stats import cluster_interval, holm, sign_flip_p_value
 
 __all__ = [
     "LEVEL",
@@ -47,8 +47,8 @@ class Standing(NamedTuple):
 
     Attributes:
         name: of the contestant.
-        score: mean over seeds of the survival in each (0..1), with `bench.stats.cluster_interval`: Student's t of five
-            seeds that all survive everything would have no width.
+        score: mean over seeds of the survival in each (0..1). Its interval is `cluster_interval`, as Student's t of
+            seeds that all survive everything has no width.
         survived: claims that survive all attacks at once, of so many `decided`.
         covered: attacks that were faced, `of` those that apply to it and that anybody faced.
         low: the best rank that the comparisons leave possible.
@@ -167,7 +167,7 @@ def rank(
 
     **Test.** Two contestants are compared on the seeds, attacks and architectures that both have a decided outcome of.
     The unit is the seed, because all its cells share a host: the difference is averaged within the seed, and the
-    paired permutation test flips its sign (`bench.stats.sign_flip_p_value`). Equal outcomes are differences of zero.
+    paired permutation test flips its sign (`sign_flip_p_value`). Equal outcomes are differences of zero.
 
     **Multiplicity.** Holm over both directions of all pairs, so that with a chance of 95 % no statement "A is better
     than B" of the table is wrong. For the strongest pair that is its two-sided p-value times the number of pairs.

@@ -18,6 +18,7 @@ from bench import stats
 from bench.api import Rng, Suspect, replace
 from bench.contract import suspect as suspects
 from bench.contract.networks import predict
+from bench.metrics import inference
 from bench.registry import schemes
 from tests.fakes import Answers, FakeHost, cloudy_images, noise_images, sines
 
@@ -85,7 +86,7 @@ def test_fisher_agrees_with_scipy(p_values: list[float]) -> None:
 @given(st.lists(P_VALUES, min_size=1, max_size=8))
 def test_fisher_and_holm_are_p_values(p_values: list[float]) -> None:
     assert 0 <= stats.fisher_p_value(p_values) <= 1
-    adjusted = stats.holm(p_values)
+    adjusted = inference.holm(p_values)
     assert all(before <= after <= 1 for before, after in zip(p_values, adjusted, strict=True))
     assert min(adjusted) == pytest.approx(min(1.0, len(p_values) * min(p_values)))
 
@@ -93,7 +94,7 @@ def test_fisher_and_holm_are_p_values(p_values: list[float]) -> None:
 @always_the_same
 @given(st.lists(floats(-1, 1), max_size=10))
 def test_sign_flips_are_p_values_and_the_two_sides_exceed_one(differences: list[float]) -> None:
-    one, other = (stats.sign_flip_p_value([sign * d for d in differences]) for sign in (1, -1))
+    one, other = (inference.sign_flip_p_value([sign * d for d in differences]) for sign in (1, -1))
     assert all(0.5 ** len(differences) <= p_value <= 1 for p_value in (one, other))
     assert one + other >= 1 - 1e-9, "both count the ties"
 
@@ -140,7 +141,7 @@ def test_sign_flips_fall_with_the_mean_of_equal_signs(differences: list[int], pl
     before = [abs(d) / 4 for d in differences]
     after = [*before]
     after[place] += more / 4
-    assert stats.sign_flip_p_value(after) <= stats.sign_flip_p_value(before) + 1e-12
+    assert inference.sign_flip_p_value(after) <= inference.sign_flip_p_value(before) + 1e-12
 
 
 # ---- what must not matter --------------------------------------------------------------------------------------------
@@ -165,22 +166,22 @@ def test_the_size_of_a_block_does_not_matter(statistic: float, nulls: list[float
 def test_the_order_of_seeds_does_not_matter(differences: list[float], shuffle: Any) -> None:
     turned = [*differences]
     shuffle.shuffle(turned)
-    assert stats.sign_flip_p_value(turned) == stats.sign_flip_p_value(differences)
+    assert inference.sign_flip_p_value(turned) == inference.sign_flip_p_value(differences)
 
 
 @always_the_same
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), max_size=12), st.randoms(use_true_random=False))
 def test_intervals_over_hosts_hold_the_share_and_know_no_order(hosts: list[tuple[int, int]], shuffle: Any) -> None:
     hits, trials = [min(hit, count) for hit, count in hosts], [count for _, count in hosts]
-    found = stats.cluster_interval(hits, trials)
-    if len(hosts) < stats.FEWEST_CLUSTERS:
+    found = inference.cluster_interval(hits, trials)
+    if len(hosts) < inference.FEWEST_CLUSTERS:
         assert found is None
         return
     assert found is not None
     assert 0 <= found.low <= sum(hits) / sum(trials) <= found.high <= 1
     turned = [*zip(hits, trials, strict=True)]
     shuffle.shuffle(turned)
-    assert stats.cluster_interval(*zip(*turned, strict=True)) == pytest.approx(found)
+    assert inference.cluster_interval(*zip(*turned, strict=True)) == pytest.approx(found)
 
 
 # ---- schemes on fake suspects ----------------------------------------------------------------------------------------

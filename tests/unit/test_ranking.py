@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy.stats import permutation_test
 
+from bench.metrics import inference
+from bench.metrics.inference import holm, sign_flip_p_value
 from bench.metrics.ranking import Ranking, contestant, is_baseline, rank, rankings, seeds_needed
 from bench.metrics.robustness import worst_case
 from bench.records.record import CellRecord
-from bench.stats import holm, sign_flip_p_value
 from tests.fakes import cell, point, record
 
 
@@ -62,14 +63,12 @@ def test_sign_flips_agree_with_scipy(count: int) -> None:
 
 
 def test_many_flips_are_drawn_from_the_seed_and_come_close_to_the_exact_value() -> None:
-    from bench import stats
-
     values = np.random.default_rng(0).normal(0.4, 1, 16)
     drawn = sign_flip_p_value(values.tolist(), 1)
     assert drawn == sign_flip_p_value(values.tolist(), 1) != sign_flip_p_value(values.tolist(), 2)
-    exact = (stats._all_signs(16) @ values >= values.sum() - 1e-9).mean()
-    assert drawn == pytest.approx(exact, abs=5 * (exact / stats.FLIPS) ** 0.5)
-    assert sign_flip_p_value([1.0] * 40) == 1 / (stats.FLIPS + 1), "the observed signs count: never 0"
+    exact = (inference._all_signs(16) @ values >= values.sum() - 1e-9).mean()
+    assert drawn == pytest.approx(exact, abs=5 * (exact / inference.FLIPS) ** 0.5)
+    assert sign_flip_p_value([1.0] * 40) == 1 / (inference.FLIPS + 1), "the observed signs count: never 0"
 
 
 def test_holm_by_hand() -> None:

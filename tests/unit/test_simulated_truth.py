@@ -10,6 +10,7 @@ from scipy.stats import binom, binomtest
 
 from bench import stats
 from bench.identity import Rng
+from bench.metrics import inference
 from bench.metrics.ranking import Ranking, rank
 from bench.records.record import CellRecord
 from tests.fakes import cell, point, record
@@ -59,7 +60,7 @@ def test_the_interval_over_hosts_covers_whatever_its_trials_have_in_common(hosts
     for truth in (0.5, 0.9, 0.97):
         for trials in (2, 12):
             found = shared(hosts, trials, truth, correlation, 400)
-            ends = [stats.cluster_interval(hits.tolist(), [trials] * hosts) for hits in found]
+            ends = [inference.cluster_interval(hits.tolist(), [trials] * hosts) for hits in found]
             covered = sum(each is not None and each.low <= truth <= each.high for each in ends)
             assert covered >= binom.ppf(1e-4, len(found), 0.95), (truth, trials, covered)
 
@@ -77,7 +78,7 @@ def test_intervals_that_forget_the_host_or_trust_few_hosts_do_not_cover() -> Non
 def test_hosts_of_unequal_size_are_covered_too() -> None:
     sizes, draws = np.array([1, 2, 4, 8, 16, 1, 2]), Rng("sizes").numpy()
     hits = draws.binomial(sizes, draws.beta(1.8, 0.2, (1500, 7)))
-    ends = [stats.cluster_interval(each.tolist(), sizes.tolist()) for each in hits]
+    ends = [inference.cluster_interval(each.tolist(), sizes.tolist()) for each in hits]
     assert np.mean([each is not None and each.low <= 0.9 <= each.high for each in ends]) >= 0.93
 
 
@@ -112,7 +113,7 @@ def fisher_null(draws: np.random.Generator) -> float:
 
 
 def sign_flip_null(draws: np.random.Generator) -> float:
-    return stats.sign_flip_p_value((draws.standard_normal(9) * draws.exponential(1, 9)).tolist())
+    return inference.sign_flip_p_value((draws.standard_normal(9) * draws.exponential(1, 9)).tolist())
 
 
 NULLS = [rank_null, tied_rank_null, sequential_null, bits_null, one_sided_bits_null, cosine_null, fisher_null,
