@@ -83,7 +83,7 @@ def clustered(clusters: Iterable[tuple[int, int]]) -> Proportion | None:
     found = proportion(sum(hits for hits, _ in asked), sum(trials for _, trials in asked))
     if found is None or all(trials == 1 for _, trials in asked):
         return found
-    low, high = cluster_interval(*zip(*asked, strict=True)) or (None, None)
+    low, high = cluster_interval([hits for hits, _ in asked], [trials for _, trials in asked]) or (None, None)
     return found._replace(low=low, high=high)
 
 
