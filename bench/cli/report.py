@@ -61,7 +61,8 @@ def sync(run_dir: Path, fpr: float, tracking_uri: str | None) -> None:
     RunDir(run_dir).lend_home()
     uri = tracking_uri or own_store(run_dir)
     try:
-        synced = tracking.sync(records_in(run_dir), uri, fpr=fpr)
+        records = records_in(run_dir)
+        synced = tracking.sync(records, uri, fpr=fpr, ranked=records)
     except tracking.TrackingError as error:
         raise click.UsageError(str(error)) from error
     out = console()

@@ -332,9 +332,10 @@ def complaints(out: Console, run_dir: RunDir, summary: Summary) -> None:
 
 def _track(summary: Summary, uri: str, run_dir: RunDir, fpr: float, quiet: bool) -> None:
     from bench import tracking
+    from bench.cli.report import records_in
 
     try:
-        synced = tracking.sync(summary.records, uri, fpr=fpr)
+        synced = tracking.sync(summary.records, uri, fpr=fpr, ranked=records_in(run_dir.path))
     except tracking.TrackingError as error:
         words = f"MLflow was not filled; the records are safe, and `bench sync` tries again: {error}"
         console(stderr=quiet).print(words, style="red", soft_wrap=True)

@@ -22,6 +22,7 @@ __all__ = [
     "Ranking",
     "Standing",
     "comparable",
+    "contestant",
     "is_baseline",
     "rank",
     "rankings",

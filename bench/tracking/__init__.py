@@ -84,6 +84,7 @@ def sync(
     *,
     fpr: float = DEFAULT_FPR,
     experiment: str = "watermark-bench",
+    ranked: Iterable[CellRecord] | None = None,
 ) -> Synced:
     """Make the tracking store show exactly these records: one run each, none left RUNNING by a process that ended.
 
@@ -95,6 +96,8 @@ def sync(
         tracking_uri: for instance `default_uri(run_dir)` or the `http://` address of a tracking server.
         fpr: the false positive rate that p-values are held to; another one replaces the runs.
         experiment: the MLflow experiment's name.
+        ranked: all records whose schemes are compared: their ranks become tags of the runs. By default the tags stay
+            as they are, because a part of the records gives other ranks than the whole.
 
     Raises:
         TrackingError: the URI is not a tracking store, or the store cannot be reached or refuses a run.
@@ -102,7 +105,8 @@ def sync(
     latest = {record.cell.identity: record for record in records}
     with opened(tracking_uri) as client:
         experiment_id = _experiment_id(client, tracking_uri, experiment)
-        outcomes = _Projector(client, experiment_id, fpr).settle(latest)
+        ranks = None if ranked is None else projection.rank_tags(ranked, fpr)
+        outcomes = _Projector(client, experiment_id, fpr, ranks).settle(latest)
     return Synced(outcomes["created"], outcomes["updated"], outcomes["unchanged"], experiment_id)
 
 
@@ -128,10 +132,13 @@ def _record_digest(record: CellRecord, fpr: float) -> str:
 class _Projector:
     """Writes records as runs of one experiment."""
 
-    def __init__(self, client: Any, experiment_id: str, fpr: float) -> None:
+    def __init__(
+        self, client: Any, experiment_id: str, fpr: float, ranks: Mapping[str, Mapping[str, str]] | None
+    ) -> None:
         self.client = client
         self.experiment_id = experiment_id
         self.fpr = fpr
+        self.ranks = ranks
 
     def settle(self, latest: Mapping[str, CellRecord]) -> Counter[str]:
         """Leave one whole run per cell that has a meaning; returns how many were created, updated and unchanged."""
@@ -146,10 +153,23 @@ class _Projector:
             kept = next((run for run in old if _is_whole(run, record_digest)), None)
             if kept is None:
                 self._create(record, record_digest)
+            else:
+                self._tag_rank(kept, identity)
             self._delete(run for run in old if run is not kept)
             outcomes["unchanged" if kept else "updated" if old else "created"] += 1
         self._close_orphans()
         return outcomes
+
+    def _tag_rank(self, run: Any, identity: str) -> None:
+        """Ranks depend on other records: they change without the run's own record."""
+        if self.ranks is None:
+            return
+        tags = self.ranks.get(identity, {})
+        for name in ("rank", "rank_of"):
+            if name in tags and run.data.tags.get(name) != tags[name]:
+                self.client.set_tag(run.info.run_id, name, tags[name])
+            elif name not in tags and name in run.data.tags:
+                self.client.delete_tag(run.info.run_id, name)
 
     def _delete(self, runs: Iterable[Any]) -> None:
         for run in runs:
@@ -189,6 +209,7 @@ class _Projector:
             start_time=start_ms,
             tags={
                 **projection.tags(record, self.fpr),
+                **(self.ranks or {}).get(record.cell.identity, {}),
                 "bench.digest": record_digest,
                 "bench.writer": json.dumps({**myself(), "since": time.time()}),
             },

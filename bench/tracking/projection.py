@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 from bench.contract.verdict import Point
+from bench.metrics import DEMONSTRATIONS
 from bench.metrics.aggregate import average
 from bench.metrics.capacity import carried_bits
 from bench.metrics.efficiency import embed_ratio
 from bench.metrics.fidelity import fidelity_pp
 from bench.metrics.protection import protection
+from bench.metrics.ranking import comparable, contestant, rankings
 from bench.metrics.robustness import detected_share, removal_cost, survival, survived_share
 from bench.metrics.security import false_claims, false_claims_after_attack, forged, forged_claims
 from bench.records.record import CellRecord
@@ -27,6 +29,7 @@ __all__ = [
     "metrics",
     "or_nan",
     "params",
+    "rank_tags",
     "run_name",
     "tags",
     "verdict_mean",
@@ -45,6 +48,7 @@ One run per cell of the matrix (scheme x attack x architecture x data set x situ
   `removal_cost_pp`: the least accuracy given up to break the claim. `survived_share`: the share of rungs survived.
 - `curve/...`: the same along the attack; the step is the strength, or the number of the rung where strengths are
   fractions (`curve/strength` has them).
+- Tags `rank` and `rank_of`: the ranks of the scheme that are possible over all its seeds, among so many schemes.
 - A run that FAILED has its traceback in its description. Cells that are not applicable have no run: `bench results`
   and the leaderboard page give their reasons.
 """
@@ -127,6 +131,19 @@ def tags(record: CellRecord, fpr: float) -> dict[str, str]:
         "mlflow.note.content": _note(record, fpr),
     }
     return {name: _cut(value, MAX_TAG) for name, value in tags.items() if value}
+
+
+def rank_tags(records: Iterable[CellRecord], fpr: float) -> dict[str, dict[str, str]]:
+    """Tags `rank` (`1-3`) and `rank_of` by the cell's identity; none of demonstrations, baselines and single seeds."""
+    compared = [record for record in records if record.cell.profile not in DEMONSTRATIONS]
+    standings = {
+        (place, each.name): {"rank": each.range, "rank_of": str(len(ranking.standings))}
+        for place, ranking in rankings(compared, fpr).items()
+        if ranking.seeds > 1
+        for each in ranking.standings
+    }
+    found = {record.cell.identity: standings.get((comparable(record), contestant(record))) for record in compared}
+    return {identity: tags for identity, tags in found.items() if tags}
 
 
 _CELL_FIELDS = ("scheme", "attack", "arch", "dataset", "situation", "profile", "seed")

@@ -19,7 +19,7 @@ from bench.lease import myself
 from bench.records.record import AFTER_ATTACK, Cell, CellRecord, Provenance
 from bench.tracking import TrackingError, default_uri, ui_command, ui_link
 from bench.tracking.mirror import Mirror
-from tests.fakes import identified, member, nulls
+from tests.fakes import contest, identified, member, nulls
 
 QUICK = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "OMP_NUM_THREADS": "1"}
 ENVIRONMENT = {**os.environ, **QUICK}
@@ -238,6 +238,25 @@ def test_a_second_sync_changes_nothing(store):
     before = {run.info.run_id: run.to_dictionary() for run in runs_of(store)}
     assert sync(iter(records), store) == (0, 0, 3)
     assert {run.info.run_id: run.to_dictionary() for run in runs_of(store)} == before
+
+
+def test_ranks_are_tags_that_follow_the_other_records(store):
+    made = [record for record in contest(seeds=6) if record.cell.scheme != "faint"]
+
+    def ranks():
+        return {(r.data.tags["scheme"], r.data.tags.get("rank"), r.data.tags.get("rank_of")) for r in runs_of(store)}
+
+    none, found = {("strong", None, None), ("weak", None, None)}, {("strong", "1", "2"), ("weak", "2", "2")}
+    assert sync(made[:-1], store) == (11, 0, 0)
+    assert ranks() == none, "a part of the records gives other ranks than the whole"
+    assert sync(made, store, ranked=made) == (1, 0, 11)
+    assert ranks() == found
+    before = {run.info.run_id: run.to_dictionary() for run in runs_of(store)}
+    assert sync(made[:3], store) == (0, 0, 3)
+    assert sync(made, store, ranked=made) == (0, 0, 12)
+    assert {run.info.run_id: run.to_dictionary() for run in runs_of(store)} == before
+    sync(made, store, ranked=[record for record in made if record.cell.seed == 0])
+    assert ranks() == none, "one seed ranks nothing"
 
 
 def test_times_alone_do_not_replace_a_run_but_a_finding_or_new_code_does(store):

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from bench.cli.ranks import ranks_table
 from bench.cli.tables import results_table
 from bench.metrics.flat import rows as flat_rows
 from bench.records.record import AFTER_ATTACK, FRESH_KEY, CellRecord, NullSet
 from bench.tracking import projection
 from leaderboard import rows
-from tests.fakes import cell, identified, member, nulls, point, record, verdict
+from tests.fakes import cell, contest, identified, member, nulls, point, record, verdict
 
 FPR = 0.02
 TIED = [0.015, 0.5]  # what holds at this rate and not at the usual one
@@ -202,6 +203,25 @@ def test_the_run_shows_what_could_differ() -> None:
     both = page_row(run()[:2])
     assert both["fidelity"]["mean"] == pytest.approx(-2.5)
     assert (both["robustness"]["hits"], both["robustness"]["trials"]) == (4, 6)
+
+
+def test_ranks_and_their_scores() -> None:
+    made = contest()
+    page, tags = {row["scheme"]: row for row in rows(made, FPR)}, projection.rank_tags(made, FPR)
+    console = Console(width=110, file=io.StringIO(), no_color=True)
+    table = ranks_table(made, console.width, FPR)
+    assert table is not None
+    names, survival, interval, worst, coverage, rank = ([str(cell) for cell in c.cells] for c in table.columns)
+    assert names == ["strong", "faint", "weak"]
+    for number, name in enumerate(names):
+        found, robust = page[name]["rank"], page[name]["robustness"]
+        assert rank[number] == {1: "1", 2: "2-3"}[found["low"]]
+        assert {tags[m.cell.identity]["rank"] for m in made if m.cell.scheme == name} == {rank[number]}
+        assert survival[number] == f"{found['score']['mean']:.2f}"
+        assert interval[number] == f"{found['score']['low']:.2f}-{found['score']['high']:.2f}"
+        assert worst[number] == f"{robust['hits']} of {robust['trials']}"
+        assert coverage[number] == f"{robust['covered']}/{robust['of']}"
+    assert projection.rank_tags(contest("quick"), FPR) == projection.rank_tags(contest(seeds=1), FPR) == {}
 
 
 def test_a_failed_cell_has_no_numbers_anywhere() -> None:
