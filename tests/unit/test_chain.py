@@ -5,25 +5,32 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from attacks.privacy import LogitNoise
 from bench import archs
 from bench.api import AccessError, Adversary, Attempt, ImageSet, Key, Point, Recipe, pixels, predict, replace
+from bench.contract import attack as contract
 from bench.registry import RegistryError, attack_chain, attacks, make, schemes
 from bench.runner.store import Store
+from bench.steps import attack as attacking
+from bench.steps import chain as chains
 from bench.steps import training
 from bench.steps.chain import AttackContext, _victim, unattacked, walk
 from bench.steps.embed import embed
+from bench.steps.embedding import Embedded
 from bench.steps.judge import Judge, State
 from bench.steps.ownership import published_images
 from bench.steps.scheme_workspace import SchemeWorkspace
 from tests.conftest import PLUGINS
-from tests.fakes import on_digits, opened
+from tests.fakes import noise_images, on_digits, opened, same_key
 
 ZHANG = {"schemes": ("zhang-content",), "overrides": {"zhang-content": {"probe": 8, "decoys": 19}}}
 NOISE = [["output-noise", {"ladder": [0.5, 2.0]}]]
@@ -221,6 +228,82 @@ def test_a_training_after_a_change_of_the_network_would_lose_it_and_is_refused()
     assert [name for name, _ in attack_chain("output-noise+cutout+pruning")] == ["output-noise", "cutout", "pruning"]
 
 
+def test_the_seconds_of_a_rung_are_those_of_all_attacks_so_far_and_of_the_trainings_that_they_asked_for(
+    marked: SchemeWorkspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand: two attacks of 3 s before, then rungs of 5 s each, the first of which changes the recipe (100 s)."""
+    now, told = [0.0], list[float]()
+    for module in (chains, contract):
+        monkeypatch.setattr(module, "clock_s", lambda device: now[0])
+
+    class Slow(attacks()["output-noise"]):
+        def __init__(self, seconds: float, **params: Any) -> None:
+            super().__init__(**params)
+            self.seconds = seconds
+
+        def apply(self, victim: Any, context: Any) -> Any:
+            for strength in self.ladder:
+                now[0] += self.seconds
+                yield Attempt(strength, recipe=context.recipe if strength == 1.0 else None, serving=pytest.fail)
+
+    class Timed(SchemeWorkspace):
+        attacks = [Slow(3.0, ladder=[2.0]), Slow(3.0, ladder=[2.0]), Slow(5.0, ladder=[1.0, 2.0])]
+
+        def train(self, model: nn.Module, *rest: Any, **extra: Any) -> training.Trained:
+            now[0] += 100
+            return training.Trained(model.eval(), [], 100)
+
+    def judge(state: State, strength: float, trained_s: float) -> Point:
+        told.append(trained_s)
+        return Point(strength=strength, attack_time_s=trained_s)
+
+    workspace = Timed(marked.spec, marked.inputs, marked.place)
+    start = State(marked.data.owner, marked.recipe, lambda: marked.model("mark"))
+    points = walk(workspace, start, marked.keys(), judge)
+    assert told == [100.0, 0.0]
+    assert [point.attack_time_s for point in points] == [2 * 3 + 5 + 100, 2 * 3 + 5 + 100 + 5]
+
+
+@pytest.mark.parametrize(
+    ("chain", "details", "reference"),
+    [
+        ((PRUNED,), False, False),
+        ((["cutout", {"ladder": [8]}],), True, False),
+        ((["images-flip", {"ladder": [100.0]}],), True, False),
+        ((["cutout", {"ladder": [8]}], PRUNED), False, False),
+        ((["permutation", {"ladder": [100.0]}],), False, True),
+        ((["permutation", {"ladder": [100.0]}], PRUNED), False, True),
+    ],
+)
+def test_a_curve_is_judged_in_detail_where_each_rung_is_trained_and_beside_the_owner_s_network_where_a_form_changed(
+    marked: SchemeWorkspace, monkeypatch: pytest.MonkeyPatch, chain: Any, details: bool, reference: bool
+) -> None:
+    seen: list[tuple[Judge, State, bool]] = []
+
+    def judged(judge: Judge, state: State, strength: float, *, details: bool) -> Point:
+        seen.append((judge, state, details))
+        return Point(strength=strength, test_accuracy=0.25)
+
+    def walked(workspace: Any, start: State, keys: Any, judge: Any) -> list[Point]:
+        return [judge(start, 2.0, 7.0)]
+
+    monkeypatch.setattr(Judge, "__call__", judged)
+    monkeypatch.setattr(attacking, "walk", walked)
+    workspace = chained(marked, *chain)
+    ((point,),) = attacking.run_attack(workspace).result.values()
+    assert (point["strength"], point["test_accuracy"], point["attack_time_s"]) == (2.0, 0.25, 7.0)
+    ((judge, state, asked),) = seen
+    assert asked is details
+    assert equal(state.model(), marked.model("mark"))
+    assert judge.reference is (state.model() if reference else None)
+    published = published_images(marked, marked.scheme, marked.keys())
+    assert len(published.images) > len(marked.data.owner), "the triggers are published"
+    assert torch.equal(state.images.images, published.images.images)
+    assert torch.equal(judge.published.images.images, published.images.images)
+    (mine,), (owners,) = judge.keys, marked.keys()
+    assert same_key(mine, owners)
+
+
 # ---- serving ---------------------------------------------------------------------------------------------------------
 def test_what_serves_the_answers_is_between_the_network_and_all_who_ask(marked: SchemeWorkspace) -> None:
     """Everything is called class 3: so accuracy is its share, and every trigger of another target misses."""
@@ -273,6 +356,22 @@ def test_answers_that_the_owner_changes_are_what_the_victim_answers(store: Store
     assert not torch.allclose(answer, own, atol=1e-3)
     twice = _victim(workspace, attack, state, workspace.keys() * 2).query(images)
     assert torch.allclose(twice, own.roll(2, 1), atol=1e-6), "every owner serves"
+
+
+def test_owners_serve_by_their_own_keys_and_see_what_they_are_asked(
+    marked: SchemeWorkspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def serve(scheme: Any, answers: Tensor, images: Tensor, key: Key) -> Tensor:
+        seen.append((images, key))
+        return answers
+
+    monkeypatch.setattr(type(marked.scheme), "serve", serve)
+    images, keys = marked.data.heldout.images[:2], [*marked.keys(), *marked.keys()]
+    state = State(marked.data.owner, marked.recipe, lambda: marked.model("mark"))
+    _victim(marked, attacks()["output-noise"](), state, keys).query(images)
+    assert [(asked is images, key is own) for (asked, key), own in zip(seen, keys, strict=True)] == [(True, True)] * 2
 
 
 def test_a_key_that_changes_is_stored_as_embedding_left_it(
@@ -337,6 +436,122 @@ def test_another_data_set_is_lent_by_its_declared_name_alone(marked: SchemeWorks
         lent(workspace, images=("own",)).auxiliary("digits-m")
     with pytest.raises(AccessError, match="grants no other data set"):
         lent(marked, images=("out of domain",)).auxiliary("digits-m")
+
+
+def test_images_of_another_size_are_lent_at_the_host_s(
+    marked: SchemeWorkspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow's bilinear filter is the reference: it averages over all pixels when it makes an image smaller."""
+    side = marked.data.owner.images.shape[-1]
+    other = noise_images(2, 0, side=3 * side)
+    asked: list[Any] = []
+
+    class Other(SchemeWorkspace):
+        def load(self, name: str, checksum: str | None, **sizes: Any) -> Any:
+            if name != "cifar10":
+                return super().load(name, checksum, **sizes)
+            asked.append((checksum, sizes))
+            return SimpleNamespace(owner=other)
+
+    workspace = Other({**marked.spec, "auxiliary": {"cifar10": "abc"}}, marked.inputs, marked.place)
+    found = lent(workspace, images=("out of domain",)).auxiliary("cifar10")
+    assert asked == [("abc", {})]
+    assert (found.images.dtype, found.images.shape) == (torch.uint8, (2, 3, side, side))
+    assert torch.equal(found.labels, other.labels)
+    for image, big in zip(found.images, other.images, strict=True):
+        small = Image.fromarray(big.permute(1, 2, 0).numpy()).resize((side, side), Image.Resampling.BILINEAR)
+        off = image.permute(1, 2, 0).float() - torch.from_numpy(np.array(small)).float()
+        assert off.abs().max() <= 1
+        assert off.mean().abs() < 0.1
+
+
+def test_a_training_goes_on_with_the_network_it_is_given_and_else_starts_as_the_learner_does(
+    marked: SchemeWorkspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def epochs(model: nn.Module, images: ImageSet, recipe: Recipe, *, rng: Any, **options: Any) -> Any:
+        asked.append((model, images, recipe, rng.path, options))
+        yield from (1, 2)
+
+    monkeypatch.setattr(training, "train_epochs", epochs)
+    context, images, own = lent(marked), marked.data.adversary, marked.model("mark")
+    recipe = replace(marked.recipe, epochs=2)
+    assert all(model is own for model in context.epochs(images, recipe, model=own))
+    one, two = context.epochs(images, recipe, name="another")
+    assert one is two
+    first, second = asked
+    assert first[0] is own
+    assert equal(second[0], marked.start())
+    assert not equal(second[0], own)
+    assert torch.equal(second[1].images, images.images)
+    assert (second[2], second[4]) == (recipe, marked.training_options)
+    assert first[3] != second[3], "two trainings have two streams"
+    assert context.arch.name == marked.spec["arch"]
+
+
+@pytest.fixture
+def embeddings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is asked to be embedded, and not done: workspace, model, keys, hosts, publish, recipe."""
+    asked: list[Any] = []
+
+    def embedded(*given: Any) -> Embedded:
+        asked.append(given)
+        return Embedded(nn.Linear(1, 1), list(given[2]))
+
+    monkeypatch.setattr(chains, "embedded", embedded)
+    return asked
+
+
+@pytest.mark.parametrize("situations", [("train", "fine-tune"), ("post-hoc",)])
+def test_an_adversary_marks_as_the_owner_of_its_own_images(
+    marked: SchemeWorkspace, monkeypatch: pytest.MonkeyPatch, embeddings: list[Any], situations: Any
+) -> None:
+    kind = type(marked.scheme)
+    monkeypatch.setattr(kind, "card", replace(kind.card, situations=situations))
+    workspace = SchemeWorkspace(marked.spec, marked.inputs, marked.place, marked.data.checksum)
+    context, model, own = lent(workspace, images=("own",)), marked.model("mark").train(), marked.data.adversary
+    recipe = replace(marked.recipe, epochs=7)
+    _, key = context.embed(model, recipe)
+    ((space, given, keys, (host,), publish, trained, _),) = embeddings
+    assert (space.inputs, space.checksum) == (marked.inputs, marked.data.checksum)
+    assert given is model
+    assert keys == [key]
+    for lent_images in (host.images, host.share):
+        assert torch.equal(lent_images.images, own.images)
+    assert host.number == 0
+    assert equal(host.model(), model)
+    assert not host.model().training
+    trained_by: list[Recipe] = []
+    monkeypatch.setattr(
+        SchemeWorkspace, "train", lambda _, model, images, recipe, rng: trained_by.append(recipe) or lent
+    )
+    with pytest.raises(AttributeError):
+        host.train(own, context.rng)
+    assert trained_by == [recipe]
+    assert trained == (None if situations == ("post-hoc",) else recipe)
+    assert len(publish([key])) > len(own), "its triggers are added"
+
+
+def test_a_copy_is_sold_by_the_first_owner_as_the_victim_is_and_made_once(
+    marked: SchemeWorkspace, embeddings: list[Any]
+) -> None:
+    for situation in ("fine-tune", "post-hoc"):
+        spec = {**marked.spec, "owners": 3, "situation": situation}
+        workspace = SchemeWorkspace(spec, marked.inputs, marked.place, marked.data.checksum)
+        context = lent(workspace, copies=True)
+        one, two = context.copies(1), context.copies(2)
+        assert (len(one), len(two), len(embeddings)) == (1, 2, 2)
+        assert equal(one[0], two[0])
+        assert one[0] is not two[0]
+        assert not equal(*two)
+        for space, model, keys, (host,), publish, recipe, _ in embeddings:
+            assert (space.spec["owners"], space.checksum) == (1, marked.data.checksum)
+            assert equal(model, workspace.start())
+            assert torch.equal(host.share.images, marked.data.owner.images)
+            assert recipe == (marked.recipe if situation == "fine-tune" else None)
+            assert len(publish(keys)) > len(marked.data.owner)
+        embeddings.clear()
 
 
 def test_networks_are_lent_of_any_architecture_and_always_the_same(marked: SchemeWorkspace) -> None:
