@@ -23,7 +23,7 @@ from bench.api import AccessError, ImageSet, Key, Verdict, pixels
 from bench.plan.matrix import Request, Step, expand, not_applicable
 from bench.plan.profiles import PROFILES
 from bench.plan.selection import checksums
-from bench.records.record import CellRecord
+from bench.records.record import OWN_DATA, CellRecord
 from bench.registry import RegistryError, attacks, make, schemes
 from bench.runner.coordinator import execute
 from bench.runner.estimate import Durations
@@ -39,7 +39,7 @@ from bench.steps.workspace import Place
 
 __all__ = ["suite"]
 
-NULL_KEYS, LEFT_OUT = 60, 40
+NULL_KEYS, LEFT_OUT, BROKEN_KEYS = 60, 40, 6
 FEW = 300  # images of the networks that left-out owners claim, and of the owner whom an attack is tried on
 PARTNERS = {"attack": ("pruning",), "scheme": ("uchida-random", "zhang-content", "visible-static", "mia-std")}
 
@@ -285,6 +285,24 @@ def keeps_the_error_rate(trial: _Trial) -> None:
     assert false <= limit, f"Expected at most {limit} false claims of {len(p_values)} keys at 10 %, but got {false}."
 
 
+def withstands_broken_models(trial: _Trial) -> None:
+    """Suspects that are no network any more (constant, zeroed, NaN) are claimed no more often than chance allows."""
+    from bench.metrics.calibration import Trial, too_many
+
+    job = trial.job("nulls")
+    inputs = {**job.inputs, OWN_DATA: job.inputs["host"]}
+    if trial.card.keygen_trains:
+        (planned,) = expand(trial.request, checksums(trial.request))
+        inputs["nulls"] = trial.run_dir.store.load(planned.steps["nulls"].key)
+    job = SchemeWorkspace({**job.spec, "keys": BROKEN_KEYS, "index": 0}, inputs, job.place)
+    for kind, _, p_values in COMPUTE["null_claims"](job).result["claims"]:
+        claims = [Trial(p_value, None, number) for number, p_value in enumerate(p_values)]
+        assert not too_many(claims, 0.1), (
+            f"Expected false claims at 10 % on {kind!r}, but {sum(p <= 0.1 for p in p_values)} of {len(p_values)} "
+            "fresh keys are accepted."
+        )
+
+
 def claims_no_left_out_user(trial: _Trial) -> None:
     """Left-out owners are claimed at 10 % no more often than chance allows (one in ten thousand).
 
@@ -356,7 +374,7 @@ def same_again(trial: _Trial) -> None:
 CARD: tuple[Callable[[_Trial], None], ...] = (card_is_complete, tiny_is_valid, imports_the_api_only)
 SCHEME: tuple[Callable[[_Trial], None], ...] = (
     runs_through, keys_follow_the_rng, marks_as_declared, finds_its_mark, keeps_the_error_rate,
-    claims_no_left_out_user, same_again,
+    withstands_broken_models, claims_no_left_out_user, same_again,
 )  # fmt: skip
 ATTACK: tuple[Callable[[_Trial], None], ...] = (
     keeps_to_its_adversary, runs_through, victim_is_left_alone, same_again,

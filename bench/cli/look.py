@@ -77,6 +77,7 @@ def _show_record(path: Path, fpr: float) -> None:
     from bench.cli.report import print_rungs
     from bench.cli.tables import headline
     from bench.metrics.flat import rows
+    from bench.metrics.security import false_claims_by_kind
     from bench.records.files import load_any
     from bench.records.record import CellRecord
 
@@ -89,6 +90,8 @@ def _show_record(path: Path, fpr: float) -> None:
     _print_pairs((label.replace("_", " "), _long(value)) for label, value in shown.items())
     if record.points:
         _print_pairs(headline(record, fpr).items())
+        counts = false_claims_by_kind([record], fpr)
+        _print_pairs((f"false claims, {kind}", f"{count.hits}/{count.trials}") for kind, count in counts.items())
         print_rungs(rows([record], fpr), axes=False)
     if record.traceback:
         console().print(record.traceback, soft_wrap=True)

@@ -18,7 +18,13 @@ from bench.metrics.fidelity import fidelity_pp
 from bench.metrics.protection import protection
 from bench.metrics.ranking import comparable, contestant, rankings
 from bench.metrics.robustness import detected_share, removal_cost, survival, survived_share
-from bench.metrics.security import false_claims, false_claims_after_attack, forged, forged_claims
+from bench.metrics.security import (
+    false_claims,
+    false_claims_after_attack,
+    false_claims_by_kind,
+    forged,
+    forged_claims,
+)
 from bench.records.record import CellRecord
 
 __all__ = [
@@ -194,7 +200,8 @@ def metrics(record: CellRecord, fpr: float) -> list[tuple[str, float, int]]:
     """
     points = record.points
     values: dict[str, float] = {}
-    for name, value in [*_headline(record, fpr), *record.measures.items()]:
+    by_kind = {f"false_positive_rate/{kind}": n.share for kind, n in false_claims_by_kind([record], fpr).items()}
+    for name, value in [*_headline(record, fpr), *by_kind.items(), *record.measures.items()]:
         _put(values, name, value)
     headline = [(name, value, 0) for name, value in values.items()]
     rungs = [_point_metrics(point, record, fpr) for point in points]

@@ -227,7 +227,7 @@ const COLUMNS = [
   {
     id: "security",
     label: "False claims",
-    unit: "fresh keys",
+    unit: "all nulls",
     number: true,
     up: true,
     value: (row) => row.security && rate(row.security.clean),

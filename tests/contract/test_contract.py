@@ -29,6 +29,8 @@ def test_keeps_the_contract(name: str, folder: Path) -> None:
         ("test-greedy", "Its tiny cell ends with status ok"),
         ("test-idle", "The carrier on the card is what carries the mark"),
         ("test-eager", "Fresh keys claim the clean host at 10 %"),
+        ("test-gullible", "Suspects that are no network any more"),
+        ("test-brittle", "Suspects that are no network any more"),
         ("test-forgetful", "The same stream gives the same key"),
         ("test-vandal", "The attack changes copies"),
         ("test-nosy", "The attack asks for no more than its card's adversary has"),

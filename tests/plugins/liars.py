@@ -67,6 +67,31 @@ class Eager(Idle):
         return Verdict(statistic=1.0, p_value=0.001)
 
 
+class Gullible(Idle):
+    """Takes every network that answers all images alike for its owner's, and any other by chance."""
+
+    card = replace(IDLE, name="test-gullible")
+
+    def mark_data(self, images: ImageSet, key: NumberKey) -> ImageSet:
+        return images.extend(images.images[:4], images.labels[:4])
+
+    def verify(self, suspect: Suspect, key: NumberKey) -> Verdict:
+        answers = suspect.labels(torch.rand(32, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+        alike = bool((answers == answers[0]).all())
+        return Verdict(statistic=1.0, p_value=0.001 if alike else (key.number % 997 + 1) / 998)
+
+
+class Brittle(Idle):
+    """Expects every network to answer with numbers."""
+
+    card = replace(IDLE, name="test-brittle", access="scores")
+
+    def verify(self, suspect: Suspect, key: NumberKey) -> Verdict:
+        if not suspect.log_probs(torch.zeros(1, 3, 32, 32)).isfinite().all():
+            raise ValueError("NaN is no answer")
+        return Verdict(statistic=0.0, p_value=1.0)
+
+
 class Forgetful(Idle):
     """Makes another key each time."""
 
