@@ -108,6 +108,29 @@ def test_every_owner_is_a_trial_of_their_own() -> None:
     assert breaking_strength(made[0]) == 10.0
 
 
+def test_five_hosts_of_several_owners_have_an_interval_over_hosts() -> None:
+    """All of five hosts: the lower end is the fifth root of 0.025, as of five trials, however many owners there are."""
+    two = point(0.0, verdicts=[verdict(1e-9)] * 2)
+    rung = two.model_copy(update={"strength": 1.0})
+    made = [record(cell=cell(seed=seed), marked=two, curve=[rung]) for seed in range(5)]
+    for found in (effectiveness(made), survival(made), worst_case(made)):
+        assert found is not None
+        assert (found.hits, found.trials, found.low, found.high) == (10, 10, pytest.approx(0.025**0.2), 1.0)
+    four = effectiveness(made[:4])
+    assert four is not None
+    assert (four.low, four.high) == (None, None)
+
+
+def test_protection_of_five_seeds_with_several_owners_has_an_interval_over_seeds() -> None:
+    made = [record(cell=cell(seed=s), marked=point(0.0, verdicts=[identified()] * 3), curve=[]) for s in range(5)]
+    found = protection_over_seeds(made)
+    assert found is not None
+    assert found.interval == pytest.approx((0.025**0.2 - 1 / 12, 11 / 12))
+    fewer = protection_over_seeds(made[:4])
+    assert fewer is not None
+    assert fewer.interval is None
+
+
 def test_the_rate_decides_what_is_detected() -> None:
     made = [record(cell=cell(seed=seed), marked=point(0.0, 0.9, p)) for seed, p in enumerate((0.001, 0.005, 0.02))]
     found = {fpr: effectiveness(made, fpr) for fpr in (0.001, 0.01, 0.02)}

@@ -173,6 +173,18 @@ def test_owners_are_shares_of_a_seed() -> None:
     assert standing.score.values == [0.5] * 3
 
 
+def test_an_outcome_is_open_while_one_owner_is_undecided() -> None:
+    """At an unknown accuracy the second owner's claim broke: whether within the budget cannot be told."""
+    held, broken = point(0.0, 0.9).verdicts[0], point(0.0, 0.9, 0.5).verdicts[0]
+    unknown = point(1.0, verdicts=[held, broken]).model_copy(update={"test_accuracy": None})
+    made = [
+        record(cell=cell(scheme="a", attack=attack, seed=0), marked=point(0.0, verdicts=[held, held]), curve=[rung])
+        for attack, rung in (("x", unknown), ("y", point(1.0, verdicts=[broken, broken])))
+    ]
+    (standing,) = rank({"a": made}).standings
+    assert standing.score.values == [0.0]
+
+
 # ---- sets ------------------------------------------------------------------------------------------------------------
 def test_only_what_is_comparable_is_compared() -> None:
     made = [
