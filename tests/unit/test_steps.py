@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import archs
-from bench.api import Capacity, ContractError, ImageSet, Recipe, Rng, Scheme, predict, replace
+from bench.api import Capacity, ContractError, ImageSet, Recipe, Rng, Scheme, Verdict, predict, replace
 from bench.plan.matrix import Step
 from bench.runner.store import Store
 from bench.steps import embedding, training
@@ -20,7 +20,7 @@ from bench.steps import workspace as workspaces
 from bench.steps.embedding import embedded
 from bench.steps.host import left_out_rows, train_control, train_host, train_without
 from bench.steps.keys import make_keys
-from bench.steps.nulls import attacked_false_claims, left_out_claims
+from bench.steps.nulls import attacked_false_claims, false_claims, left_out_claims
 from bench.steps.scheme_workspace import SchemeWorkspace, host_for
 from bench.steps.workspace import Place, Workspace, recipe_of
 from schemes.membership import Membership
@@ -104,6 +104,7 @@ class Untrained(SchemeWorkspace):
 
     def train(self, model: nn.Module, images: ImageSet, recipe: Recipe, rng: Rng, **extra: Any) -> training.Trained:
         assert not extra
+        assert isinstance(rng, Rng)
         self.asked.append((self.same(model), images, recipe))
         with torch.no_grad():
             next(model.parameters()).add_(0.1)
@@ -243,6 +244,58 @@ def test_keys_that_embedding_changed_are_read_from_the_marked_model_and_others_f
     assert epochs("nulls", **inputs) == [2]
     assert epochs(keys=inputs["keys"]) == [0]
     assert epochs(keys=inputs["keys"], mark=Left()) == [0], "this embedding changed none"
+
+
+# ---- false claims ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("trains", [False, True])
+def test_false_claims_see_the_unmarked_data_set_and_keys_that_took_a_training_are_kept_beside_them(
+    monkeypatch: pytest.MonkeyPatch, trains: bool
+) -> None:
+    monkeypatch.setenv("BENCH_PLUGINS", str(PLUGINS))
+    workspace, seen = untrained("nulls", schemes=("test-stamp",), attacks=("images-flip",)), []
+    kind = type(workspace.scheme)
+
+    def verify(scheme: Any, suspect: Any, key: Any) -> Verdict:
+        seen.append((suspect.images, key))
+        return Verdict(statistic=0.0, p_value=len(seen) / 100)
+
+    monkeypatch.setattr(kind, "card", replace(kind.card, keygen_trains=trains))
+    monkeypatch.setattr(kind, "verify", verify)
+    output = false_claims(workspace)
+    assert all(torch.equal(images.images, workspace.data.owner.images) for images, _ in seen)
+    assert output.result["p_values"] == [number / 100 for number in range(1, workspace.spec["keys"] + 1)]
+    if not trains:
+        assert (set(output.result), output.tensors) == ({"p_values"}, {})
+        return
+    made = Left(**output.result)
+    made.groups = output.tensors
+    kept = SchemeWorkspace(workspace.spec, {"nulls": made}, Place()).keys("nulls")
+    assert [key.colour.tolist() for key in kept] == [key.colour.tolist() for _, key in seen]
+
+
+def test_left_out_owners_are_numbered_and_have_streams_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = untrained("left_out_claims", schemes=("mia-std",))
+    workspace.inputs["without"] = Left(workspace.build(Rng("a network without them")))
+    kind, asked, seen = type(workspace.scheme), [], []
+    keygen = kind.keygen
+
+    def made(scheme: Any, host: Any, rng: Rng) -> Any:
+        asked.append((host.number, host.share, rng.path))
+        return keygen(scheme, host, rng)
+
+    def verify(scheme: Any, suspect: Any, key: Any) -> Verdict:
+        seen.append(suspect.log_probs(workspace.data.heldout.images))
+        return Verdict(statistic=0.0, p_value=0.5)
+
+    monkeypatch.setattr(kind, "keygen", made)
+    monkeypatch.setattr(kind, "verify", verify)
+    assert left_out_claims(workspace).result == {"p_values": [0.5] * workspace.spec["claims"]}
+    assert [number for number, *_ in asked] == list(range(workspace.spec["claims"]))
+    assert len({path for *_, path in asked}) == len(asked) > 1
+    for (_, share, _), rows in zip(asked, left_out_rows(workspace), strict=False):
+        assert torch.equal(share.images, workspace.data.owner.images[rows])
+    expected = predict(workspace.model("without"), workspace.data.heldout.images).log_softmax(1)
+    assert all(torch.allclose(answer, expected, atol=1e-5) for answer in seen)
 
 
 # ---- what a step is lent ---------------------------------------------------------------------------------------------
