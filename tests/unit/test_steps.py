@@ -12,16 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from bench import archs
-from bench.api import Capacity, ContractError, ImageSet, Recipe, Rng, Scheme, Verdict, predict, replace
+from bench.api import Capacity, ContractError, ImageSet, Recipe, Rng, Scheme, Share, Verdict, predict, replace
 from bench.plan.matrix import Step
 from bench.runner.store import Store
+from bench.steps import embed as marking
 from bench.steps import embedding, training
 from bench.steps import workspace as workspaces
 from bench.steps.embedding import embedded
 from bench.steps.host import left_out_rows, train_control, train_host, train_without
 from bench.steps.keys import make_keys
 from bench.steps.nulls import attacked_false_claims, false_claims, left_out_claims
-from bench.steps.scheme_workspace import SchemeWorkspace, host_for
+from bench.steps.ownership import published_images
+from bench.steps.scheme_workspace import SchemeWorkspace, host_for, stored_keys
 from bench.steps.workspace import Place, Workspace, recipe_of
 from schemes.membership import Membership
 from tests.conftest import PLUGINS
@@ -244,6 +246,83 @@ def test_keys_that_embedding_changed_are_read_from_the_marked_model_and_others_f
     assert epochs("nulls", **inputs) == [2]
     assert epochs(keys=inputs["keys"]) == [0]
     assert epochs(keys=inputs["keys"], mark=Left()) == [0], "this embedding changed none"
+
+
+@pytest.mark.parametrize("situation", ["train", "post-hoc"])
+def test_marking_trains_on_the_published_images_and_tells_what_became_of_mark_and_network(
+    monkeypatch: pytest.MonkeyPatch, situation: str
+) -> None:
+    monkeypatch.setenv("BENCH_PLUGINS", str(PLUGINS))
+    changes = {"situation": situation, "heldout_users": 3}
+    workspace, asked = untrained("mark", changes, schemes=("test-stamp",), attacks=("images-flip",)), []
+    kind, owner = type(workspace.scheme), workspace.data.owner
+    key, later = (kind.key_type(torch.tensor(colour, dtype=torch.uint8)) for colour in ((255, 0, 0), (0, 255, 0)))
+    stored = stored_keys([key])
+    workspace.inputs["keys"] = Left(**stored.result)
+    workspace.inputs["keys"].groups = stored.tensors
+    model, epoch = workspace.build(Rng("marked")), training.Epoch(1, 0.5, None, 0.25, 2.0, 150.0)
+
+    def embedded(*given: Any) -> embedding.Embedded:
+        asked.append(given)
+        return embedding.Embedded(model.eval(), [later], [epoch])
+
+    def green(model: nn.Module, images: ImageSet) -> float:
+        assert len(images) == len(workspace.data.heldout)
+        return float((images.images[:, :, 0, 0] == later.colour).all(1).float().mean())
+
+    monkeypatch.setattr(training, "accuracy", green)
+    monkeypatch.setattr(marking, "embedded", embedded)
+    monkeypatch.setattr(kind, "card", replace(kind.card, refreshes=True, also="scores"))
+    judged: list[tuple[bool, ImageSet]] = []
+
+    def verify(scheme: Any, suspect: Any, key: Any) -> Verdict:
+        judged.append((suspect.also is not None, suspect.images))
+        return Verdict(statistic=float(key.colour[1]), p_value=0.5)
+
+    monkeypatch.setattr(kind, "verify", verify)
+    output = marking.embed(workspace)
+    ((space, start, keys, (host,), publish, recipe, _),) = asked
+    assert space is workspace
+    assert equal(start, workspace.start())
+    assert [each.colour.tolist() for each in keys] == [[255, 0, 0]]
+    assert torch.equal(host.share.images, owner.images)
+    assert recipe == (None if situation == "post-hoc" else workspace.recipe)
+    assert torch.equal(publish(keys).images, workspace.scheme.mark_data(owner, key).images)
+    assert publish(keys) is publish(keys), "the set is marked once"
+    assert torch.equal(publish([later]).images, workspace.scheme.mark_data(owner, later).images)
+    result = output.result
+    assert [verdict["statistic"] for verdict in result["point"]["verdicts"]] == [255.0], "of the key as it is now"
+    assert [verdict["statistic"] for verdict in result["clean_verdicts"]] == [255.0]
+    assert (len(result["heldout_verdicts"]), result["point"]["strength"]) == (3, 0.0)
+    assert [details for details, _ in judged] == [False, True, True, True, True]
+    unmarked, *others = (images for _, images in judged)
+    assert torch.equal(unmarked.images, owner.images)
+    assert all(torch.equal(images.images, publish(keys).images) for images in others)
+    assert result["history"] == [asdict(epoch)]
+    assert 0 < result["time_s"] < 60
+    assert result["measures"].pop("marked_test_accuracy") == 1.0, "all are stamped green"
+    assert result["measures"] == published_images(workspace, workspace.scheme, keys).quality
+    assert holds(output.tensors["model"], model)
+    made = Left(**result)
+    made.groups = output.tensors
+    (kept,) = SchemeWorkspace(workspace.spec, {"mark": made, "keys": workspace.inputs["keys"]}, Place()).keys()
+    assert torch.equal(kept.colour, later.colour)
+
+
+@pytest.mark.parametrize(
+    ("carrier", "share", "told"), [("data", "all", True), ("data", 0.5, False), ("behaviour", "all", False)]
+)
+def test_accuracy_on_marked_images_is_told_where_a_whole_data_set_bears_the_mark(
+    monkeypatch: pytest.MonkeyPatch, carrier: str, share: Any, told: bool
+) -> None:
+    monkeypatch.setenv("BENCH_PLUGINS", str(PLUGINS))
+    workspace = untrained("mark", schemes=("test-stamp",), attacks=("images-flip",))
+    kind = type(workspace.scheme)
+    monkeypatch.setattr(kind, "card", replace(kind.card, carrier=carrier))
+    monkeypatch.setattr(kind, "share", Share(share))
+    key = kind.key_type(torch.tensor([255, 0, 0], dtype=torch.uint8))
+    found = marking._on_marked_images(workspace, workspace.scheme, [key, key], workspace.model("host"))
+    assert set(found) == ({"marked_test_accuracy"} if told else set())
 
 
 # ---- false claims ----------------------------------------------------------------------------------------------------
