@@ -4,6 +4,7 @@ import copy
 import math
 import re
 import sys
+import time
 import warnings
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ from torch import nn
 from attacks._dpsgd import PrivateDescent, poisson
 from bench import archs
 from bench.api import ImageSet, Recipe, replace
+from bench.contract.networks import Batch
 from bench.identity import Rng
 from bench.plan.profiles import PROFILES
 from bench.steps import training
@@ -77,13 +79,15 @@ def same(first: nn.Module, second: nn.Module) -> bool:
 
 def test_it_learns():
     images = toy()
+    start = time.perf_counter()
     trained = fit(small_net(), images, replace(RECIPE, epochs=4))
+    spent = time.perf_counter() - start
     assert [epoch.epoch for epoch in trained.history] == [1, 2, 3, 4]
     assert trained.history[-1].loss < trained.history[0].loss
     assert training.accuracy(trained.model, images) == 1.0
     assert trained.history[-1].accuracy > 0.9
     assert trained.history[-1].extra_loss is None
-    assert trained.time_s >= sum(epoch.seconds for epoch in trained.history) > 0
+    assert spent >= trained.time_s >= sum(epoch.seconds for epoch in trained.history) > 0
     assert all(epoch.images_per_s == pytest.approx(64 / epoch.seconds) for epoch in trained.history)
 
 
@@ -181,6 +185,26 @@ def test_a_constant_extra_loss_changes_nothing_and_is_reported_as_its_mean():
     assert same(plain, shifted)
     assert [epoch.loss for epoch in other] == [epoch.loss for epoch in history]
     assert [epoch.extra_loss for epoch in other] == [2.5, 2.5]
+
+
+def test_an_extra_loss_sees_the_batch_as_the_network_saw_it():
+    images, model = toy(40), small_net()
+    by_image = {image.numpy().tobytes(): label for image, label in zip(images.images / 255, images.labels, strict=True)}
+    seen = []
+
+    def look(network: nn.Module, batch: Batch) -> torch.Tensor:
+        assert network is model
+        labels = [by_image[image.contiguous().numpy().tobytes()] for image in batch.images]
+        assert batch.labels.tolist() == labels
+        assert torch.equal(batch.logits, model[5](model[4](batch.activations["flat"])))
+        assert batch.activations["flat"].shape == (len(batch.labels), 4 * 64)
+        assert batch.activations["flat"].requires_grad
+        seen.append(len(batch.labels))
+        return batch.logits.sum()
+
+    fit(model, images, extra_loss=look, watches={"flat": "3"})
+    assert seen == [16, 16, 8] * 2
+    assert not any(module._forward_hooks for module in model.modules()), "nothing is watched afterwards"
 
 
 def test_an_extra_loss_may_be_none():
