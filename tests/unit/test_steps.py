@@ -494,6 +494,7 @@ def test_embedding_trains_with_the_hooks_of_all_keys_and_marks_the_model_with_ea
     monkeypatch.setattr(kind, "embedding_loss", lambda scheme, model, key, batch: key and torch.tensor(key))
     monkeypatch.setattr(kind, "undecayed", lambda scheme, key: (f"w{key}", "shared"))
     monkeypatch.setattr(kind, "mark_model", mark)
+    monkeypatch.setattr(type(workspace), "watched", lambda self, scheme: {"head": "net.fc"})
     published: list[Any] = []
 
     def run(keys: list[Any], recipe: Recipe | None) -> embedding.Embedded:
@@ -506,7 +507,7 @@ def test_embedding_trains_with_the_hooks_of_all_keys_and_marks_the_model_with_ea
     assert (found.model, found.keys, found.history) == (model, [2.0, 3.0], [epoch])
     assert options.pop("undecayed") == {"w2.0", "w3.0", "shared"}
     assert options.pop("extra_loss")(model, None) == 5.0
-    assert options == {**workspace.training_options, "rng": rng, "watches": {}}
+    assert options == {**workspace.training_options, "rng": rng, "watches": {"head": "net.fc"}}
     assert written == [(2.0, "a"), (3.0, "b")]
     assert not model.training
     run([None, 4.0], workspace.recipe)
