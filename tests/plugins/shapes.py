@@ -44,6 +44,11 @@ def card(name: str, carrier: Any, access: Any, **fields: Any) -> SchemeCard:
     return SchemeCard(name, f"Toy {name}", NOBODY, carrier, access, "zero-bit", **fields)
 
 
+def finite(loss: Tensor) -> float:
+    """A loss as a number; that of answers which are no numbers is large."""
+    return float(loss.nan_to_num(1e6, 1e6, -1e6))
+
+
 @dataclass(frozen=True)
 class TintKey(Key):
     """A user's images, and how much red they get."""
@@ -73,7 +78,7 @@ class Tint(Scheme[TintKey]):
     def verify(self, suspect: Suspect, key: TintKey) -> Verdict:
         images, labels = key.images, key.labels
         gain = suspect.losses(images, labels).mean() - suspect.losses(self._tinted(images, key), labels).mean()
-        return Verdict(statistic=float(gain), p_value=1.0, details={"images": len(images)})
+        return Verdict(statistic=finite(gain), p_value=1.0, details={"images": len(images)})
 
     @staticmethod
     def _tinted(images: Tensor, key: TintKey) -> Tensor:
@@ -131,7 +136,7 @@ class Member(Scheme[MemberKey]):
 
     def verify(self, suspect: Suspect, key: MemberKey) -> Verdict:
         loss = suspect.losses(key.images, key.labels).mean()
-        return Verdict(statistic=-float(loss), p_value=1.0)
+        return Verdict(statistic=-finite(loss), p_value=1.0)
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,7 @@ class Serves(Scheme[MemberKey]):
         return answers.mul(10).round().div(10)
 
     def verify(self, suspect: Suspect, key: MemberKey) -> Verdict:
-        return Verdict(statistic=-float(suspect.losses(key.images, key.labels).mean()), p_value=1.0)
+        return Verdict(statistic=-finite(suspect.losses(key.images, key.labels).mean()), p_value=1.0)
 
 
 class Ladder(Params):
