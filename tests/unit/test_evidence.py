@@ -113,26 +113,6 @@ def all_of(label: int, images: Tensor) -> Tensor:
     return torch.full((len(images),), label)
 
 
-def reference_pgd(model: nn.Module, image: Tensor, target: int, eps: float, step: float, iterations: int) -> Tensor:
-    """One image at a time, with bounds instead of a change: an implementation of its own."""
-    low, high = (image - eps).clamp_min(0), (image + eps).clamp_max(1)
-    x = image.clone()
-    for _ in range(iterations):
-        x.requires_grad_(True)
-        F.nll_loss(F.log_softmax(model(x[None]), 1), torch.tensor([target])).backward()
-        assert x.grad is not None
-        x = torch.minimum(torch.maximum((x - step * torch.sign(x.grad)).detach(), low), high)
-    return x
-
-
-@pytest.mark.parametrize(("eps", "iterations"), [(0.05, 1), (0.03, 7), (0.5, 12)])
-def test_projected_descent_agrees_with_another_implementation(eps: float, iterations: int) -> None:
-    model, images = network().double(), OWN.images[:6].double() / 255
-    found = towards(model, images, all_of(2, images), eps, eps / 3, iterations)
-    expected = torch.stack([reference_pgd(model, image, 2, eps, eps / 3, iterations) for image in images])
-    torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
-
-
 def test_one_change_for_all_images_is_one_change() -> None:
     model, images = network(), torch.rand(5, 3, 16, 16, generator=Rng("grey").torch()) * 0.4 + 0.3
     found = towards(model, images, all_of(1, images), 0.1, 0.02, 20, shared=True) - images
