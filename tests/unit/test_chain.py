@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from attacks.privacy import LogitNoise
 from bench import archs
-from bench.api import AccessError, Adversary, Attempt, ImageSet, Key, Point, Recipe, pixels, predict, replace
+from bench.api import AccessError, Adversary, Attempt, ImageSet, Key, Point, Recipe, Suspect, pixels, predict, replace
 from bench.contract import attack as contract
 from bench.registry import RegistryError, attack_chain, attacks, make, schemes
 from bench.runner.store import Store
@@ -302,6 +302,20 @@ def test_a_curve_is_judged_in_detail_where_each_rung_is_trained_and_beside_the_o
     assert torch.equal(judge.published.images.images, published.images.images)
     (mine,), (owners,) = judge.keys, marked.keys()
     assert same_key(mine, owners)
+
+
+def test_a_stored_curve_is_what_the_attacked_networks_answer_to_the_owner(marked: SchemeWorkspace) -> None:
+    workspace = chained(marked, ["pruning", {"ladder": [50.0, 95.0]}])
+    stored = attacking.run_attack(workspace).result["points"]
+    (key,) = marked.keys()
+    states = reached(workspace)
+    assert [point["strength"] for point in stored] == [strength for strength, _ in states] == [50.0, 95.0]
+    for point, (_, state) in zip(stored, states, strict=True):
+        assert point["test_accuracy"] == training.accuracy(state.model(), marked.data.heldout)
+        honest = marked.scheme.verify(Suspect("labels", model=state.model()), key)
+        assert point["verdicts"][0]["statistic"] == honest.statistic
+    assert stored[0]["test_accuracy"] != stored[1]["test_accuracy"]
+    assert json.loads(json.dumps(stored)) == stored, "plain JSON values"
 
 
 # ---- serving ---------------------------------------------------------------------------------------------------------
