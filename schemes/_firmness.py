@@ -1,4 +1,4 @@
-"""How firmly a network knows triggers: for how long they keep their answer while they fade."""
+"""How firmly a network knows triggers: how long they keep their answer while they fade, or how sure it is of them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from bench.api import Suspect
+from schemes._users import LARGEST, finite
 
-__all__ = ["firmness"]
+__all__ = ["firmness", "sureness"]
 
 STRENGTHS = tuple(step / 10 for step in range(10, 0, -1))
 ROUNDING = 1e-9
@@ -45,3 +46,23 @@ def firmness(
         if not len(going):
             break
     return [float(value) for value in found]
+
+
+def sureness(suspect: Suspect, triggers: Tensor, clean: Tensor, targets: Tensor) -> list[float]:
+    """Mean log-probability of its target over each of K trigger sets (K x n x C x H x W), as given.
+
+    A network is surer of what it was trained on than of look-alikes that it calls the same. Triggers whose source is
+    called the target anyway do not count; a set without others is as weak as can be.
+
+    Args:
+        suspect: asked for scores.
+        triggers: K x n x C x H x W, uint8.
+        clean: K x n, what the suspect calls their sources.
+        targets: K.
+    """
+    count, probe = triggers.shape[:2]
+    losses = finite(suspect.losses(triggers.flatten(0, 1), targets.repeat_interleave(probe))).view(count, probe)
+    counted = clean != targets[:, None]
+    means = (losses * counted).sum(1) / counted.sum(1).clamp_min(1)
+    known = torch.where(counted.any(1), means, torch.tensor(LARGEST, dtype=torch.float64))
+    return [-float(mean) for mean in known.round(decimals=6)]  # the same in a batch of any size

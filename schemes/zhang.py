@@ -23,6 +23,9 @@ Where this differs from the paper, or where the text that we had (sections 4.1 t
   not depend on these draws, so that the chance of its matches is exact and needs no decoys.
 * The ranked statistic also asks at falling strengths, since trigger accuracy alone ties with look-alike keys, and
   leaves out triggers whose source is called the target without a mark. The plain accuracies are in the details.
+* Extension: `zhang-*-scores` rank the mean log-probability of the target. On networks of CIFAR-10 that answer all
+  triggers, look-alikes of the same target fade later than the owner's triggers in up to 4 of 10 cases, and none of
+  several hundred is as sure; it takes the suspect's scores, where the paper takes its labels.
 """
 
 from __future__ import annotations
@@ -46,6 +49,7 @@ from bench.api import (
     Scheme,
     SchemeCard,
     Suspect,
+    Variant,
     Verdict,
     matches_p_value,
     papers,
@@ -53,7 +57,7 @@ from bench.api import (
     replace,
     sequential_p_value,
 )
-from schemes._firmness import firmness
+from schemes._firmness import firmness, sureness
 from schemes._glyphs import LETTERS, letter_m_bank, poses, text_mask, written_one_bank
 from schemes._users import content
 
@@ -61,6 +65,8 @@ RANKED = "the p-value: a rank against fresh random keys on the same suspect, at 
 SOURCES = 20  # classes that may be the source: bounds the pool that each key carries
 FRESH = 50
 CHUNK = 16
+SURE = "the p-value: a rank by the log-probability of the target against fresh random keys on the same suspect"
+QUICK = {"probe": 16, "decoys": 99}
 CARD = SchemeCard(
     name="zhang-content",
     title="Zhang et al., text logo",
@@ -69,9 +75,16 @@ CARD = SchemeCard(
     access="labels",
     payload="zero-bit",
     extensions=("random text, place and colour of the logo", RANKED),
-    scales={"quick": {"probe": 16, "decoys": 99}, "small": {"probe": 16}},
+    scales={"quick": QUICK, "small": {"probe": 16}},
     tiny={"probe": 8, "decoys": 19, "repeat": 6},
 )
+
+
+def _by_scores(card: SchemeCard) -> Variant:
+    """The same scheme, verified by the suspect's scores; decoys cost a tenth of what they do by labels alone."""
+    changes = {"access": "scores", "extensions": (*card.extensions[:-1], SURE)}
+    scales = {**card.scales, "quick": {**QUICK, "decoys": 999}}
+    return Variant(f"{card.name}-scores", f"{card.title}, by scores", {"decoys": 999}, {**changes, "scales": scales})
 
 
 @dataclass(frozen=True)
@@ -253,20 +266,20 @@ class TriggerSet(Scheme[ZhangKey]):
         return Verdict(statistic=matches / len(labels), p_value=p_value, details=details)
 
     def _by_decoys(self, suspect: Suspect, key: ZhangKey) -> Verdict:
-        """Rank the key's firmness among that of decoys, which are drawn as it was, from a seed of the key's own.
+        """Rank how well the key is known among decoys, which are drawn as it was, from a seed of the key's own.
 
         A null suspect does not depend on the key, so the key is one more draw from the decoys' distribution.
         """
         pool = key.drawn_from
         probe = key.triggers[None, : pool.images.shape[1]]
         clean = suspect.memo(f"zhang {content(pool.images)}", lambda: _clean_answers(suspect, pool))
-        (own,) = firmness(suspect, probe, pool.images[[key.row]], clean[[key.row]], torch.tensor([key.target]))
+        (own,) = _known(suspect, probe, pool.images[[key.row]], clean[[key.row]], torch.tensor([key.target]))
         drawn = self._decoys(suspect, key, clean, own)
         p_value, decoys = sequential_p_value(own, lambda count: [next(drawn) for _ in range(count)], self.params.decoys)
         details = {
             "trigger_accuracy": _share(suspect, key.triggers, key.target),
             "decoys_asked": len(decoys),
-            "decoys_as_firm": sum(decoy >= own for decoy in decoys),
+            "decoys_as_strong": sum(decoy >= own for decoy in decoys),
         }
         if len(key.fresh):
             details["fresh_trigger_accuracy"] = _share(suspect, key.fresh, key.target)
@@ -295,7 +308,7 @@ class TriggerSet(Scheme[ZhangKey]):
         return Secret(row, (int(pool.labels[row]) + offset) % pool.classes, self.pattern(pool, generator))
 
     def _decoys(self, suspect: Suspect, key: ZhangKey, clean: Tensor, own: float) -> Iterator[float]:
-        """Firmness of fresh keys, drawn and stamped as the owner's was, as far as it may reach the owner's."""
+        """How well fresh keys are known, drawn and stamped as the owner's was, as far as it may reach the owner's."""
         stream, pool = Rng("zhang decoys", key.decoys), key.drawn_from
         for numbers in torch.arange(self.params.decoys).split(CHUNK):
             rngs = [stream.child(number) for number in numbers.tolist()]
@@ -306,7 +319,7 @@ class TriggerSet(Scheme[ZhangKey]):
                 for images, secret, rng in zip(pool.images[rows], secrets, rngs, strict=True)
             ]
             targets = torch.tensor([secret.target for secret in secrets])
-            yield from firmness(suspect, torch.stack(triggers), pool.images[rows], clean[rows], targets, own)
+            yield from _known(suspect, torch.stack(triggers), pool.images[rows], clean[rows], targets, own)
 
 
 class ZhangContent(TriggerSet):
@@ -314,6 +327,7 @@ class ZhangContent(TriggerSet):
 
     Params = TriggerParams
     card = CARD
+    variants = (_by_scores(CARD),)
 
     def pattern(self, pool: Pool, generator: torch.Generator) -> dict[str, Tensor]:
         """Four letters at a random place (`mask`, H x W bool) in a saturated `colour` (C, uint8)."""
@@ -342,6 +356,7 @@ class ZhangUnrelated(TriggerSet):
         title="Zhang et al., unrelated images",
         extensions=("secret ink and ruled paper", "a drawn letter m in place of a handwritten one", RANKED),
     )
+    variants = (_by_scores(card),)
 
     def pattern(self, pool: Pool, generator: torch.Generator) -> dict[str, Tensor]:
         """The `paper` (C x H x W in [0, 1], ruled in two colours), the `ink` (C) and which `sign` (1: m)."""
@@ -372,6 +387,7 @@ class ZhangNoise(TriggerSet):
         title="Zhang et al., noise",
         extensions=("noise in cells of 2 x 2 pixels", RANKED),
     )
+    variants = (_by_scores(card),)
 
     def pattern(self, pool: Pool, generator: torch.Generator) -> dict[str, Tensor]:
         """The fixed `noise`, C x H x W float; fresh noise has no pattern to keep."""
@@ -402,6 +418,15 @@ def _pool(host: Host, rows: Tensor) -> Pool:
     images = chosen.images.unflatten(0, rows.shape)
     labels = chosen.labels.view(rows.shape)[:, 0]
     return Pool(images, labels, len(host.dataset.classes), host.dataset.content == "digits")
+
+
+def _known(
+    suspect: Suspect, triggers: Tensor, sources: Tensor, clean: Tensor, targets: Tensor, enough: float = 0.0
+) -> list[float]:
+    """By the scores, where the card's access gives them, else by the labels; arguments as of `firmness`."""
+    if suspect.offers("scores"):
+        return sureness(suspect, triggers, clean, targets)
+    return firmness(suspect, triggers, sources, clean, targets, enough)
 
 
 def _clean_answers(suspect: Suspect, pool: Pool) -> Tensor:

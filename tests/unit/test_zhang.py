@@ -257,7 +257,7 @@ def test_finds_its_mark_in_a_model_that_knows_the_triggers(kind: Any) -> None:
     assert verdict.statistic == pytest.approx(0.1)
     assert verdict.details["trigger_accuracy"] == 1.0
     assert verdict.details["fresh_trigger_accuracy"] == 0.0
-    assert (verdict.details["decoys_asked"], verdict.details["decoys_as_firm"]) == (99, 0)
+    assert (verdict.details["decoys_asked"], verdict.details["decoys_as_strong"]) == (99, 0)
 
 
 def test_finds_the_logo_on_unseen_images_too() -> None:
@@ -392,7 +392,7 @@ def test_decoys_that_are_just_as_firm_are_counted_as_firm() -> None:
     scheme = ZhangNoise(probe=8, decoys=99)
     key = scheme.keygen(host_of(), Rng("owner"))
     details = scheme.verify(suspect(constant(key.source)), key).details
-    assert details["decoys_as_firm"] == details["decoys_asked"] > 0
+    assert details["decoys_as_strong"] == details["decoys_asked"] > 0
 
 
 def test_keys_with_pools_of_their_own_are_not_mixed_up_on_one_suspect() -> None:
