@@ -87,7 +87,7 @@ def test_key_is_a_function_of_its_stream(scheme):
         assert torch.equal(getattr(one, name), getattr(same, name))
         assert not torch.equal(getattr(one, name), getattr(other, name))
     assert one.payload.dtype == torch.uint8
-    assert one.packed()[1] == {"layer": LAYER}
+    assert one.packed()[1] == {"layer": LAYER, "message": None}
     assert one.public == ("layer",), "the secrets stay secret"
 
 
@@ -110,8 +110,8 @@ def test_dimension_and_capacity_of_the_papers_layers(channels, dimension):
     assert mean_filter(host.model(), LAYER).shape == (dimension,)
     assert UchidaRandom().capacity(host) == Capacity(256, 2 * dimension)
     assert UchidaPosthoc(bits=64).capacity(host) == Capacity(64, 2 * dimension)
-    assert UchidaDirect().capacity(host) == Capacity(256, dimension)
-    assert UchidaDiff().capacity(host) == Capacity(256, dimension / 2)
+    assert UchidaDirect().capacity(host) == Capacity(256, dimension, most=dimension)
+    assert UchidaDiff().capacity(host) == Capacity(256, dimension / 2, most=dimension / 2)
 
 
 def test_dimension_counts_inputs_not_filters():
