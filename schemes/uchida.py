@@ -260,11 +260,12 @@ def decoded(raw: Verdict, code: Code, message: Tensor, margins: Tensor) -> Verdi
     blocks = code.decode(word, (margins == 0).numpy())
     sizes = [block.k for block in code.blocks]
     read = np.concatenate([np.full(k, 2) if part is None else part for part, k in zip(blocks, sizes, strict=True)])
+    undecoded = sum(part is None for part in blocks)
     return raw.model_copy(
         update={
             "ber": float(np.mean(np.where(read == 2, 0.5, read != truth))),
             "payload": "".join("01?"[bit] for bit in read),
-            "details": {**raw.details, "raw_ber": raw.ber, "blocks": len(blocks), "undecoded": blocks.count(None)},
+            "details": {**raw.details, "raw_ber": raw.ber, "blocks": len(blocks), "undecoded": undecoded},
         }
     )
 
