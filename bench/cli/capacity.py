@@ -35,8 +35,9 @@ NUMBERS = ("payload", "bits", "BER", "fidelity", "capacity", "fails at", "limit"
 
 @click.command()
 @capacity_selectors
-@click.option("--layers", default="", help="Layer groups that carry the mark, comma-separated.  [default: --set or the "
-              "scheme's]")  # fmt: skip
+@click.option(
+    "--layers", default=None, help="Layer groups that carry the mark, comma-separated.  [default: the scheme's]"
+)
 @click.option("--start", type=click.IntRange(1, LARGEST), default=16, help="Payload bits that are tried first.")
 @click.option("--most", type=click.IntRange(1, LARGEST), default=4096, help="Payload bits that are tried at most.")
 @click.option("--tolerance", type=FiniteRange(0, 100), default=1.0, help="Fidelity that a payload may cost, in points.")
@@ -47,7 +48,7 @@ NUMBERS = ("payload", "bits", "BER", "fidelity", "capacity", "fails at", "limit"
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @sentences
 def capacity(
-    layers: str, start: int, most: int, tolerance: float, style: str, device: str, jobs: int, threads: int,
+    layers: str | None, start: int, most: int, tolerance: float, style: str, device: str, jobs: int, threads: int,
     quiet: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Search the largest payload without bit errors that costs at most a point of fidelity, by scheme and layer.
@@ -78,7 +79,7 @@ def capacity(
         asked = {name: value for name, value in selected(options).items() if name != "run_dir"}
         wish = request({**asked, "attack": "none", "null_keys": 0, "null_hosts": 0})
         sums = checksums(wish, options["data_root"], options["download"])
-        groups = tuple(filter(None, map(str.strip, layers.split(","))))
+        groups = tuple(filter(None, map(str.strip, (layers or "").split(","))))
         found = searches(wish, sums, groups, start, most, tolerance)
         summary = pursue(found, sums, run_dir.records, lambda cells: _round(cells, run_dir, settings, quiet))
         complaints(console(stderr=True), run_dir, summary)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.records.files import load_records
 from tests.conftest import BenchHere
 
 FIELDS = [
@@ -28,6 +29,8 @@ def test_trials_are_ordinary_cells_and_the_same_command_computes_nothing(tmp_pat
     assert row["limit"] > 100
     results = json.loads(bench_here("results", "--run-dir", tmp_path, "--format", "json").stdout)
     assert [(one["scheme"], one["attack"], one["ber"]) for one in results] == [("uchida-posthoc", "none", 0)] * 2
+    made = list(load_records(tmp_path / "records"))
+    assert [one.nulls for one in made] == [[], []], "false claims are another question"
     again = bench_here(*words)
     assert "to compute" not in again.stderr
     assert "stopped at the most" in again.stdout

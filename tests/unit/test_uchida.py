@@ -494,9 +494,10 @@ def test_a_network_that_reads_as_a_code_word_is_no_owner(sign):
     assert decoded / 300 == pytest.approx(576 / 2**15, abs=3.5 * (576 / 2**15 / 300) ** 0.5), "the ball of radius 3"
 
 
-def test_the_payloads_p_value_is_never_above_the_chance_of_the_message():
-    """A bounded-distance decoder finds the owner's message with the chance of at most t errors of n fair bits."""
-    for bits in (15, 31, 64, 255):
-        owner = UchidaRandom(bits=bits, code="bch")
-        (block,) = owner.code.blocks
-        assert bits_p_value(block.t, bits, two_sided=False) <= 2.0**-block.k
+@pytest.mark.parametrize("bits", [7, 15, 31, 64, 255, 256, 510, 1000])
+@pytest.mark.parametrize("redundancy", [0.2, 0.5, 0.8])
+def test_the_payloads_p_value_is_never_above_the_chance_of_guessing_the_message(bits, redundancy):
+    """With as many errors as the decoder corrects, or fewer."""
+    code = UchidaRandom(bits=bits, code="bch", redundancy=redundancy).code
+    errors = sum(block.t for block in code.blocks)
+    assert bits_p_value(errors, bits, two_sided=False) <= 2.0**-code.k
