@@ -72,7 +72,9 @@ class Block:
         except ReedSolomonError:
             return None
         found = np.frombuffer(bytes(whole), dtype=np.uint8)
-        return found[: self.k].copy() if found.max() <= 1 else None  # a symbol that is no bit: no word of the code
+        # Where bits are erased, the library finds words of other symbols than bits, and some that are farther off.
+        distance = 2 * int((found != word)[~erased].sum()) + len(places)
+        return found[: self.k].copy() if found.max() <= 1 and distance <= 2 * self.t else None
 
 
 @dataclass(frozen=True)

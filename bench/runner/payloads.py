@@ -148,12 +148,15 @@ def pursue(found: Sequence[Search], checksums: Mapping[str, str], records: Path,
     Args:
         found: the searches; their trials are filled in.
         checksums: of their data sets.
-        records: the folder with the records of earlier runs, which are taken where they hold all that a trial needs.
+        records: the folder with the records of earlier runs: trials of other sizes count, too, and none is computed
+            twice.
         compute: runs cells that have no record.
 
     Returns:
         How the rounds together went.
     """
+    for search in found:
+        _remember(search, checksums, records)
     total = Summary()
     while not total.stopped and (asked := {i: size for i, one in enumerate(found) if (size := one.next) is not None}):
         trials = {i: found[i].cells(size, checksums) for i, size in asked.items()}
@@ -207,6 +210,22 @@ def _no_layer(arch: str, layer: str | None) -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+def _remember(search: Search, checksums: Mapping[str, str], records: Path) -> None:
+    """Take the trials that earlier runs left, whatever their sizes, as far as all seeds are there."""
+    if search.reason:
+        return
+    name = search.cells(search.start, checksums)[0].cell.filename.rpartition("__")[0]
+    for path in sorted(records.glob(f"{name}__*.json")):
+        try:
+            size = load_record(path).cell.scheme_params.get(search.parameter)
+        except RecordError:
+            continue
+        if isinstance(size, int) and size <= search.most and size not in search.trials:
+            kept = [_sufficient(cell, records) for cell in search.cells(size, checksums)]
+            if None not in kept:
+                search.take(size, kept)
 
 
 def _sufficient(cell: Planned, records: Path) -> CellRecord | None:

@@ -92,6 +92,13 @@ def test_whatever_trials_say_no_more_is_claimed_than_worked_and_nothing_below_it
     assert len(tried) <= 2 * most.bit_length() + 4
 
 
+def test_where_trials_contradict_each_other_the_lower_bracket_counts() -> None:
+    outcomes = {16: True, 32: False, 48: True, 64: False, 128: True}
+    assert bracket(outcomes) == (16, 32)
+    assert next_size(outcomes, 16, 128) == 24
+    assert bracket({}) == (0, None)
+
+
 def test_trials_above_the_largest_size_do_not_count() -> None:
     assert next_size({512: False, 64: True}, 16, 64) is None
     assert next_size({512: True}, 16, 64) == 16
@@ -223,6 +230,24 @@ def test_records_of_earlier_runs_count_where_they_hold_enough(tmp_path: Path) ->
     pursue([one], CHECKSUMS, tmp_path, computes)
     assert computes.rounds == [[("uchida-random", 32)]]
     assert one.capacity == 32
+
+
+def test_trials_of_other_sizes_count_if_all_seeds_and_parameters_are_theirs(tmp_path: Path) -> None:
+    (one,) = found_by(seeds=(0, 1), options={"most": 64})
+    (other,) = found_by(seeds=(0, 1), overrides={"uchida-random": {"strength": "0.5"}})
+    first, second = one.cells(24, CHECKSUMS)
+    kept = [*one.cells(40, CHECKSUMS), first, *other.cells(20, CHECKSUMS), *one.cells(99, CHECKSUMS)]
+    for made in kept:
+        save_record(settled(made, made.cell.scheme_params["bits"] == 40), tmp_path)
+    computes = Computes(lambda scheme, bits: bits != 48)
+    pursue([one], CHECKSUMS, tmp_path, computes)
+    assert [{bits for _, bits in asked} for asked in computes.rounds] == [{64}]
+    assert one.bracket == (64, None)
+    save_record(settled(second, False), tmp_path)
+    (again,) = found_by(seeds=(0, 1), options={"most": 64})
+    pursue([again], CHECKSUMS, tmp_path, computes)
+    assert again.contradicted, "40 bits worked, 24 did not"
+    assert again.bracket.fails == 24
 
 
 def test_a_trial_that_failed_ends_its_search_and_no_other(tmp_path: Path) -> None:

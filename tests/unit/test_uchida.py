@@ -442,6 +442,13 @@ def test_a_message_survives_as_many_errors_as_the_code_corrects():
         assert (found.details["blocks"], found.details["undecoded"]) == (1, 0)
 
 
+def test_erased_bits_are_not_read_as_the_owners():
+    owner, key, model, write = coded()
+    write(errors_at(key, [-1 - i for i in range(9)]))
+    found = verdict(owner, model, key)
+    assert (found.ber, found.details["undecoded"]) == (0.5, 1)
+
+
 def test_a_block_that_cannot_be_decoded_is_no_message():
     owner, key, model, write = coded(bits=128, redundancy=0.4)
     write(errors_at(key, range(0, 128, 6)))
