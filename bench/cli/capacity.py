@@ -76,8 +76,9 @@ def capacity(
         settings, run_dir = settings_of(options, device, jobs, threads=threads), RunDir(options["run_dir"])
         run_dir.lend_home()
         options["scheme"] = _sized(options["scheme"])
-        asked = {name: value for name, value in selected(options).items() if name != "run_dir"}
-        wish = request({**asked, "attack": "none", "null_keys": 0, "null_hosts": 0})
+        asked: Any = {**selected(options), "attack": "none", "null_keys": 0, "null_hosts": 0}
+        del asked["run_dir"]
+        wish = request(asked)
         sums = checksums(wish, options["data_root"], options["download"])
         groups = tuple(filter(None, map(str.strip, (layers or "").split(","))))
         found = searches(wish, sums, groups, start, most, tolerance)

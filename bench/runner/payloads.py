@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import archs
+from bench.api import SchemeCard
 from bench.metrics.capacity import LOSS_PP, Trial, contradicted, trial
 from bench.plan.matrix import Planned, Request, expand
 from bench.plan.payload import Bracket, bracket, next_size
@@ -181,27 +182,33 @@ def _of(
 ) -> list[Search]:
     """The searches of one scheme and layer: one an architecture, data set and situation."""
     card = schemes()[name].card
-    chosen = dict(wish.overrides.get(name, {}))
-    if card.payload_parameter is None:
-        raise RegistryError(f"Expected a scheme with a payload size to search, but {name} names none on its card.")
-    if card.payload_parameter in chosen:
-        raise RegistryError(f"{name}.{card.payload_parameter} is what is searched: leave it out of --set.")
-    if layer is not None:
-        if card.layer_parameter is None:
-            raise RegistryError(f"Expected schemes with a layer to choose, but {name} has none: leave out --layers.")
-        chosen[card.layer_parameter] = layer
+    parameter, chosen = _chosen(card, layer, wish.overrides.get(name, {}))
     asked = replace(wish, schemes=(name,), overrides={**wish.overrides, name: chosen})
     # The largest size, so that a parameter that is out of bounds is refused before anything is computed.
-    largest = replace(asked, overrides={**asked.overrides, name: {**chosen, card.payload_parameter: sizes[1]}})
-    found = {}
+    largest = replace(asked, overrides={**asked.overrides, name: {**chosen, parameter: sizes[1]}})
+    found: dict[tuple[str, str, str], Search] = {}
     for cell in expand(largest, checksums):
-        axes = {"archs": (cell.cell.arch,), "datasets": (cell.cell.dataset,), "situations": (cell.cell.situation,)}
+        arch, dataset, situation = axes = cell.cell.arch, cell.cell.dataset, cell.cell.situation
         which: Any = cell.cell.scheme_params.get(card.layer_parameter) if card.layer_parameter else None
-        search = Search(replace(asked, **axes), card.payload_parameter, which, *sizes, tolerance_pp)
-        search.reason = cell.reason or _no_layer(cell.cell.arch, which)
+        request = replace(asked, archs=(arch,), datasets=(dataset,), situations=(situation,))
+        search = Search(request, parameter, which, *sizes, tolerance_pp)
+        search.reason = cell.reason or _no_layer(arch, which)
         search.status = "not applicable" if search.reason else "ok"
-        found.setdefault(tuple(axes.values()), search)
+        found.setdefault(axes, search)
     return list(found.values())
+
+
+def _chosen(card: SchemeCard, layer: str | None, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The parameter that is searched, and the values of the others that were chosen."""
+    if card.payload_parameter is None:
+        raise RegistryError(f"Expected a scheme with a payload size to search, but {card.name} names none on its card.")
+    if card.payload_parameter in settings:
+        raise RegistryError(f"{card.name}.{card.payload_parameter} is what is searched: leave it out of --set.")
+    if layer is None:
+        return card.payload_parameter, dict(settings)
+    if card.layer_parameter is None:
+        raise RegistryError(f"Expected schemes with a layer to choose, but {card.name} has none: leave out --layers.")
+    return card.payload_parameter, {**settings, card.layer_parameter: layer}
 
 
 def _no_layer(arch: str, layer: str | None) -> str | None:
@@ -236,8 +243,9 @@ def _sufficient(cell: Planned, records: Path) -> CellRecord | None:
     except RecordError:
         return None
     needed = {name: step.key for name, step in cell.steps.items()}.items()
-    whole = record is not None and record.status == "ok" and record.cell == cell.cell
-    return record if whole and record and needed <= record.provenance.steps.items() else None
+    if record is None or record.status != "ok":
+        return None
+    return record if needed <= record.provenance.steps.items() else None
 
 
 def _add(total: Summary, one: Summary) -> None:
