@@ -73,7 +73,7 @@ class Search:
     def capacity(self) -> float | None:
         """Bits of the message at the most that worked, 0 where nothing did; None where no trial says it."""
         works = self.bracket.works
-        return self.trials[works].bits if works else 0.0 if self.trials and not self.reason else None
+        return self.trials[works].bits if works else 0.0 if self.trials and self.status == "ok" else None
 
     @property
     def ordered(self) -> list[Trial]:
@@ -169,6 +169,9 @@ def pursue(found: Sequence[Search], checksums: Mapping[str, str], records: Path,
             known |= {record.cell_key: record for record in round_.records}
         for i, size in asked.items():
             found[i].take(size, [known.get(cell.key) for cell in trials[i]])
+    for search in found:
+        if search.next is not None:
+            search.status, search.reason = "incomplete", f"stopped before {search.next} bits"
     return total
 
 

@@ -267,10 +267,20 @@ def test_a_trial_that_failed_ends_its_search_and_no_other(tmp_path: Path) -> Non
     assert (random.status, random.reason, random.capacity) == ("ok", None, 64)
 
 
-def test_what_a_stop_left_out_is_no_result(tmp_path: Path) -> None:
-    (one,) = found_by()
-    total = pursue([one], CHECKSUMS, tmp_path, lambda cells: Summary(stopped=True, signal=15))
-    assert (one.status, one.capacity, total.signal) == ("incomplete", None, 15)
+@pytest.mark.parametrize("works", [True, False])
+def test_what_a_stop_left_out_is_no_result(works: bool, tmp_path: Path) -> None:
+    both = found_by(schemes=("uchida-diff", "uchida-random"))
+
+    def compute(cells: list[Planned]) -> Summary:
+        return Summary(records=[settled(cells[0], works)], stopped=True, signal=15)
+
+    total = pursue(both, CHECKSUMS, tmp_path, compute)
+    one, other = both
+    following = 32 if works else 8
+    assert (one.status, one.reason) == ("incomplete", f"stopped before {following} bits")
+    assert one.capacity == (16 if works else None)
+    assert (other.status, other.reason, other.capacity) == ("incomplete", "16 bits: not computed", None)
+    assert total.signal == 15
 
 
 def test_what_no_key_can_exceed_is_the_most_and_is_worth_a_trial(tmp_path: Path) -> None:
