@@ -14,6 +14,8 @@ Where ours differs, and why:
 * The mean filter is flattened as I x kH x kW, theirs as kH x kW x I: keys cannot be exchanged.
 * Post-hoc (Eq. 6): the loss is the mean over bits, which is what their Table 7 fits; how w is written back is not
   said, we add its change to every filter, which is the smallest change of weights that gives it.
+* An error-correcting code is ours (`code=bch`): the message is drawn, and the payload is its word, masked by random
+  bits. So the payload stays uniformly random, whatever the code.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from bench.api import (
     papers,
     replace,
 )
+from schemes._bch import Code
 
 _CARD = SchemeCard(
     name="uchida-random",
@@ -55,7 +58,10 @@ _CARD = SchemeCard(
     extensions=(
         "uniformly random payload instead of all ones",
         "two-sided binomial p-value; a projection of exactly 0 is an erasure",
+        "an error-correcting code by choice (code=bch)",
     ),
+    payload_parameter="bits",
+    layer_parameter="layer",
     # So few steps embed nothing at the paper's weight of the loss.
     scales={"smoke": {"bits": 32, "strength": 0.1}, "quick": {"bits": 64}},
     tiny={"bits": 16, "strength": 0.1},
@@ -75,11 +81,13 @@ class UchidaKey(Key):
         projection: X, T x M float32.
         payload: T, uint8.
         layer: path of the layer that carries the mark.
+        message: k, uint8, of which the payload is the masked word; None where no code is used.
     """
 
     projection: Tensor
     payload: Tensor
     layer: str
+    message: Tensor | None = None
     public = ("layer",)
 
 
@@ -89,6 +97,8 @@ class KeyParams(Params):
     bits: int = Field(256, ge=1, le=100_000, description="payload length T")
     key: Literal["random", "direct", "diff"] = Field("random", description="kind of the projection (section 3.3)")
     layer: str = Field("conv2", description="layer group that carries the mark: conv2, conv3 or conv4")
+    code: Literal["none", "bch"] = Field("none", description="code of the message that the payload stands for")
+    redundancy: float = Field(0.5, gt=0, lt=1, description="share of the payload that is the code's parity, at most")
 
 
 class RegulariserParams(KeyParams):
@@ -157,6 +167,11 @@ class _Uchida(Scheme[UchidaKey]):
 
     key_type = UchidaKey
 
+    @property
+    def code(self) -> Code | None:
+        """How messages stand in a payload of T bits; None where every bit speaks for itself."""
+        return None if self.params.code == "none" else Code(self.params.bits, self.params.redundancy)
+
     def rows(self, dimension: int, generator: torch.Generator) -> Tensor:
         """The projection X, T x M float32, one row a bit (section 3.3).
 
@@ -179,16 +194,22 @@ class _Uchida(Scheme[UchidaKey]):
         return torch.zeros(bits, dimension).scatter_(1, places, signs)
 
     def keygen(self, host: Host, rng: Rng) -> UchidaKey:
-        """Draw the projection and a uniformly random payload from streams of their own."""
+        """Draw projection, payload and message from streams of their own, the latter two uniformly."""
         layer = host.layer(self.params.layer)
         projection = self.rows(len(mean_filter(host.model(), layer)), rng.torch("projection"))
         payload = torch.randint(2, (self.params.bits,), dtype=torch.uint8, generator=rng.torch("payload"))
-        return UchidaKey(projection, payload, layer).to(host.device)
+        message = None
+        if self.code is not None:
+            message = torch.randint(2, (self.code.k,), dtype=torch.uint8, generator=rng.torch("message"))
+        return UchidaKey(projection, payload, layer, message).to(host.device)
 
     def verify(self, suspect: Suspect, key: UchidaKey) -> Verdict:
         """Read the bits (Eq. 2 and 3): 1 if the projection is above 0, 0 below, `?` where it is exactly 0.
 
-        The statistic is |1 - 2 BER|: 1 if all bits are right or all are inverted, 0 at chance.
+        The statistic is |1 - 2 BER|: 1 if all bits are right or all are inverted, 0 at chance. With a code, `ber` and
+        `payload` are the message's, and its p-value and statistic are still of the T payload bits: these are uniformly
+        random by their mask, so the errors are binomial, and a decoder that corrects t errors tells apart only whether
+        there were more than t of them, which is less than their number tells.
         """
         y = read(suspect.model, key)
         if y is None:
@@ -197,7 +218,7 @@ class _Uchida(Scheme[UchidaKey]):
         margins = (2 * bits - 1) * y
         erased, errors = int((y == 0).sum()), int((margins < 0).sum())
         ber = (errors + erased / 2) / len(bits)
-        return Verdict(
+        found = Verdict(
             statistic=abs(1 - 2 * ber),
             p_value=bits_p_value(errors, len(bits) - erased),
             ber=ber,
@@ -208,12 +229,45 @@ class _Uchida(Scheme[UchidaKey]):
                 "erased_bits": erased,
             },
         )
+        return found if self.code is None or key.message is None else decoded(found, self.code, key.message, margins)
 
     def capacity(self, host: Host) -> Capacity:
-        """T bits, of at most 2 M for a mean filter of M weights (Cover 1965; `direct`: M, `diff`: M / 2)."""
+        """T bits, or those of the message; of at most 2 M for a mean filter of M weights (Cover 1965).
+
+        With the keys `direct` and `diff` more than M and M / 2 payload bits have no place.
+        """
         dimension = len(mean_filter(host.model(), host.layer(self.params.layer)))
         taken = entries(self.params.key)
-        return Capacity(self.params.bits, limit=dimension // taken if taken else 2 * dimension)
+        most = dimension // taken if taken else None
+        bits = self.params.bits if self.code is None else self.code.k
+        return Capacity(bits, limit=2 * dimension if most is None else most, most=most)
+
+
+def decoded(raw: Verdict, code: Code, message: Tensor, margins: Tensor) -> Verdict:
+    """The verdict with the message that the payload decodes to.
+
+    A block that cannot be decoded carries no message: its bits read `?`, half an error each.
+
+    Args:
+        raw: of the payload bits.
+        code: of the key.
+        message: the owner's, k.
+        margins: T projections, above 0 where the bit is the owner's, 0 where it is erased.
+    """
+    truth = message.cpu().numpy()
+    # What was read, without the mask: the owner's word, wrong where the payload is.
+    word = code.encode(truth) ^ (margins < 0).numpy().astype(np.uint8)
+    blocks = code.decode(word, (margins == 0).numpy())
+    sizes = [block.k for block in code.blocks]
+    read = np.concatenate([np.full(k, 2) if part is None else part for part, k in zip(blocks, sizes, strict=True)])
+    undecoded = sum(part is None for part in blocks)
+    return raw.model_copy(
+        update={
+            "ber": float(np.mean(np.where(read == 2, 0.5, read != truth))),
+            "payload": "".join("01?"[bit] for bit in read),
+            "details": {**raw.details, "raw_ber": raw.ber, "blocks": len(blocks), "undecoded": undecoded},
+        }
+    )
 
 
 class UchidaRandom(_Uchida):

@@ -240,6 +240,21 @@ def keys_follow_the_rng(trial: _Trial) -> None:
         assert not _same(first, other), "Expected keygen to give another key for another rng, but they are equal."
 
 
+def payload_has_its_size(trial: _Trial) -> None:
+    """The parameters that the card names exist, and its payload has as many bits as they say."""
+    card, known = trial.card, trial.cls.Params.model_fields
+    named = [card.key_arch, card.payload_parameter, card.layer_parameter]
+    strange = sorted({name for name in named if name} - set(known))
+    assert not strange, f"Expected parameters among {', '.join(known)}, but the card names {', '.join(strange)}."
+    if card.payload_parameter is None:
+        return
+    asked = trial.record.cell.scheme_params[card.payload_parameter]
+    found = trial.record.measures.get("capacity_bits")
+    assert found == asked, f"Expected a capacity of {asked} bits ({card.payload_parameter}), but got {found}."
+    bers = [verdict.ber for verdict in trial.record.marked.verdicts] if trial.record.marked else []
+    assert None not in bers, "Expected a bit error rate from a scheme with a payload size, but got none."
+
+
 def marks_as_declared(trial: _Trial) -> None:
     """The carrier on the card is what carries the mark."""
     job = trial.job("mark")
@@ -373,7 +388,7 @@ def same_again(trial: _Trial) -> None:
 
 CARD: tuple[Callable[[_Trial], None], ...] = (card_is_complete, tiny_is_valid, imports_the_api_only)
 SCHEME: tuple[Callable[[_Trial], None], ...] = (
-    runs_through, keys_follow_the_rng, marks_as_declared, finds_its_mark, keeps_the_error_rate,
+    runs_through, payload_has_its_size, keys_follow_the_rng, marks_as_declared, finds_its_mark, keeps_the_error_rate,
     withstands_broken_models, claims_no_left_out_user, same_again,
 )  # fmt: skip
 ATTACK: tuple[Callable[[_Trial], None], ...] = (

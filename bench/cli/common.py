@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FiniteRange",
     "calibration_selectors",
+    "capacity_selectors",
     "console",
     "data_options",
     "fpr_option",
@@ -91,6 +92,7 @@ AXES = (
     click.option("--seeds", type=click.IntRange(1, 10_000), default=None, help=f"Number of seeds.  {PROFILES_SAY}"),
     click.option("--owners", type=click.IntRange(1, 10_000), default=1, help="Owners a host carries at once."),
 )
+ONE_OWNER = AXES[:-1]
 NULLS = (
     click.option(
         "--null-keys",
@@ -152,6 +154,8 @@ PLACES = (*DATA_OPTIONS, run_dir_option)
 selectors = _apply((suite_argument, scheme_option, _attack_option("pruning"), *AXES, *NULLS, set_option, *PLACES))
 # Calibration is about nulls alone, and has options of its own for their numbers.
 calibration_selectors = _apply((suite_argument, scheme_option, _attack_option("none"), *AXES, set_option, *PLACES))
+# A search for the capacity is about marks alone, one on a host.
+capacity_selectors = _apply((suite_argument, scheme_option, *ONE_OWNER, set_option, *PLACES))
 
 
 def sentences(function: Command) -> Command:

@@ -33,6 +33,7 @@ __all__ = [
     "complaints",
     "computed",
     "device_option",
+    "executed",
     "jobs_option",
     "leave",
     "settings_of",
@@ -175,15 +176,36 @@ def computed(
         also: what else is told of the progress, around the bar.
     """
     from bench import library
-    from bench.runner.coordinator import execute
-    from bench.runner.estimate import Durations
     from bench.runner.rundir import RunDir
 
-    run_dir = RunDir(options["run_dir"])
     made = library.plan(**selected(options))
+    return executed(made, RunDir(options["run_dir"]), settings, quiet, options["owners"], also)
+
+
+def executed(
+    made: Plan,
+    run_dir: RunDir,
+    settings: Settings,
+    quiet: bool,
+    owners: int = 1,
+    also: Callable[[Watch], AbstractContextManager[Watch]] = nullcontext,
+) -> Summary:
+    """Compute what is missing of a plan, with a progress bar; see `computed`.
+
+    Args:
+        made: the plan.
+        run_dir: where it is kept.
+        settings: where and how.
+        quiet: without the bar.
+        owners: that were asked for.
+        also: what else is told of the progress, around the bar.
+    """
+    from bench.runner.coordinator import execute
+    from bench.runner.estimate import Durations
+
     durations = Durations(run_dir.durations, probe=lambda: probe_of(settings))
     with (
-        _watching(made, durations, settings, options["owners"], quiet, run_dir.store.epoch) as watch,
+        _watching(made, durations, settings, owners, quiet, run_dir.store.epoch) as watch,
         also(watch) as both,
     ):
         return execute(made, run_dir, settings, both, durations)

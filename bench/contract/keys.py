@@ -94,11 +94,13 @@ class Capacity:
 
     Attributes:
         bits: payload bits carried; for a signature space log2 of its distinguishable keys.
-        limit: an upper bound known for this host, or None.
+        limit: an upper bound known for this host, or None; with an error-correcting code, of the coded bits.
+        most: the payload that no key of this scheme can exceed on this host, or None.
     """
 
     bits: float
     limit: float | None = None
+    most: float | None = None
 
 
 def _moved(value: Any, device: torch.device | str) -> Any:

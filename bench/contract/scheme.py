@@ -40,6 +40,8 @@ class SchemeCard:
         refreshes: the key changes after each epoch of embedding (`refresh`).
         key_arch: parameter that names the architecture against whose clean host keys are made; without one, or where
             it is None, that of the cell.
+        payload_parameter: parameter that says how many bits a payload has, which `bench capacity` searches.
+        layer_parameter: parameter that says which layer group carries the mark.
         watches: layers whose activations `embedding_loss` asks for: groups (`conv2` ...) or `head`.
         also: a further access that `verify` uses for details if `suspect.offers(it)`; its p-value must not need it.
         extensions: the parts that are ours and not the authors', one line each. Never blur that.
@@ -58,6 +60,8 @@ class SchemeCard:
     keygen_trains: bool = False
     refreshes: bool = False
     key_arch: str | None = None
+    payload_parameter: str | None = None
+    layer_parameter: str | None = None
     watches: tuple[str, ...] = ()
     also: Access | None = None
     extensions: tuple[str, ...] = ()

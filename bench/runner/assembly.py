@@ -33,7 +33,7 @@ def assemble(planned: Planned, store: Store) -> CellRecord:
     stored = {name: store.load(step.key) for name, step in planned.steps.items()}
     results = {name: each.result for name, each in stored.items()}
     host, keys, mark = results["host"], results["keys"], results["mark"]
-    capacity = {f"capacity_{part}": keys[f"capacity_{part}"] for part in ("bits", "limit")}
+    capacity = {f"capacity_{part}": keys[f"capacity_{part}"] for part in ("bits", "limit", "most")}
     return CellRecord(
         **_head(planned),
         status="ok",

@@ -27,6 +27,7 @@ def make_keys(workspace: SchemeWorkspace) -> Output:
             "histories": hosts[0].notes,
             "capacity_bits": capacity and capacity.bits,
             "capacity_limit": capacity and capacity.limit,
+            "capacity_most": capacity and capacity.most,
             "time_s": clock_s(workspace.device) - start_s,
         },
         stored.tensors,

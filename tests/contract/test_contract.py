@@ -31,6 +31,7 @@ def test_keeps_the_contract(name: str, folder: Path) -> None:
         ("test-eager", "Fresh keys claim the clean host at 10 %"),
         ("test-gullible", "Suspects that are no network any more"),
         ("test-brittle", "Suspects that are no network any more"),
+        ("test-wordy", "The parameters that the card names exist, and its payload has as many bits as they say"),
         ("test-forgetful", "The same stream gives the same key"),
         ("test-vandal", "The attack changes copies"),
         ("test-nosy", "The attack asks for no more than its card's adversary has"),

@@ -101,6 +101,17 @@ class Forgetful(Idle):
         return NumberKey(next(COUNTER))
 
 
+class Wordy(Idle):
+    """Has a payload size, and says nothing of its capacity."""
+
+    card = replace(IDLE, name="test-wordy", payload_parameter="words")
+
+    class Params(Params):
+        """Of no effect."""
+
+        words: int = Field(4, description="payload size")
+
+
 class Vandal(Attack):
     """Destroys the victim itself."""
 

@@ -145,7 +145,9 @@ def test_parameters_are_checked() -> None:
 
 def test_cards_name_parameters_that_exist() -> None:
     for name, scheme in registry.schemes().items():
-        assert scheme.card.key_arch is None or scheme.card.key_arch in scheme.Params.model_fields, name
+        card = scheme.card
+        named = (card.key_arch, card.payload_parameter, card.layer_parameter)
+        assert set(filter(None, named)) <= set(scheme.Params.model_fields), name
 
 
 def test_none_is_typed_as_none_where_a_parameter_may_be() -> None:

@@ -205,13 +205,13 @@ def test_a_key_is_made_for_each_owner_from_a_stream_of_its_own(monkeypatch: pyte
         return keygen(scheme, host, rng)
 
     monkeypatch.setattr(kind, "keygen", watched)
-    monkeypatch.setattr(kind, "capacity", lambda scheme, host: Capacity(16 + host.number, 40))
+    monkeypatch.setattr(kind, "capacity", lambda scheme, host: Capacity(16 + host.number, 40, 30))
     output = make_keys(workspace)
     assert [number for number, _ in asked] == [0, 1]
     assert len({rng.path for _, rng in asked}) == 2
     result = output.result
     assert result["histories"] == {"loss": [1.0, 0.5]}, "the first owner's"
-    assert (result["capacity_bits"], result["capacity_limit"]) == (16, 40)
+    assert [result[f"capacity_{part}"] for part in ("bits", "limit", "most")] == [16, 40, 30]
     assert 0 < result["time_s"] < 60
     made = Left(**result)
     made.groups = output.tensors
@@ -222,7 +222,8 @@ def test_a_key_is_made_for_each_owner_from_a_stream_of_its_own(monkeypatch: pyte
     expected = kind.keygen(workspace.scheme, host_for(workspace, workspace.data.owner), asked[0][1])
     assert torch.equal(first.projection, expected.projection)
     monkeypatch.setattr(kind, "capacity", lambda scheme, host: None)
-    assert (make_keys(workspace).result["capacity_bits"], make_keys(workspace).result["capacity_limit"]) == (None, None)
+    without = make_keys(workspace).result
+    assert [without[f"capacity_{part}"] for part in ("bits", "limit", "most")] == [None, None, None]
 
 
 def test_what_is_no_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
