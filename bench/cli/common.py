@@ -24,6 +24,7 @@ __all__ = [
     "calibration_selectors",
     "console",
     "data_options",
+    "detection_selectors",
     "fpr_option",
     "own_store",
     "remarks",
@@ -152,6 +153,8 @@ PLACES = (*DATA_OPTIONS, run_dir_option)
 selectors = _apply((suite_argument, scheme_option, _attack_option("pruning"), *AXES, *NULLS, set_option, *PLACES))
 # Calibration is about nulls alone, and has options of its own for their numbers.
 calibration_selectors = _apply((suite_argument, scheme_option, _attack_option("none"), *AXES, set_option, *PLACES))
+# Detection is about marked networks before any attack.
+detection_selectors = _apply((suite_argument, scheme_option, *AXES, set_option, *PLACES))
 
 
 def sentences(function: Command) -> Command:

@@ -33,6 +33,7 @@ __all__ = [
     "complaints",
     "computed",
     "device_option",
+    "executed",
     "jobs_option",
     "leave",
     "settings_of",
@@ -175,12 +176,23 @@ def computed(
         also: what else is told of the progress, around the bar.
     """
     from bench import library
+
+    return executed(library.plan(**selected(options)), options, settings, quiet, also)
+
+
+def executed(
+    made: Plan,
+    options: Mapping[str, Any],
+    settings: Settings,
+    quiet: bool,
+    also: Callable[[Watch], AbstractContextManager[Watch]] = nullcontext,
+) -> Summary:
+    """Compute what is missing of a plan, with a progress bar; the arguments are those of `computed`."""
     from bench.runner.coordinator import execute
     from bench.runner.estimate import Durations
     from bench.runner.rundir import RunDir
 
     run_dir = RunDir(options["run_dir"])
-    made = library.plan(**selected(options))
     durations = Durations(run_dir.durations, probe=lambda: probe_of(settings))
     with (
         _watching(made, durations, settings, options["owners"], quiet, run_dir.store.epoch) as watch,
@@ -253,10 +265,9 @@ def _progress(
 
     progress = Progress(made.missing, durations, settings.jobs, console(stderr=True), epoch)
     left = f"about {duration(progress.left_s())}, on {settings.place.device}"
-    progress.say(
-        f"{len(made.cells)} cells ({len(made.settled)} already settled), {len(made.missing)} steps to compute, "
-        f"{made.cached} cached" + (f", {left}" if made.missing else "")
-    )
+    cells = f"{len(made.cells)} cells ({len(made.settled)} already settled), " if made.cells else ""
+    counted = f"{len(made.missing)} steps to compute, {made.cached} cached"
+    progress.say(cells + counted + (f", {left}" if made.missing else ""))
     for remark in remarks(made, owners):
         progress.say(remark)
     return progress
