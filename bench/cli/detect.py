@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS"]
 
 TWINS = 4  # clean networks a seed; with fewer, a layer that stands out by chance is soon the rule
-COLUMNS = ("scheme", "arch", "test", "AUC", "interval", "p", "least p", "stands out", "effect", "clean", "verdict")
+COLUMNS = ("test", "AUC", "interval", "p", "least p", "stands out", "effect", "clean", "verdict")
 NUMBERS = ("AUC", "interval", "p", "least p", "effect", "clean")
 LEAVE_OUT = ("least p", "clean", "interval", "arch")
 CAPTION = (
@@ -55,22 +55,27 @@ def detect(fpr: float, style: str, device: str, jobs: int, threads: int, quiet: 
 
     SUITE.yaml holds selectors, as for `bench run`.
     """
+    from bench.records.detectability import load_rows, merge_rows
     from bench.runner import detect as runner
     from bench.runner.rundir import RunDir
     from bench.runner.store import StoreError
 
     run_dir, pools = RunDir(options["run_dir"]), _pools(options)
+    load_rows(run_dir.path)  # refused, if so, before anything is trained
     with until_sigterm():
         summary = _trained(pools, run_dir, options, settings_of(options, device, jobs, threads=threads), quiet)
+        if summary.signal:
+            sys.exit(128 + summary.signal)
         try:
-            found = list(runner.rows(pools, run_dir.store)) if not summary.signal else []
+            found = list(runner.rows(pools, run_dir.store))
         except StoreError as error:
             raise click.ClickException(f"{error} Give the same command again.") from error
-        _keep(found, run_dir)
-        click.echo(json.dumps([row.model_dump(mode="json") for row in found], indent=1)) if style == "json" else (
+        merge_rows(found, run_dir.path)
+        if style == "json":
+            click.echo(json.dumps([row.model_dump(mode="json") for row in found], indent=1))
+        else:
             _print_table(found, fpr)
-        )
-    sys.exit(128 + summary.signal if summary.signal else 1 if summary.failures else 0)
+    sys.exit(1 if summary.failures else 0)
 
 
 COMMANDS = (detect,)
@@ -115,25 +120,21 @@ def _trained(pools: Sequence[Pool], run_dir: RunDir, options: dict[str, Any], se
     return summary
 
 
-def _keep(found: Sequence[DetectabilityRow], run_dir: RunDir) -> None:
-    from bench.records.detectability import merge_rows
-
-    if found:
-        merge_rows(found, run_dir.path)
-
-
 def _print_table(found: Sequence[DetectabilityRow], fpr: float) -> None:
     from bench.cli.fitting import plain_table
 
     out = console()
+    varying = [name for name in ("dataset", "situation") if len({getattr(row, name) for row in found}) > 1]
+    columns = ("scheme", "arch", *varying, *COLUMNS)
     lines = [
         [
-            row.scheme, row.arch, row.test, _number(row.auc), _interval(row), _number(row.p_value),
-            _number(row.least_p_value), row.part, _number(row.effect), _number(row.clean_effect), verdict,
+            row.scheme, row.arch, *(getattr(row, name) for name in varying), row.test, _number(row.auc), _interval(row),
+            _number(row.p_value), _number(row.least_p_value), row.part, _number(row.effect), _number(row.clean_effect),
+            verdict,
         ]
         for row, verdict in zip(found, _verdicts(found, fpr), strict=True)
     ]  # fmt: skip
-    table = plain_table(COLUMNS, lines, width=out.width, numbers=NUMBERS, leave_out=LEAVE_OUT)
+    table = plain_table(columns, lines, width=out.width, numbers=NUMBERS, leave_out=LEAVE_OUT)
     table.caption = "\n".join(filter(None, [str(table.caption or ""), CAPTION.format(fpr=100 * fpr)]))
     table.caption_justify = "left"
     out.print(table)

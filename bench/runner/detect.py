@@ -8,7 +8,8 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from bench.identity import Rng, canonical, digest
-from bench.metrics.detectability import FEWEST_PAIRS, FEWEST_TWINS, Detection, Part, classifier, parts, two_sample
+from bench.metrics.detectability import FEWEST_TWINS, Part, parts, two_sample
+from bench.metrics.property_inference import FEWEST_SEEDS, classifier
 from bench.plan.matrix import Planned, Step
 from bench.plan.plan import Plan
 from bench.plan.twins import clean_twins
@@ -72,9 +73,8 @@ def _tested(networks: Sequence[Sequence[Mapping[str, Part]]], test: str, keys: s
     reason = _too_few(networks, test)
     if reason is not None:
         return {"reason": reason}
-    found: Detection = (
-        classifier(networks, Rng("detectability", keys)) if test == "classifier" else two_sample(networks, test)
-    )
+    inferred = test == "classifier"
+    found = classifier(networks, Rng("detectability", keys)) if inferred else two_sample(networks, test)
     told = found._asdict()
     low, high = told.pop("interval") or (None, None)
     return {**told, "interval_low": low, "interval_high": high}
@@ -86,6 +86,6 @@ def _too_few(networks: Sequence[Sequence[Any]], test: str) -> str | None:
         return "no seed has all its networks"
     if any(len(pool) - 1 < FEWEST_TWINS for pool in networks):
         return f"it takes {FEWEST_TWINS} clean networks a seed"
-    if test == "classifier" and len(networks) < FEWEST_PAIRS:
-        return f"it takes {FEWEST_PAIRS} seeds"
+    if test == "classifier" and len(networks) < FEWEST_SEEDS:
+        return f"it takes {FEWEST_SEEDS} seeds"
     return None

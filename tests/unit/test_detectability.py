@@ -14,11 +14,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bench.api import Rng
-from bench.metrics import detectability
+from bench.metrics import property_inference
 from bench.metrics.detectability import (
     SAMPLE,
     Part,
-    classifier,
     ks_distances,
     parts,
     pool_p_value,
@@ -26,6 +25,7 @@ from bench.metrics.detectability import (
     two_sample,
     variance_distances,
 )
+from bench.metrics.property_inference import _Fold, classifier
 from bench.stats import rank_p_value
 
 SCORES = st.lists(st.integers(0, 6), min_size=3, max_size=6)
@@ -52,7 +52,7 @@ def test_the_p_value_of_one_pool_is_the_rank_p_value_where_nothing_is_tied(score
 
 def test_the_least_p_value_is_one_of_all_choices_of_a_network_a_pool() -> None:
     assert pool_p_value([[3, 1, 2], [9, 0, 0, 0]]) == pytest.approx(1 / 12)
-    assert pool_p_value([[0, 1, 2], [0, 9, 9, 9]]) == 1.0
+    assert pool_p_value([[0, 1, 2], [0, 9, 9, 9]]) == pytest.approx(1)
     assert pool_p_value([[1, 1, 1]]) == 1.0
     # Half of the ranks of two pools of two: 0 + 1, 1 + 0 and 1 + 1 of four.
     assert pool_p_value([[2, 1], [1, 2]]) == pytest.approx(3 / 4)
@@ -133,37 +133,53 @@ def test_a_planted_shift_is_found_by_ks_and_not_by_the_variance() -> None:
 
 @pytest.mark.parametrize("test", ["ks", "variance"])
 def test_p_values_between_clean_networks_are_valid(test: str) -> None:
-    """Of 150 experiments without a mark, no more have p <= 0.2 than chance explains once in a thousand."""
-    small = [2 * seed for seed in range(150)]
-    found = [two_sample(pools(seed, 2, 3), test).p_value for seed in small]
+    """Of 80 experiments without a mark, no more have p <= 0.2 than chance explains once in a thousand."""
+    found = [two_sample(pools(seed, 2, 3), test).p_value for seed in range(80)]
     hits = sum(p <= 0.2 for p in found)
     assert binom.sf(hits - 1, len(found), 0.2) > 1e-3
     assert hits, "a p-value that is never small is no test"
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer permutations: each learns as often as there are seeds."""
+    monkeypatch.setattr(property_inference, "PERMUTATIONS", 49)
+
+
+@pytest.mark.usefixtures("few")
 def test_a_classifier_on_noise_is_a_coin() -> None:
     """The mean AUC of experiments without a mark is one half, p-values are valid, and intervals hold it."""
-    found = [classifier(pools(seed, 5, 3), Rng("noise", seed)) for seed in range(40)]
+    found = [classifier(pools(seed, 5, 3), Rng("noise", seed)) for seed in range(16)]
     aucs = np.array([each.auc for each in found])
     assert abs(aucs.mean() - 0.5) < 3.5 * aucs.std() / len(aucs) ** 0.5
     covered = sum(each.interval is not None and each.interval.low <= 0.5 <= each.interval.high for each in found)
-    assert covered >= 36
+    assert covered >= 14
     assert binom.sf(sum(each.p_value <= 0.2 for each in found) - 1, len(found), 0.2) > 1e-3
 
 
+@pytest.mark.usefixtures("few")
 def test_a_classifier_finds_a_planted_difference_and_says_where() -> None:
     found = classifier(pools(5, 5, 4, scale=4.0), Rng("planted"))
     assert found.auc > 0.95
-    assert found.p_value <= 0.002
+    assert found.p_value <= 0.04
     assert found.part.startswith("two")
     assert found.clean_effect == 0.5
+
+
+@pytest.mark.usefixtures("few")
+def test_the_order_in_which_weights_were_stored_tells_nothing() -> None:
+    marked = pools(7, 4, 3, scale=4.0)
+    turned = [[dict(reversed(network.items())) for network in pool[:2]] + pool[2:] for pool in marked]
+    assert classifier(turned, Rng("order")) == classifier(marked, Rng("order"))
+    weights = {"a.weight": np.eye(3), "b.weight": np.ones((2, 5)), "std": np.ones((1, 3, 1, 1))}
+    assert list(parts(dict(reversed(weights.items())))) == ["a", "b"]
 
 
 def test_a_rotated_fold_is_the_plain_pipeline() -> None:
     generator = np.random.default_rng(6)
     rows = [generator.normal(size=(3, 40)) * generator.uniform(1, 9, size=40) for _ in range(4)]
     marked = [0, 2, 1, 1]
-    fold = detectability._Fold(rows, 1)
+    fold = _Fold(rows, 1)
     plain = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000, tol=1e-8))
     labels = [place == at for i, at in enumerate(marked) if i != 1 for place in range(3)]
     plain.fit(np.concatenate([rows[i] for i in (0, 2, 3)]), labels)

@@ -1,0 +1,62 @@
+"""`bench detect` as a person and a script use it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.records.detectability import DETECTABILITY, load_rows
+from tests.conftest import BenchHere
+
+FIELDS = [
+    "scheme", "scheme_params", "arch", "dataset", "situation", "profile", "owners", "test", "seeds", "clean",
+    "networks", "reason", "auc", "interval_low", "interval_high", "p_value", "least_p_value", "part", "effect",
+    "clean_effect",
+]  # fmt: skip
+WORDS = ("detect", "--scheme", "uchida-direct,mia-std", "--arch", "alexnet", "--profile", "smoke", "--seeds", 2,
+         "--null-hosts", 2, "--device", "cpu")  # fmt: skip
+
+
+def test_json_is_all_that_is_printed_and_the_same_command_computes_nothing(
+    tmp_path: Path, bench_here: BenchHere
+) -> None:
+    first = bench_here(*WORDS, "--run-dir", tmp_path, "--format", "json")
+    rows = json.loads(first.stdout)
+    assert {tuple(row) for row in rows} == {tuple(FIELDS)}
+    assert rows == [row.model_dump(mode="json") for row in load_rows(tmp_path)]
+    assert [(row["scheme"], row["test"]) for row in rows] == [
+        ("uchida-direct", test) for test in ("ks", "variance", "classifier")
+    ]
+    assert [(row["seeds"], row["clean"]) for row in rows] == [(2, 4)] * 3
+    assert rows[1]["least_p_value"] == pytest.approx(1 / 9)
+    assert not list(tmp_path.glob("records/*.json")), "no record of a run is replaced"
+    again = bench_here(*WORDS, "--run-dir", tmp_path)
+    assert "0 steps to compute" in again.stderr
+    assert "cannot tell: too few networks" in again.stdout
+    assert "cannot tell: it takes 4 seeds" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--scheme", "visible-static"), "mark a model"),
+        (("--scheme", "uchida-randm"), "uchida-random"),
+        (("--scheme", "uchida-random", "--null-hosts", 1), "range"),
+        (("--scheme", "uchida-random", "--seeds", 0), "range"),
+        (("--scheme", "uchida-random", "--attack", "pruning"), "No such option"),
+    ],
+)
+def test_a_mistake_is_one_sentence(tmp_path: Path, bench_here: BenchHere, words: tuple[str, ...], said: str) -> None:
+    ended = bench_here("detect", *words, "--profile", "smoke", "--run-dir", tmp_path, check=2)
+    assert said in " ".join(ended.stderr.replace("│", " ").split())
+    assert "Traceback" not in ended.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_spoilt_file_is_named_before_anything_is_trained(tmp_path: Path, bench_here: BenchHere) -> None:
+    (tmp_path / DETECTABILITY).write_text("[")
+    ended = bench_here(*WORDS, "--run-dir", tmp_path, check=2)
+    assert DETECTABILITY in ended.stderr
+    assert not (tmp_path / "store").exists()
