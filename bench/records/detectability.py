@@ -16,10 +16,11 @@ from bench.contract.fields import Finite, Fraction, Hex, Name, Strict, Text
 from bench.records.record import Params, RecordError
 from bench.records.strictjson import StrictJSONError, read_strict
 
-__all__ = ["DETECTABILITY", "SUBJECT", "DetectabilityRow", "load_rows", "merge_rows"]
+__all__ = ["DETECTABILITY", "SUBJECT", "DetectabilityRow", "Test", "load_rows", "merge_rows"]
 
 DETECTABILITY = "detectability.json"
 SUBJECT = {"scheme", "scheme_params", "arch", "dataset", "situation", "profile", "owners"}
+Test = Literal["ks", "variance", "classifier"]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
@@ -41,7 +42,7 @@ class DetectabilityRow(Strict):
     situation: Name
     profile: Name
     owners: Count
-    test: Literal["ks", "variance", "classifier"]
+    test: Test
     seeds: Count
     clean: Count
     networks: Hex

@@ -13,13 +13,13 @@ from bench.metrics.property_inference import FEWEST_SEEDS, classifier
 from bench.plan.matrix import Planned, Step
 from bench.plan.plan import Plan
 from bench.plan.twins import clean_twins
-from bench.records.detectability import SUBJECT, DetectabilityRow
+from bench.records.detectability import SUBJECT, DetectabilityRow, Test
 from bench.runner.rundir import RunDir
 from bench.runner.store import Store
 
 __all__ = ["TESTS", "Pool", "pools_of", "rows", "training_plan"]
 
-TESTS = ("ks", "variance", "classifier")
+TESTS: tuple[Test, ...] = ("ks", "variance", "classifier")
 CARRIERS = ("weights", "behaviour")
 
 

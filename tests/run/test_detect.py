@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bench.records.detectability import DETECTABILITY, load_rows
+from bench.cli.detect import _verdicts
+from bench.records.detectability import DETECTABILITY, DetectabilityRow, load_rows
 from tests.conftest import BenchHere
 
 FIELDS = [
@@ -53,6 +55,25 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, bench_here: BenchHere, words:
     assert said in " ".join(ended.stderr.replace("│", " ").split())
     assert "Traceback" not in ended.stderr
     assert not list(tmp_path.iterdir())
+
+
+def row(test: str, p_value: float | None, least: float | None = 1e-4, **fields: Any) -> DetectabilityRow:
+    base: dict[str, Any] = {
+        "scheme": "uchida-random", "scheme_params": {}, "arch": "wrn", "dataset": "digits-m", "situation": "fine-tune",
+        "profile": "smoke", "owners": 1, "seeds": 5, "clean": 25, "networks": "0" * 64,
+    }  # fmt: skip
+    return DetectabilityRow(**{**base, "test": test, "p_value": p_value, "least_p_value": least, **fields})
+
+
+def test_verdicts_are_adjusted_over_the_tests_of_one_scheme_and_no_further() -> None:
+    own = [row("ks", 0.003), row("variance", 0.004), row("classifier", 0.9)]
+    other = [row("ks", 0.004, scheme="zhang-content")]
+    assert _verdicts([*own, *other], 0.01) == ["visible", "visible", "not seen", "visible"]
+    assert _verdicts([row("ks", 0.004), row("variance", 0.5), row("classifier", 0.9)], 0.01)[0] == "not seen"
+    assert _verdicts([row("ks", 0.004), row("classifier", None, None, reason="why")], 0.01) == [
+        "visible", "cannot tell: why"
+    ]  # fmt: skip
+    assert _verdicts([row("ks", 0.04, 0.04)], 0.01) == ["cannot tell: too few networks"]
 
 
 def test_a_spoilt_file_is_named_before_anything_is_trained(tmp_path: Path, bench_here: BenchHere) -> None:

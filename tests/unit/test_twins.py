@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from bench.plan.twins import clean_twins
 from bench.records.detectability import DETECTABILITY, DetectabilityRow, load_rows, merge_rows
 from bench.records.record import OWN_DATA, RecordError
 from bench.runner.coordinator import execute
-from bench.runner.detect import pools_of, rows
+from bench.runner.detect import pools_of, rows, training_plan
 from bench.runner.estimate import Durations
 from bench.runner.executors import Settings
 from bench.runner.rundir import RunDir
@@ -104,9 +105,12 @@ def test_rows_are_of_the_seeds_that_have_all_networks(tmp_path: Path) -> None:
 
     run_dir, pools = RunDir(tmp_path), pools_of(cells("uchida-random", seeds=2))
     assert [row.reason for row in rows(pools, run_dir.store)] == ["no seed has all its networks"] * 3
-    plan = Plan.of_steps([step for pool in pools for step in (pool.marked, *pool.twins)], run_dir.store.has)
-    summary = execute(plan, run_dir, Settings(Place(), threads=1), Watch(), Durations(run_dir.durations))
-    assert (summary.computed, summary.records, summary.failures) == (len(plan.steps), [], {})
+    some = Plan.of_steps(pools[0].twins[0].inputs.values(), run_dir.store.has)
+    plan = training_plan(pools, run_dir)
+    for number, make in enumerate((lambda: some, lambda: training_plan(pools, run_dir))):
+        summary = execute(make(), run_dir, Settings(Place(), threads=1), Watch(), Durations(run_dir.durations))
+        assert summary.computed == (1, len(plan.steps) - 1)[number], "what is stored is not computed again"
+        assert (summary.records, summary.failures, summary.stopped) == ([], {}, False)
     ks, variance, inferred = rows(pools, run_dir.store)
     assert (ks.seeds, ks.clean, ks.least_p_value) == (2, 4, pytest.approx(1 / 9))
     assert ks.p_value == pytest.approx(round(9 * (ks.p_value or 0)) / 9)
@@ -117,6 +121,8 @@ def test_rows_are_of_the_seeds_that_have_all_networks(tmp_path: Path) -> None:
     merge_rows([ks, variance, inferred], tmp_path)
     merge_rows([whole], tmp_path)
     assert load_rows(tmp_path) == [whole, variance, inferred]
+    shutil.rmtree(run_dir.store.folder(pools[1].marked.key))
+    assert next(rows(pools, run_dir.store)) == whole
 
 
 def load_names(store: Store, key: str) -> set[str]:
