@@ -10,7 +10,7 @@ import pytest
 
 from bench.cli.detect import _verdicts
 from bench.records.detectability import DETECTABILITY, DetectabilityRow, load_rows
-from tests.conftest import BenchHere
+from tests.conftest import PLUGINS, Bench, BenchHere
 
 FIELDS = [
     "scheme", "scheme_params", "arch", "dataset", "situation", "profile", "owners", "test", "seeds", "clean",
@@ -21,20 +21,27 @@ WORDS = ("detect", "--scheme", "uchida-direct,mia-std", "--arch", "alexnet", "--
          "--null-hosts", 2, "--device", "cpu")  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, bench_here: BenchHere) -> tuple[Path, str]:
+    """A run directory, and what the command printed that filled it."""
+    run_dir = tmp_path_factory.mktemp("detect")
+    return run_dir, bench_here(*WORDS, "--run-dir", run_dir, "--format", "json").stdout
+
+
 def test_json_is_all_that_is_printed_and_the_same_command_computes_nothing(
-    tmp_path: Path, bench_here: BenchHere
+    first: tuple[Path, str], bench_here: BenchHere
 ) -> None:
-    first = bench_here(*WORDS, "--run-dir", tmp_path, "--format", "json")
-    rows = json.loads(first.stdout)
+    run_dir, printed = first
+    rows = json.loads(printed)
     assert {tuple(row) for row in rows} == {tuple(FIELDS)}
-    assert rows == [row.model_dump(mode="json") for row in load_rows(tmp_path)]
+    assert rows == [row.model_dump(mode="json") for row in load_rows(run_dir)]
     assert [(row["scheme"], row["test"]) for row in rows] == [
         ("uchida-direct", test) for test in ("ks", "variance", "classifier")
     ]
     assert [(row["seeds"], row["clean"]) for row in rows] == [(2, 4)] * 3
     assert rows[1]["least_p_value"] == pytest.approx(1 / 9)
-    assert not list(tmp_path.glob("records/*.json")), "no record of a run is replaced"
-    again = bench_here(*WORDS, "--run-dir", tmp_path)
+    assert not list(run_dir.glob("records/*.json")), "no record of a run is replaced"
+    again = bench_here(*WORDS, "--run-dir", run_dir)
     assert "0 steps to compute" in again.stderr
     assert "cannot tell: too few networks" in again.stdout
     assert "cannot tell: it takes 4 seeds" in again.stdout
@@ -55,6 +62,17 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, bench_here: BenchHere, words:
     assert said in " ".join(ended.stderr.replace("│", " ").split())
     assert "Traceback" not in ended.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_scheme_that_fails_has_a_reason_and_the_others_their_rows(first: tuple[Path, str], bench: Bench) -> None:
+    words = [*map(str, WORDS), "--run-dir", first[0], "--format", "json", "--quiet"]
+    words[2] = "test-raises,uchida-direct"
+    ended = bench("--plugin", PLUGINS / "raises.py", *words, check=1)
+    assert "failed: mark test-raises" in ended.stderr
+    assert "broken on purpose" in ended.stderr
+    failed, sound = (json.loads(ended.stdout)[at : at + 3] for at in (0, 3))
+    assert [row["reason"] for row in failed] == ["no seed has all its networks"] * 3
+    assert sound == json.loads(first[1])
 
 
 def row(test: str, p_value: float | None, least: float | None = 1e-4, **fields: Any) -> DetectabilityRow:
