@@ -16,10 +16,8 @@ click.rich_click.COMMAND_GROUPS = {
     "bench": [
         {"name": "Look", "commands": ["list", "show", "plan"]},
         {"name": "Publish images", "commands": ["stamp", "verify-images"]},
-        {
-            "name": "Compute",
-            "commands": ["run", "calibrate", "capacity", "results", "compare", "sync", "leaderboard", "clean"],
-        },
+        {"name": "Compute", "commands": ["run", "calibrate", "capacity", "detect"]},
+        {"name": "Results", "commands": ["results", "compare", "sync", "leaderboard", "clean"]},
         {"name": "Contribute", "commands": ["new", "check"]},
         {"name": "Understand", "commands": ["why", "doctor"]},
     ]
@@ -48,8 +46,8 @@ def main(plugins: tuple[Path, ...]) -> None:
         sentences(add_plugins)(plugins)
 
 
-from bench.cli import author, calibrate, capacity, keep, look, report, run, stamp, verify  # noqa: E402  # the commands register themselves on `main`
+from bench.cli import author, calibrate, capacity, detect, keep, look, report, run, stamp, verify  # noqa: E402  # the commands register themselves on `main`
 
-for group in (look, run, calibrate, capacity, report, keep, stamp, verify, author):
+for group in (look, run, calibrate, capacity, detect, report, keep, stamp, verify, author):
     for command in group.COMMANDS:
         main.add_command(command)

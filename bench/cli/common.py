@@ -25,6 +25,7 @@ __all__ = [
     "capacity_selectors",
     "console",
     "data_options",
+    "detection_selectors",
     "fpr_option",
     "own_store",
     "remarks",
@@ -156,6 +157,8 @@ selectors = _apply((suite_argument, scheme_option, _attack_option("pruning"), *A
 calibration_selectors = _apply((suite_argument, scheme_option, _attack_option("none"), *AXES, set_option, *PLACES))
 # A search for the capacity is about marks alone, one on a host.
 capacity_selectors = _apply((suite_argument, scheme_option, *ONE_OWNER, set_option, *PLACES))
+# Detection is about marked networks before any attack.
+detection_selectors = _apply((suite_argument, scheme_option, *AXES, set_option, *PLACES))
 
 
 def sentences(function: Command) -> Command:

@@ -63,7 +63,7 @@ def clean(run_dir: Path, yes: bool) -> None:
     """List, with sizes, the stored results that no record needs; with --yes, remove them.
 
     Records, the page and the MLflow store are never touched. Results of an interrupted run belong to no record yet:
-    give its command again first, or they are computed again.
+    give its command again first, or they are computed again. Clean networks of `bench detect` belong to none either.
     """
     from bench.cli.fitting import plain_table
     from bench.cli.report import existing

@@ -275,10 +275,9 @@ def _progress(
 
     progress = Progress(made.missing, durations, settings.jobs, console(stderr=True), epoch)
     left = f"about {duration(progress.left_s())}, on {settings.place.device}"
-    progress.say(
-        f"{len(made.cells)} cells ({len(made.settled)} already settled), {len(made.missing)} steps to compute, "
-        f"{made.cached} cached" + (f", {left}" if made.missing else "")
-    )
+    cells = f"{len(made.cells)} cells ({len(made.settled)} already settled), " if made.cells else ""
+    counted = f"{len(made.missing)} steps to compute, {made.cached} cached"
+    progress.say(cells + counted + (f", {left}" if made.missing else ""))
     for remark in remarks(made, owners):
         progress.say(remark)
     return progress

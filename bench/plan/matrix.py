@@ -19,7 +19,7 @@ from bench.registry import RegistryError, attack_chain, make, params_of
 from bench.registry import attacks as all_attacks
 from bench.registry import schemes as all_schemes
 
-__all__ = ["ROOTS", "Planned", "Request", "Step", "auxiliaries", "expand", "not_applicable", "steps_of"]
+__all__ = ["ROOTS", "Planned", "Request", "Step", "auxiliaries", "expand", "not_applicable", "steps_of", "with_inputs"]
 
 # The module whose function computes a kind of step: with all that it imports, the source that its key covers.
 ROOTS = {
@@ -33,6 +33,7 @@ ROOTS = {
     "left_out_claims": "bench.steps.nulls",
     "attacked_nulls": "bench.steps.nulls",
     "null_host": "bench.steps.null_host",
+    "null_control": "bench.steps.null_control",
     "null_claims": "bench.steps.null_claims",
 }
 # Embedded data sets: null models of the kind `other data set` learn the first that is not the host's.
@@ -191,6 +192,11 @@ def _lent(attacks: Iterable[Attack]) -> list[str]:
 
 def steps_of(planned: Iterable[Planned]) -> list[Step]:
     """Every step that the cells need, once, inputs before those that read them."""
+    return with_inputs(step for cell in planned for step in cell.steps.values())
+
+
+def with_inputs(steps: Iterable[Step]) -> list[Step]:
+    """The steps and all that they read, once, inputs before those that read them."""
     ordered: dict[str, Step] = {}
 
     def visit(step: Step) -> None:
@@ -199,9 +205,8 @@ def steps_of(planned: Iterable[Planned]) -> list[Step]:
                 visit(needed)
             ordered[step.key] = step
 
-    for cell in planned:
-        for step in cell.steps.values():
-            visit(step)
+    for step in steps:
+        visit(step)
     return list(ordered.values())
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.plan.matrix import Planned, Step, steps_of
+from bench.plan.matrix import Planned, Step, steps_of, with_inputs
 from bench.records.files import load_record
 from bench.records.record import CellRecord, RecordError
 
@@ -46,6 +46,17 @@ class Plan:
         missing = tuple(step for step in steps_of(todo) if not stored(step.key))
         settled = tuple(record for _, record in found if record is not None)
         return cls(cells, settled, todo, tuple(steps_of(cells)), missing)
+
+    @classmethod
+    def of_steps(cls, steps: Iterable[Step], stored: Callable[[str], bool]) -> Plan:
+        """A plan of steps, and of all that they read, that settles no cell.
+
+        Args:
+            steps: in any order.
+            stored: whether a step of this key has a stored result.
+        """
+        needed = tuple(with_inputs(steps))
+        return cls((), (), (), needed, tuple(step for step in needed if not stored(step.key)))
 
     @property
     def cached(self) -> int:

@@ -18,7 +18,7 @@ from functools import partial
 from multiprocessing import active_children
 from typing import Any, Protocol
 
-from bench.plan.matrix import Planned, Step, steps_of
+from bench.plan.matrix import Planned, Step
 from bench.plan.plan import Plan
 from bench.records.files import save_record
 from bench.records.record import CellRecord
@@ -111,7 +111,7 @@ class _Work:
         self.run_dir, self.settings, self.watch, self.summary = run_dir, settings, watch, summary
         self.durations = durations
         self.cells = list(plan.todo)
-        self.steps = {step.key: step for step in steps_of(plan.todo)}
+        self.steps = {step.key: step for step in plan.steps}
         self.pending = list(plan.missing)
         self.done = set(self.steps) - {step.key for step in plan.missing}
         self.repaired: set[str] = set()

@@ -35,6 +35,8 @@ IMAGES = {
     "tiny-imagenet": 66_667,
 }
 DEFAULT_IMAGES = 20_000
+# Kinds of steps whose duration is that of one training.
+TRAININGS = ("host", "control", "mark", "without", "null_host", "null_control")
 GUESS_S = {"keys": 2.0, "nulls": 4.0, "attack": 15.0, "attacked_nulls": 10.0}
 
 
@@ -91,7 +93,7 @@ class Typical:
     def work(self, names: Names) -> float:
         """Seconds that the training in a step takes there; of a step that only judges, those of one epoch."""
         images = names.owner or IMAGES.get(names.dataset, DEFAULT_IMAGES)
-        epochs = names.epochs if names.kind in ("host", "control", "mark") else 1
+        epochs = names.epochs if names.kind in TRAININGS else 1
         return self._pace_s(names.arch, names.width) * images / 1000 * max(1, epochs)
 
     def _pace_s(self, arch: str, width: float) -> float:

@@ -70,6 +70,8 @@ def test_more_images_and_epochs_take_longer() -> None:
     assert typical.work(host._replace(width=0.25)) == pytest.approx(12.0 * 2**1.5)
     assert typical.work(host._replace(arch="wrn-16-2", width=1.0)) == 96.0
     assert typical.work(host._replace(kind="attack")) == 6.0
+    for kind in ("control", "mark", "without", "null_host", "null_control"):
+        assert typical.work(host._replace(kind=kind)) == 12.0
     assert typical.work(host._replace(owner=0)) == pytest.approx(2 * 0.898 * 10)
 
 
