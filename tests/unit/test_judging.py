@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -231,3 +232,22 @@ def test_a_signature_that_is_worse_than_none_is_no_evidence_however_bad_the_unse
     verdict = scheme.verify(Suspect("scores", model=nn.Identity()), key)
     assert verdict.statistic < 0
     assert verdict.p_value == 1.0
+
+
+def test_the_quality_of_attacked_images_is_told_where_an_attack_changed_them(marking: SchemeWorkspace) -> None:
+    originals = torch.full((4, 3, 8, 8), 100, dtype=torch.uint8)
+    marked, attacked = originals + 20, originals + 10
+    judge = Judge(marking, marking.scheme, [], Published(ImageSet(marked, torch.zeros(4).long()), originals))
+
+    def told(images: Tensor) -> dict[str, float]:
+        return judge._image_quality(ImageSet(images, torch.zeros(len(images)).long()))
+
+    found = told(attacked)
+    assert found["psnr_db"] == pytest.approx(20 * math.log10(255 / 10), abs=1e-3)
+    assert found["residual_energy"] == pytest.approx(0.25), "half of the mark's amplitude is left"
+    assert told(marked) == told(marked.clone()) == {}, "nothing was changed"
+    assert told(attacked[:2]) == told(attacked[:, :, :4]) == {}, "there is nothing to compare with"
+    judge.published = Published(ImageSet(originals, torch.zeros(4).long()), originals)
+    assert "residual_energy" not in told(attacked), "there was no mark"
+    judge.published = Published(ImageSet(marked, torch.zeros(4).long()), originals[:2])
+    assert told(attacked) == {}, "triggers were added, which have no original"

@@ -84,6 +84,7 @@ def test_more_than_there_are_is_refused(workspace):
         heldout_users(workspace, AnwHue(share=20, heldout=most + 1), 1)  # at once, before anybody trains
     with pytest.raises(ValueError, match=rf"anw-hue.share = {most + 1} needs"):
         fresh_keys(workspace, AnwHue(share=most + 1), 1)
+    fresh_keys(workspace, AnwHue(share=most), 1)
     with pytest.raises(ValueError, match="1 owners with shares of 301 to fit into 300 training images"):
         owner_shares(workspace, AnwHue(share=301))
 

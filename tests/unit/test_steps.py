@@ -524,3 +524,29 @@ def test_embedding_trains_with_the_hooks_of_all_keys_and_marks_the_model_with_ea
     assert asked[-1][1]["extra_loss"] is None, "this scheme adds none"
     with pytest.raises(ValueError, match="zip"):
         run([2.0], workspace.recipe)
+
+
+def test_keys_are_refreshed_with_the_network_that_is_being_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace, asked = untrained("mark"), []
+    kind, model = type(workspace.scheme), nn.Linear(1, 1)
+    epochs = [training.Epoch(number, 0.5, None, 0.25, 2.0, 150.0) for number in (1, 2)]
+
+    def refresh(scheme: Any, key: float, model: nn.Module, epoch: int) -> float:
+        asked.append((key, model, epoch))
+        return key + 1
+
+    monkeypatch.setattr(kind, "card", replace(kind.card, refreshes=True))
+    monkeypatch.setattr(kind, "refresh", refresh)
+    monkeypatch.setattr(kind, "mark_model", lambda scheme, model, key, host: model)
+    monkeypatch.setattr(kind, "undecayed", lambda scheme, key: ())
+    monkeypatch.setattr(training, "train_epochs", lambda model, images, *_, **__: [images(), *epochs][1:])
+    found = embedded(workspace, model, [5.0], ["host"], lambda keys: keys, workspace.recipe, Rng("stream"))
+    assert asked == [(5.0, model, 1), (6.0, model, 2)]
+    assert found.keys == [7.0]
+
+
+def test_streams_differ_by_data_set_architecture_seed_and_name() -> None:
+    spec = untrained("host").spec
+    changes: list[dict[str, Any]] = [{}, {"dataset": "another"}, {"arch": "another"}, {"seed": 7}]
+    assert len({Workspace({**spec, **change}, {}, Place()).rng("name").seed for change in changes}) == 4
+    assert Workspace(spec, {}, Place()).rng("another").seed != Workspace(spec, {}, Place()).rng("name").seed
