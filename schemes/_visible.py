@@ -106,7 +106,7 @@ class VisibleParams(Params):
 
     blend: float = Field(0.5, gt=0, le=1, description="blend factor c, which the mark's alpha is multiplied by")
     watermark: str | None = Field(None, max_length=4096, description="path of an RGBA image; none: a mark is drawn")
-    decoys: int = Field(199, ge=1, le=9_999, description="most other marks that a claim is ranked against")
+    decoys: int = Field(999, ge=1, le=9_999, description="most other marks that a claim is ranked against")
     search: int = Field(4, ge=0, le=16, description="largest shift at which a mark is looked for, pixels")
     examined: int = Field(2_000, ge=1, le=100_000, description="most images of a suspect data set to look at")
     probe: int = Field(64, ge=1, le=1_024, description="held-out images to measure visibility and ask a model with")

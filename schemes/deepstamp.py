@@ -111,8 +111,8 @@ class DeepStamp(VisibleScheme[DeepStampKey]):
         also="scores",
         extensions=(*EXTENSIONS, "gradient matching that has a gradient"),
         scales={
-            "smoke": {"epochs": 2, "images": 200},
-            "quick": {"epochs": 4, "images": 1000},
+            "smoke": {"epochs": 2, "images": 200, "decoys": 199},
+            "quick": {"epochs": 4, "images": 1000, "decoys": 199},
             "small": {"epochs": 15},
         },
         tiny={

@@ -52,6 +52,7 @@ _CARD = SchemeCard(
     situations=("train",),
     also="scores",
     extensions=EXTENSIONS,
+    scales={"smoke": {"decoys": 199}, "quick": {"decoys": 199}},
     tiny={"decoys": 39, "probe": 8, "model_decoys": 9, "examined": 500},
 )
 

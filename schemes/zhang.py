@@ -66,7 +66,8 @@ SOURCES = 20  # classes that may be the source: bounds the pool that each key ca
 FRESH = 50
 CHUNK = 16
 SURE = "the p-value: a rank by the log-probability of the target against fresh random keys on the same suspect"
-QUICK = {"probe": 16, "decoys": 99}
+FEW = {"decoys": 99}
+QUICK, SMALL = {"probe": 16, **FEW}, {"probe": 16}
 CARD = SchemeCard(
     name="zhang-content",
     title="Zhang et al., text logo",
@@ -75,7 +76,7 @@ CARD = SchemeCard(
     access="labels",
     payload="zero-bit",
     extensions=("random text, place and colour of the logo", RANKED),
-    scales={"quick": QUICK, "small": {"probe": 16}},
+    scales={"smoke": FEW, "quick": QUICK, "small": {**SMALL, "decoys": 199}},
     tiny={"probe": 8, "decoys": 19, "repeat": 6},
 )
 
@@ -83,8 +84,8 @@ CARD = SchemeCard(
 def _by_scores(card: SchemeCard) -> Variant:
     """The same scheme, verified by the suspect's scores; decoys cost a tenth of what they do by labels alone."""
     changes = {"access": "scores", "extensions": (*card.extensions[:-1], SURE)}
-    scales = {**card.scales, "quick": {**QUICK, "decoys": 999}}
-    return Variant(f"{card.name}-scores", f"{card.title}, by scores", {"decoys": 999}, {**changes, "scales": scales})
+    scales = {"smoke": FEW, "quick": SMALL, "small": SMALL}
+    return Variant(f"{card.name}-scores", f"{card.title}, by scores", card={**changes, "scales": scales})
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ class TriggerParams(Params):
     probe: int = Field(32, ge=1, le=1024, description="triggers that a verdict rests on; the least number of triggers")
     repeat: int = Field(3, ge=1, le=100, description="times that each trigger stands in the training set")
     exact: bool = Field(True, description="triggers are exempt from augmentation")
-    decoys: int = Field(199, ge=1, le=99_999, description="most fresh random keys that a claim is ranked against")
+    decoys: int = Field(999, ge=1, le=99_999, description="most fresh random keys that a claim is ranked against")
     labels: Literal["target", "random"] = Field("target", description="all triggers': the target; or each one's own")
     targets: int = Field(1, ge=1, le=100, description="parts of the triggers with a source, target and pattern each")
 
