@@ -13,9 +13,7 @@ from bench.checks.plausible import implausible
 from bench.checks.sandbox import isolation
 from bench.checks.source import forbidden, today
 from bench.records.submission import (
-    FAILED,
     STAMP,
-    VERIFIED,
     Rerun,
     Source,
     Stamp,
@@ -108,7 +106,7 @@ def _write(outcome: Outcome, source: Source) -> None:
         path.unlink(missing_ok=True)
         return
     made = Stamp(
-        state=FAILED if outcome.failure else VERIFIED, content=outcome.submission.content, source=source,
+        state="failed" if outcome.failure else "verified", content=outcome.submission.content, source=source,
         when=datetime.now(UTC).date().isoformat(), reason=outcome.failure and outcome.failure[:2000],
         rerun=list(outcome.rerun), isolated=list(outcome.isolated),
     )  # fmt: skip
