@@ -89,7 +89,6 @@ def _outcomes(asked: dict[str, Any], folder: Path) -> Iterator[tuple[str, str, s
 
 def _computed(cell: Cell, each: dict[str, Any], asked: dict[str, Any], run_dir: RunDir, left: float) -> tuple[str, str]:
     from bench.data import DataError
-    from bench.library import Silent
     from bench.registry import RegistryError
     from bench.runner.coordinator import execute
     from bench.runner.estimate import Durations
@@ -107,9 +106,17 @@ def _computed(cell: Cell, each: dict[str, Any], asked: dict[str, Any], run_dir: 
     if durations.total_s(plan.missing) > left:
         return BEYOND, f"about {durations.total_s(plan.missing):.0f} s"
     (record,) = execute(
-        plan, run_dir, Settings(Place("cpu", root), threads=each["threads"]), Silent(), durations
+        plan, run_dir, Settings(Place("cpu", root), threads=each["threads"]), _Silent(), durations
     ).records
     return COMPUTED, (record.traceback or "")[-500:]
+
+
+class _Silent:
+    """Watches and says nothing."""
+
+    def started(self, step: object) -> None: ...
+    def finished(self, step: object, outcome: object) -> None: ...
+    def settled(self, record: object) -> None: ...
 
 
 if __name__ == "__main__":

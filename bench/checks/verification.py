@@ -51,6 +51,7 @@ class Outcome:
 def verify(
     folder: Path, *, budget_s: float = BUDGET_S, data_root: Path | None = None, isolated: bool = False,
     stamp: bool = True,
+    salt: str = "",
 ) -> Outcome:  # fmt: skip
     """Verify a submission, and leave a stamp beside its envelope.
 
@@ -60,6 +61,7 @@ def verify(
         data_root: where real data sets are.
         isolated: refuse where the kernel cannot keep the method's process in.
         stamp: whether to write `verification.json`.
+        salt: mixed into the choice of cells.
 
     Raises:
         SubmissionError: it is none that can be read.
@@ -73,12 +75,12 @@ def verify(
     submission = load_submission(folder)
     source = today(folder, submission.envelope)
     failure = _source(submission, source) or implausible(submission)
-    found = Finding() if failure else _canary(submission, budget_s, data_root)
+    found = Finding() if failure else _canary(submission, budget_s, data_root, salt)
     failure = failure or (f"canary: {found.failure}" if found.failure else None)
     profiles = {record.cell.profile for record in submission.records.values()} - {r.profile for r in found.rerun}
     outcome = Outcome(submission, failure, found.nothing, found.rerun, tuple(sorted(profiles)), found.isolated)
     if stamp and source is not None:
-        _write(outcome, source)
+        _write(outcome, source, salt)
     return outcome
 
 
@@ -94,12 +96,12 @@ def _source(submission: Submission, now: Source | None) -> str | None:
     return f"source: {used}" if used else None
 
 
-def _canary(submission: Submission, budget_s: float, data_root: Path | None) -> Finding:
+def _canary(submission: Submission, budget_s: float, data_root: Path | None, salt: str) -> Finding:
     with tempfile.TemporaryDirectory(prefix="bench-verify-") as folder:
-        return replayed(submission, Path(folder).resolve(), budget_s=budget_s, data_root=data_root)
+        return replayed(submission, Path(folder).resolve(), budget_s=budget_s, data_root=data_root, salt=salt)
 
 
-def _write(outcome: Outcome, source: Source) -> None:
+def _write(outcome: Outcome, source: Source, salt: str) -> None:
     """The stamp, atomically; an old one goes where nothing was found out."""
     path = outcome.submission.folder / STAMP
     if not outcome.failure and not outcome.rerun:
@@ -108,7 +110,8 @@ def _write(outcome: Outcome, source: Source) -> None:
     made = Stamp(
         state="failed" if outcome.failure else "verified", content=outcome.submission.content, source=source,
         when=datetime.now(UTC).date().isoformat(), reason=outcome.failure and outcome.failure[:2000],
-        rerun=list(outcome.rerun), isolated=list(outcome.isolated),
+        rerun=list(outcome.rerun),
+        salt=salt, isolated=list(outcome.isolated),
     )  # fmt: skip
     temporary = path.with_name(f".{STAMP}.{os.getpid()}.tmp")
     temporary.write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -59,14 +59,17 @@ def submit(name: str, run_dir: Path, records: Path | None, who: str | None, into
     "--budget", type=FiniteRange(1, 1e6), default=120.0, metavar="SECONDS", help="Begin no cell that would end later."
 )
 @click.option("--isolated", is_flag=True, help="Refuse where the kernel cannot keep the method's process in.")
+@click.option("--salt", default="", help="Mixed into the choice of cells: a word that the submitter could not know.")
 @click.option("--no-stamp", is_flag=True, help="Write no verification.json.")
 @data_root_option
 @sentences
-def verify_submission(path: Path, budget: float, isolated: bool, no_stamp: bool, data_root: Path | None) -> None:
+def verify_submission(
+    path: Path, budget: float, isolated: bool, salt: str, no_stamp: bool, data_root: Path | None
+) -> None:
     """Check a submission, compute some of its cells again, and stamp it: verified or failed.
 
     PATH is the submission's folder or its submission.json. Which cells are computed again follows from a hash of the
-    whole submission. Exit status: 0 verified, 1 failed, 2 usage, or nothing could be computed again.
+    whole submission and of --salt. Exit status: 0 verified, 1 failed, 2 usage, or nothing could be computed again.
     """
     from bench.checks.verification import NotIsolatedError, verify
     from bench.records.submission import ENVELOPE, SubmissionError
@@ -77,7 +80,9 @@ def verify_submission(path: Path, budget: float, isolated: bool, no_stamp: bool,
             f"Expected the folder of a submission, but there is no {folder}: `bench submit` makes one."
         )
     try:
-        found = verify(folder, budget_s=budget, data_root=data_root, isolated=isolated, stamp=not no_stamp)
+        found = verify(
+            folder, budget_s=budget, data_root=data_root, isolated=isolated, stamp=not no_stamp, salt=salt[:200]
+        )
     except SubmissionError as error:
         console().print(f"failed: envelope: {error}", soft_wrap=True)
         sys.exit(1)

@@ -104,6 +104,7 @@ class Stamp(Strict):
         content: digest of the envelope that it holds for, and so of all records.
         source: that was run.
         reason: which check failed, in one sentence.
+        salt: what was mixed into the choice of cells besides the content.
         isolated: what the process of the method was kept from.
     """
 
@@ -114,6 +115,7 @@ class Stamp(Strict):
     when: Date
     reason: Annotated[str, Field(max_length=2000)] | None = None
     rerun: Annotated[list[Rerun], Field(max_length=1000)] = []
+    salt: Annotated[Line, Field(max_length=200)] = ""
     isolated: Annotated[list[Line], Field(max_length=20)] = []
 
     @model_validator(mode="after")
