@@ -125,11 +125,10 @@ def main() -> int:
     parser.add_argument("--isolated", action="store_true")
     asked = parser.parse_args()
     paths, fine = changed(asked.base), True
+    words = ["--budget", asked.budget, "--salt", asked.salt, *(["--isolated"] if asked.isolated else [])]
     print("## Submissions\n")
     for folder in touched(paths):
-        good, line = reviewed(
-            folder, ["--budget", asked.budget, "--salt", asked.salt, *(["--isolated"] if asked.isolated else [])]
-        )
+        good, line = reviewed(folder, words)
         fine &= good
         print(line, flush=True)
     others = [path for path in paths if not path.startswith(METHODS)]

@@ -79,10 +79,9 @@ def verify_submission(
         raise click.UsageError(
             f"Expected the folder of a submission, but there is no {folder}: `bench submit` makes one."
         )
+    salt = "".join(filter(str.isprintable, salt))[:200]
     try:
-        found = verify(
-            folder, budget_s=budget, data_root=data_root, isolated=isolated, stamp=not no_stamp, salt=salt[:200]
-        )
+        found = verify(folder, budget_s=budget, data_root=data_root, isolated=isolated, stamp=not no_stamp, salt=salt)
     except SubmissionError as error:
         console().print(f"failed: envelope: {error}", soft_wrap=True)
         sys.exit(1)
