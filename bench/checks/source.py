@@ -66,12 +66,18 @@ def today(folder: Path, envelope: Envelope) -> Source | None:
         files: dict[str, str] = {}
         for name in envelope.source.files:
             if name.startswith(f"{SOURCE}/"):
-                files[name] = digest_of((folder / name).read_text(encoding="utf-8"))
+                files[name] = _digest(folder / name)
             elif name not in files:
                 files |= own_files(name)
         return Source(files=files, harness=harness_digest())
     except (OSError, ModuleNotFoundError, SyntaxError, ValueError, tokenize.TokenError, RecursionError, MemoryError):
         return None
+
+
+def _digest(path: Path) -> str:
+    text = path.read_text(encoding="utf-8")
+    ast.parse(text)  # tokens alone do not tell whether it is Python
+    return digest_of(text)
 
 
 def beside(folder: Path, envelope: Envelope) -> list[Path]:
