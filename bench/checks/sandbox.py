@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-__all__ = ["NAMESPACES", "Ended", "Limits", "confine", "isolation", "run_confined"]
+__all__ = ["NAMESPACES", "Ended", "Limits", "NotIsolatedError", "confine", "isolation", "run_confined"]
 
 MEMORY, FILE, FILES, SHOWN = 6 << 30, 1 << 30, 512, 4_000
 NAMESPACES = ("no network", "a read-only file system but for its folder", "no other processes")
@@ -40,6 +40,7 @@ while read -r _ at _; do
 done < /proc/mounts
 count=$2; shift 2
 while [ "$count" -gt 0 ]; do mount -t tmpfs -o ro none "$1"; shift; count=$((count - 1)); done
+: > started
 exec setpriv --no-new-privs --bounding-set=-all --inh-caps=-all -- "$@"
 """
 REFUSED = (
@@ -59,6 +60,10 @@ CHANGES = (
     "os.chown",
 )
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+class NotIsolatedError(RuntimeError):
+    """The kernel does not keep a process in as it was asked to."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,9 @@ def run_confined(
         root: where `bench` is imported from.
         hidden: folders whose content it is not to see, where the kernel lends namespaces.
         settings: further variables of its otherwise empty environment.
+
+    Raises:
+        NotIsolatedError: the kernel lends namespaces, but something could not be hidden.
     """
     for name in ("home", "tmp"):
         (folder / name).mkdir(exist_ok=True)
@@ -125,13 +133,23 @@ def run_confined(
     }  # fmt: skip
     command = [sys.executable, "-P", "-s", "-m", module, *words]
     if isolation():
-        command = _boxed(command, folder, [path for path in hidden if path.is_dir()])
+        command = _boxed(command, folder, _outermost(hidden))
     status, said = _waited(command, folder, environment, limits.seconds)
+    if isolation() and not (folder / "started").exists():
+        raise NotIsolatedError(
+            f"Expected the kernel to keep a process in, but the mounts failed: {said.strip()[-500:]}"
+        )
     return Ended(status, said, (*isolation(), HOOK))
 
 
+def _outermost(folders: Sequence[Path]) -> list[Path]:
+    """Those that exist and lie in no other: below a hidden one there is nothing to hide."""
+    found = {path.resolve() for path in folders if path.is_dir()}
+    return sorted(path for path in found if not found & set(path.parents))
+
+
 def _boxed(command: Sequence[str], folder: Path, hidden: Sequence[Path]) -> list[str]:
-    places = [str(folder.resolve()), str(len(hidden)), *(str(path.resolve()) for path in hidden)]
+    places = [str(folder.resolve()), str(len(hidden)), *map(str, hidden)]
     return ["unshare", *UNSHARE, "--", "sh", "-c", SCRIPT, "sh", *places, *command]
 
 

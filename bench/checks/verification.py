@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.checks.canary import BUDGET_S, Finding, replayed
 from bench.checks.plausible import implausible
-from bench.checks.sandbox import isolation
+from bench.checks.sandbox import NotIsolatedError, isolation
 from bench.checks.source import forbidden, today
 from bench.records.submission import (
     STAMP,
@@ -21,11 +21,7 @@ from bench.records.submission import (
     load_submission,
 )  # fmt: skip
 
-__all__ = ["NotIsolatedError", "Outcome", "verify"]
-
-
-class NotIsolatedError(RuntimeError):
-    """This platform lends no namespaces, and they were asked for."""
+__all__ = ["Outcome", "verify"]
 
 
 @dataclass(frozen=True)

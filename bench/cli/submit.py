@@ -71,7 +71,8 @@ def verify_submission(
     PATH is the submission's folder or its submission.json. Which cells are computed again follows from a hash of the
     whole submission and of --salt. Exit status: 0 verified, 1 failed, 2 usage, or nothing could be computed again.
     """
-    from bench.checks.verification import NotIsolatedError, verify
+    from bench.checks.sandbox import NotIsolatedError
+    from bench.checks.verification import verify
     from bench.records.submission import ENVELOPE, SubmissionError
 
     folder = path.parent if path.name == ENVELOPE else path

@@ -333,7 +333,7 @@ JSON = st.recursive(
     max_leaves=10,
 )
 PIECES = st.sampled_from([*fakes.envelope({"x.json": b""}), "files", "harness", "x"])
-FUZZ = settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=60, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FUZZ
