@@ -85,6 +85,21 @@ def test_python_refuses(tmp_path: Path, how: str, code: str) -> None:
 
 
 @lent
+def test_a_folder_in_a_hidden_one_is_hidden_with_it(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    hidden = (tmp_path / "a", tmp_path / "a" / "b", tmp_path / "nowhere")
+    ended = tried(tmp_path, f"print(os.listdir({str(tmp_path / 'a')!r}))", hidden=hidden)
+    assert (ended.status, ended.said) == (0, "[]\n")
+
+
+@lent
+def test_a_mount_that_fails_is_no_fault_of_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "_outermost", lambda _: [tmp_path / "nowhere"])
+    with pytest.raises(sandbox.NotIsolatedError, match="nowhere"):
+        tried(tmp_path, "print('ran')")
+
+
+@lent
 @pytest.mark.parametrize(
     "code",
     [
