@@ -176,16 +176,17 @@ def _broken(outcomes: Mapping[str, tuple[str, str]], ended: Ended, found: bool, 
     unknown = next((why for name, (state, why) in outcomes.items() if state == UNKNOWN and name in {"", *asked}), None)
     if unknown:
         return f"A cell cannot be made of its record: {unknown}"
-    if ended.status != 0 and not found:
-        how = "was not done in time" if ended.status is None else f"ended with status {ended.status}"
-        last = ended.said.strip().splitlines()[-1:] or ["nothing"]
-        return f"The method's process {how}; it said last: {last[0][:300]}"
-    return None
+    if ended.status is None or found or not asked or (ended.status == 0 and outcomes):
+        return None  # time that was up proves nothing
+    last = ended.said.strip().splitlines()[-1:] or ["nothing"]
+    return f"The method's process ended with status {ended.status} and computed nothing; it said last: {last[0][:300]}"
 
 
 def _nothing(outcomes: Mapping[str, tuple[str, str]], ended: Ended, names: list[str]) -> str:
     if not names:
         return "no record can be computed again"
+    if ended.status is None:
+        return "the method's process was not done in time"
     states = [f"{name}: {state}, {why}" for name, (state, why) in outcomes.items()]
     return "; ".join(states[:3]) or f"the process left nothing: {ended.said[-300:]}"
 
