@@ -154,7 +154,12 @@ def _outcomes(path: Path) -> dict[str, tuple[str, str]]:
     except StrictJSONError:
         return {}
     pairs = found.items() if isinstance(found, dict) else ()
-    return {n: (str(v[0])[:40], str(v[1])[:500]) for n, v in pairs if isinstance(v, list) and len(v) == 2}
+    return {n: (_plain(v[0])[:40], _plain(v[1])[:500]) for n, v in pairs if isinstance(v, list) and len(v) == 2}
+
+
+def _plain(text: object) -> str:
+    """A stranger's words as a terminal can show them: without anything that steers it."""
+    return "".join(letter if letter.isprintable() else " " for letter in str(text))
 
 
 def _again(folder: Path, outcome: tuple[str, str] | None, reported: CellRecord) -> CellRecord | None:
@@ -179,7 +184,7 @@ def _broken(outcomes: Mapping[str, tuple[str, str]], ended: Ended, found: bool, 
     if ended.status is None or found or not asked or (ended.status == 0 and outcomes):
         return None  # time that was up proves nothing
     last = ended.said.strip().splitlines()[-1:] or ["nothing"]
-    return f"The method's process ended with status {ended.status} and computed nothing; it said last: {last[0][:300]}"
+    return f"The method's process ended with status {ended.status} and computed nothing; it said last: {_plain(last[0])[:300]}"
 
 
 def _nothing(outcomes: Mapping[str, tuple[str, str]], ended: Ended, names: list[str]) -> str:
@@ -188,7 +193,7 @@ def _nothing(outcomes: Mapping[str, tuple[str, str]], ended: Ended, names: list[
     if ended.status is None:
         return "the method's process was not done in time"
     states = [f"{name}: {state}, {why}" for name, (state, why) in outcomes.items()]
-    return "; ".join(states[:3]) or f"the process left nothing: {ended.said[-300:]}"
+    return "; ".join(states[:3]) or f"the process left nothing: {_plain(ended.said)[-300:]}"
 
 
 def _rerun(name: str, reported: CellRecord, again: CellRecord, *, same: bool) -> Rerun:

@@ -145,6 +145,7 @@ LIARS = {
     "ends the process": "raise SystemExit(0)\n",
     "says that all is done": "import os\nos._exit(0)\n",
     "has no such scheme": "x = 1\n",
+    "steers the terminal": "raise ValueError('\\x1b[2J\\x07')\n",
 }
 
 
@@ -161,6 +162,7 @@ def test_source_that_does_not_play_along_verifies_nothing(
     (tmp_path / "box").mkdir()
     finding = replayed(type(found)(found.folder, envelope, found.records, None), tmp_path / "box", budget_s=2)
     assert not finding.rerun
+    assert f"{finding.failure} {finding.nothing}".isprintable()
     if what == "never returns":
         assert finding.nothing == "the method's process was not done in time"
     else:
