@@ -183,8 +183,9 @@ def _broken(outcomes: Mapping[str, tuple[str, str]], ended: Ended, found: bool, 
         return f"A cell cannot be made of its record: {unknown}"
     if ended.status is None or found or not asked or (ended.status == 0 and outcomes):
         return None  # time that was up proves nothing
-    last = ended.said.strip().splitlines()[-1:] or ["nothing"]
-    return f"The method's process ended with status {ended.status} and computed nothing; it said last: {_plain(last[0])[:300]}"
+    (last,) = ended.said.strip().splitlines()[-1:] or ["nothing"]
+    how = f"ended with status {ended.status} and computed nothing"
+    return f"The method's process {how}; it said last: {_plain(last)[:300]}"
 
 
 def _nothing(outcomes: Mapping[str, tuple[str, str]], ended: Ended, names: list[str]) -> str:
