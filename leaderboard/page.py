@@ -17,7 +17,7 @@ from markupsafe import Markup
 from bench.metrics import BUDGET_PP, DEFAULT_FPR, DEMONSTRATIONS
 from bench.records.record import CellRecord
 from leaderboard.summary import Row, canonical
-from leaderboard.table import rows
+from leaderboard.table import Submitted, rows
 
 __all__ = ["build"]
 
@@ -35,7 +35,7 @@ def build(
     records: Iterable[CellRecord],
     out: Path,
     *,
-    submitted: Iterable[CellRecord] = (),
+    submitted: Iterable[Submitted] = (),
     cards: Cards | None = None,
     fpr: float = DEFAULT_FPR,
     generated: str | None = None,
@@ -45,7 +45,7 @@ def build(
     Args:
         records: computed here, of any profiles and statuses; of several records of one cell the first counts.
         out: directory of the page, made if it is missing.
-        submitted: records that arrived by pull request and were not re-run: shown apart, as self-reported.
+        submitted: records that arrived by pull request, with their origins; alone they are self-reported.
         cards: what a row links to, by `schemes` or `attacks`, then by name: texts `title`, `paper`, `link`, `code`,
             `adversary` and a list `extensions`, of which any may be missing.
         fpr: the false positive rate that every p-value on the page is held to.

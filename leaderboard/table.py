@@ -31,12 +31,15 @@ from bench.records.record import Cell, CellRecord
 from leaderboard.searches import heldout_users, histories, rung_searches, searches
 from leaderboard.summary import Row, as_dict, canonical, first_known, if_any, short, thin
 
-__all__ = ["COMPUTED", "REPORTED", "rows"]
+__all__ = ["COMPUTED", "REPORTED", "Submitted", "rows"]
 
 COMPUTED, REPORTED = "computed here", "self-reported"  # where a row's records come from
 
 
-def rows(records: Iterable[CellRecord], fpr: float = DEFAULT_FPR, *, submitted: Iterable[CellRecord] = ()) -> list[Row]:
+Submitted = CellRecord | tuple[str, CellRecord]
+
+
+def rows(records: Iterable[CellRecord], fpr: float = DEFAULT_FPR, *, submitted: Iterable[Submitted] = ()) -> list[Row]:
     """One dictionary per scheme x architecture x data set x situation x profile, aggregated over seeds.
 
     Records that differ in scheme parameters or owners ask different questions and make rows of their
@@ -45,8 +48,9 @@ def rows(records: Iterable[CellRecord], fpr: float = DEFAULT_FPR, *, submitted: 
     Args:
         records: computed here, of any profiles; no row mixes two.
         fpr: the false positive rate that every p-value is held to.
-        submitted: records that nobody here has re-run. They make rows of their own, whose `origin` is `REPORTED`, and
-            change nothing about the rows of `records`.
+        submitted: records that arrived by pull request, alone or each with its origin (`verified`, `self-reported`,
+            `failed`, `stale`; alone it is `REPORTED`). They make rows of their own, one an origin, and change nothing
+            about the rows of `records`.
 
     Returns:
         Rows in the order of profile, scheme, architecture, data set, situation; JSON values only. Counts hold
@@ -56,9 +60,19 @@ def rows(records: Iterable[CellRecord], fpr: float = DEFAULT_FPR, *, submitted: 
         they are `covered` by, `of` those that this row and rows of the same profile, architecture and data set faced,
         without those that do not apply to it. What is not known is None, never 0.
     """
-    made = [*_of_origin(COMPUTED, records, fpr), *_of_origin(REPORTED, submitted, fpr)]
+    made = _of_origin(COMPUTED, records, fpr)
+    for origin, found in _by_origin(submitted).items():
+        made += _of_origin(origin, found, fpr)
     _say_coverage(made)
     return sorted(made, key=lambda row: (*_place(row), row["variant"], row["origin"], row["id"]))
+
+
+def _by_origin(submitted: Iterable[Submitted]) -> dict[str, list[CellRecord]]:
+    found: dict[str, list[CellRecord]] = defaultdict(list)
+    for each in submitted:
+        origin, record = each if isinstance(each, tuple) else (REPORTED, each)
+        found[origin].append(record)
+    return found
 
 
 def _of_origin(origin: str, records: Iterable[CellRecord], fpr: float) -> list[Row]:
@@ -157,7 +171,7 @@ def _row(origin: str, key: str, group: list[CellRecord], fpr: float) -> Row:
         "status": _status(group),
         "seeds": sorted({record.cell.seed for record in done}),
         "problems": _problems(group),
-        "warnings": [*_warnings(done), *(_repeated(done) if origin == REPORTED else [])],
+        "warnings": [*_warnings(done), *(_repeated(done) if origin != COMPUTED else [])],
         **_of_marked(one_a_seed(done, "marked"), fpr),
         "heldout": heldout_users(done, fpr),
         "searches": searches(done),

@@ -94,9 +94,11 @@ COMMANDS = (results, sync, leaderboard)
 def write_page(run_dir: RunDir, out: Path, fpr: float = DEFAULT_FPR) -> Path:
     """The leaderboard of a run directory and of the repository's submissions."""
     import leaderboard as site
+    from bench.checks.source import today
     from bench.records.files import load_records
+    from bench.records.submission import load_submissions
 
-    submissions = load_records(Path(site.__file__).parent / "submissions", _complain, named=False)
+    submissions = load_submissions(Path(site.__file__).parent / "submissions", today, _complain)
     own = load_records(run_dir.records, _complain)
     return site.build(own, out, submitted=submissions, cards=_cards(), fpr=fpr)
 
