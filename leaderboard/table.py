@@ -28,6 +28,8 @@ from bench.metrics.security import (
     forged_claims,
 )
 from bench.records.record import Cell, CellRecord
+from leaderboard.costs import costs
+from leaderboard.outcomes import outcomes
 from leaderboard.searches import heldout_users, histories, rung_searches, searches
 from leaderboard.summary import Row, as_dict, canonical, first_known, if_any, short, thin
 
@@ -166,6 +168,7 @@ def _row(origin: str, key: str, group: list[CellRecord], fpr: float) -> Row:
         "removal": _as_lists(as_dict(removal_cost(group, fpr))),
         "security": _security(done, fpr),
         "attacks": {label: _attack(found, fpr) for label, found in _by_attack(group).items()},
+        "costs": costs(done) if done else None,
         "commands": _commands(group, fpr),
         "environments": _environments(done or group),
         "finished": _first_and_last(record.provenance.finished for record in group),
@@ -296,6 +299,21 @@ def _attack(members: list[CellRecord], fpr: float) -> Row:
         "removal": _as_lists(as_dict(removal_cost(members, fpr))),
         "curves": [_curve(record, fpr) for record in done if record.curve],
         "searches": rung_searches(done),
+        "outcomes": outcomes(done),
+        "command": _command(members, fpr),
+        "source": _source(done or members),
+    }
+
+
+def _source(members: Sequence[CellRecord]) -> Row:
+    """What computed the records of one attack: revisions, digests of sources, devices and dates."""
+    found = [record.provenance for record in members]
+    return {
+        "revisions": sorted({each.git_revision[:12] for each in found if each.git_revision}),
+        "dirty": any(each.git_dirty for each in found),
+        "sources": sorted({each.source_hash[:12] for each in found}),
+        "devices": sorted({each.device for each in found}),
+        "finished": _first_and_last(each.finished for each in found),
     }
 
 

@@ -1,7 +1,7 @@
 // Columns: the value that sorts, and the cell that shows it.
 const chosen = (row) => (state.attack && row.attacks.get(state.attack)) || {};
-const hardness = (row) => (state.attack ? chosen(row).survival : row.robustness) || null;
-const removal = (row) => (state.attack ? chosen(row).removal : row.removal) || null;
+const hardness = worst;
+const removal = (row) => hardness(row) && hardness(row).removal;
 const rate = (count) => (count ? count.hits / count.trials : null);
 const text = (id, label) => ({
   id,
@@ -20,6 +20,8 @@ function stateCell(count, lines, tip) {
     tip,
   };
 }
+
+const originClass = (row) => (row.origin === "verified" ? "sure" : row.origin === "failed" ? "told fail" : "told");
 
 function schemeCell(row) {
   const badges = [];
@@ -40,7 +42,8 @@ function schemeCell(row) {
         " ",
       );
   }
-  if (reported(row)) badges.push(make("span", { class: "badge told" }, "self-reported"), " ");
+  if (row.origin !== "computed here")
+    badges.push(make("span", { class: `badge ${originClass(row)}`, title: ORIGINS[row.origin] || null }, row.origin), " ");
   if (row.warnings.length) badges.push(make("span", { class: "badge warn", title: row.warnings.join("\n") }, "warning"));
   const tags = [row.carrier, row.access, row.arch, row.dataset, row.situation, plural(row.seeds.length, "seed")].map(
     (t) => t ?? MISSING,
@@ -72,8 +75,14 @@ function cardLinks(kind, name) {
   return [...anchor(link, "paper", paper), ...anchor(code, "code", "the authors' implementation")];
 }
 
-const covered = (row) => (state.attack || !row.robustness ? null : row.robustness.covered / row.robustness.of);
+const covered = (row) => (state.attack || !hardness(row) ? null : hardness(row).covered / hardness(row).of);
 const coverage = (found) => `${found.covered} of ${plural(found.of, "attack")}`;
+
+const brokenBy = (found) => {
+  const names = found.breakers.map(chain);
+  const more = names.length > 8 ? ` and ${names.length - 8} more` : "";
+  return names.length ? `; broken under ${names.slice(0, 8).join(", ")}${more}` : "";
+};
 
 function robustnessCell(row) {
   const found = hardness(row);
@@ -84,7 +93,7 @@ function robustnessCell(row) {
   }
   const lines = found && !state.attack ? [coverage(found), `mean ${percent(found.mean, 0)} %`] : [];
   const failed = state.attack ? 0 : [...row.attacks.values()].filter((each) => each.status === "failed").length;
-  const told = row.rank && !state.attack ? `; ${rankText(row.rank)}` : "";
+  const told = ranked(row) ? `; ${rankText(row.rank)}` : "";
   if (told) lines.push(`rank ${ranks(row.rank)} of ${row.rank.of}`);
   if (failed) lines.push(`${plural(failed, "attack")} failed`);
   if (found && found.undecided) lines.push(`${found.undecided} undecided`);
@@ -92,7 +101,7 @@ function robustnessCell(row) {
     found,
     lines,
     found
-      ? `survives ${proportion(found)}${state.attack ? "" : `, over ${coverage(found)}: ${found.attacks.map(chain).join(", ")}`}${told}`
+      ? `survives ${proportion(found)}${state.attack ? "" : `, over ${coverage(found)}${brokenBy(found)}`}${told}`
       : "no attack of this row has been judged",
   );
 }
@@ -106,6 +115,9 @@ function removalCell(row) {
     tip: found.values ? `each of the decided ${units(row)}: ${bounds(found)} points` : null,
   };
 }
+
+// Ranks are of the whole table at the usual choice: every attack, and the usual loss.
+const ranked = (row) => (usualChoice() ? row.rank : null);
 
 function rankText(found) {
   const few =
@@ -159,6 +171,7 @@ function protectionCell(row) {
 
 const COLUMNS = [
   { id: "scheme", label: "Scheme", value: (row) => row.scheme, cell: schemeCell },
+  { ...text("origin", "Origin"), extra: true, cell: (row) => ({ parts: [row.origin], kind: "tag", tip: ORIGINS[row.origin] }) },
   text("carrier", "Carrier"),
   text("access", "Access"),
   text("arch", "Arch"),
@@ -217,6 +230,19 @@ const COLUMNS = [
     cell: robustnessCell,
   },
   {
+    id: "rank",
+    label: "Rank",
+    unit: "possible",
+    number: true,
+    up: true,
+    extra: true,
+    value: (row) => ranked(row) && row.rank.low,
+    cell: (row) =>
+      ranked(row)
+        ? { parts: [ranks(row.rank), sub(`of ${row.rank.of}`)], kind: "num", tip: rankText(row.rank) }
+        : { parts: [MISSING], kind: "num missing", tip: usualChoice() ? null : "ranks are of the usual choice" },
+  },
+  {
     id: "removal",
     label: "Removal",
     unit: "pp",
@@ -250,6 +276,37 @@ const COLUMNS = [
     value: (row) => row.embed_ratio && row.embed_ratio.mean,
     cell: (row) => meanCell(row.embed_ratio, 2, "×"),
   },
+  {
+    id: "runtime",
+    label: "Run time",
+    unit: "a cell",
+    number: true,
+    up: true,
+    extra: true,
+    value: (row) => row.costs && row.costs.cell_s,
+    cell: (row) => (row.costs ? { parts: [duration(row.costs.cell_s)], kind: "num" } : { parts: [MISSING], kind: "num missing" }),
+  },
+  {
+    id: "cost",
+    label: "Cost",
+    unit: "device hours",
+    number: true,
+    up: true,
+    extra: true,
+    value: (row) => row.costs && row.costs.hours,
+    cell: (row) =>
+      row.costs
+        ? { parts: [shortly(+row.costs.hours.toPrecision(2)), sub(row.costs.devices.join(", "))], kind: "num" }
+        : { parts: [MISSING], kind: "num missing" },
+  },
+  {
+    id: "date",
+    label: "Date",
+    unit: "newest",
+    extra: true,
+    value: (row) => row.date,
+    cell: (row) => ({ parts: [row.date ? row.date.slice(0, 10) : MISSING], kind: "num", tip: row.date }),
+  },
 ];
 const natural = (column) => (column.number && !column.up ? "down" : "up");
 const METRICS = COLUMNS.findIndex((column) => column.id === "fidelity");
@@ -258,4 +315,8 @@ const reasons = (row, attack) =>
     .filter((p) => !attack || p.attack === attack)
     .map((p) => `${p.attack}: ${p.status}: ${p.reason}`)
     .join("\n");
-const shown = () => COLUMNS.filter((column) => column.id !== "dataset" || !state.dataset);
+// The scheme always, then what the reader chose; by default no extras, and no data set where only one is shown.
+const usualColumns = () => COLUMNS.filter((column) => !column.extra && (column.id !== "dataset" || !state.dataset));
+const shown = () =>
+  state.cols ? COLUMNS.filter((column) => column.id === "scheme" || state.cols.split(" ").includes(column.id)) : usualColumns();
+const measured = (column) => COLUMNS.indexOf(column) >= METRICS;
