@@ -16,7 +16,8 @@ __all__ = ["Stream", "outcomes", "steps", "together"]
 
 UNKNOWN = 0xFFFF  # a code for what was not measured
 ZERO = 0x8000  # the code of a loss of nothing
-PER_POINT, PER_DECADE, PER_TRAINING = 100, 100, 1000  # codes a percentage point, a power of ten, one training
+PER_POINT, PER_TRAINING = 100, 1000  # codes a percentage point, and one training
+FINE, COARSE, DECADES = 1000, 50, 16  # codes a power of ten of a p-value: up to so many, and beyond
 ACCESS = ("none", "labels", "scores", "white-box")  # from the weakest: each includes what stands before it
 
 
@@ -69,8 +70,8 @@ class Stream:
     """Outcomes of all rows as 16-bit codes, one after another, in the order in which they were added.
 
     A seed's outcomes are, point by point from the marked model: the loss, the time, then one code for each owner. A
-    loss and a time are rounded up, evidence (-log10 p) down, and a bit says whether the claim holds: so the page, which
-    compares codes, comes to the same verdict as `bench.metrics.robustness`, at any limit of whole codes.
+    loss and a time are rounded up, a p-value to 0.2 % (5 % below 1e-16), and a bit says whether the claim holds: so the
+    page, which compares codes, comes to the same verdict as `bench.metrics.robustness`, at any limit of whole codes.
     """
 
     def __init__(self, fpr: float) -> None:
@@ -103,7 +104,8 @@ class Stream:
 
     def _evidence(self, p_value: float) -> int:
         decades = -math.log10(p_value) if p_value > 0 else math.inf
-        return 2 * int(min(decades * PER_DECADE, ZERO - 1)) + (p_value <= self._fpr)
+        code = FINE * min(decades, DECADES) + COARSE * max(0.0, min(decades, 330.0) - DECADES)
+        return 2 * min(round(code), ZERO - 1) + (p_value <= self._fpr)
 
 
 def _loss(loss_pp: float | None) -> int:

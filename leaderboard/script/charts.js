@@ -41,7 +41,7 @@ function frame({ label, axis, at, marks, unit, size = [300, 150, 38] }) {
 const line = (points) =>
   points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
 const figure = (title, note, svg) =>
-  make("figure", { class: "panel" }, make("figcaption", {}, title, note ? sub(note) : null), svg);
+  make("figure", { class: "panel" }, make("figcaption", {}, title, note ? " " : null, note ? sub(note) : null), svg);
 
 const SMALL = [200, 120, 32]; // of charts that come by the dozen
 const small = (charts) => make("div", { class: "panels small" }, ...charts);

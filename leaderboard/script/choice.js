@@ -42,12 +42,18 @@ function listen() {
 // Rows by what is left of their claims, the surest first; what nobody here vouches for is no answer.
 const unmarked = (row) => row.effectiveness && !row.effectiveness.hits;
 const OUTCOMES = [
-  ["all", "● holds in every seed", (row, found) => found && found.hits === found.trials],
-  ["some", "◐ holds in some", (row, found) => found && found.hits && found.hits < found.trials],
-  ["none", "○ broken in every seed", (row, found) => found && !found.hits && !unmarked(row)],
-  ["none", "✕ not detected at all", (row, found) => found && !found.hits && unmarked(row)],
-  ["off", "– not decided", (row, found) => !found],
+  ["all", "● holds in every seed"],
+  ["some", "◐ holds in some"],
+  ["none", "○ broken in every seed"],
+  ["none", "✕ not detected at all"],
+  ["off", "– not decided"],
 ];
+function outcomeOf(row) {
+  const found = worst(row);
+  if (!found) return 4;
+  if (found.hits) return found.hits === found.trials ? 0 : 1;
+  return unmarked(row) ? 3 : 2;
+}
 const NAMED = 12; // rows that an answer names
 const SORTED = 300; // rows above which they are named in the order of the table
 const broken = (row) => (worst(row) ? worst(row).breakers.length : 0);
@@ -55,7 +61,8 @@ const broken = (row) => (worst(row) ? worst(row).breakers.length : 0);
 function answer(rows) {
   const own = rows.filter((row) => !reported(row) && !baseline(row) && row.status === "ok");
   if (own.length <= SORTED) own.sort((a, b) => broken(a) - broken(b));
-  const lists = OUTCOMES.map(([kind, words, belongs]) => [kind, words, own.filter((row) => belongs(row, worst(row)))]);
+  const lists = OUTCOMES.map(([kind, words]) => [kind, words, []]);
+  for (const row of own) lists[outcomeOf(row)][2].push(row);
   byId("answer").replaceChildren(
     make("h2", {}, own.length ? question() : "No scheme can be verified so: say what else you can verify with."),
     ...lists.filter(([, , found]) => found.length).map(outcomeLine),
@@ -68,13 +75,13 @@ function question() {
   const attacks = profile().judged;
   const open = attacks.filter(opened).length;
   const faced = state.attack ? `${chain(state.attack)} alone` : `${open} of ${plural(attacks.length, "attack")}`;
-  return `Against ${faced}, for ${lossAllowed()} points of accuracy${budget} at most`;
+  return `What survives ${faced}, for at most ${lossAllowed()} points of accuracy${budget}`;
 }
 
 function outcomeLine([kind, words, rows]) {
   const telling = tellingOf(rows);
   const chips = rows.slice(0, NAMED).map((row) => {
-    const button = make("button", { type: "button", class: `chip ${kind}` }, row.scheme, sub(chipText(row, telling), "inline"));
+    const button = make("button", { type: "button", class: `chip ${kind}` }, row.scheme, " ", sub(chipText(row, telling), "inline"));
     button.addEventListener("click", () => {
       change({ row: row.id, view: "table" });
       byId("board").querySelector(`tr[data-id="${row.id}"]`).scrollIntoView({ block: "start" });

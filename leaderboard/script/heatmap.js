@@ -66,5 +66,5 @@ function heatLook(attack, found) {
   const kind = found.hits === found.trials ? "all" : found.hits ? "some" : "none";
   return [kind, { all: "●", some: found.trials < 100 ? `${found.hits}/${found.trials}` : percent(found.share, 0), none: "○" }[kind], words];
 }
-const decades = (p) => (p >= 0.01 ? p.toFixed(2).replace(/^0/, "") : `−${Math.floor(-Math.log10(p))}`);
-const evidenceKind = (p) => (!known(p) ? "untried" : p > data.fpr * 1.02 ? "p0" : p > 1e-4 ? "p2" : p > 1e-9 ? "p3" : "p4");
+const decades = (p) => (p >= 0.01 ? p.toFixed(2).replace(/^0/, "") : p.toExponential(0).replace("-", "−"));
+const evidenceKind = (p) => (!known(p) ? "untried" : p > data.fpr * 1.002 ? "p0" : p > 1e-4 ? "p2" : p > 1e-9 ? "p3" : "p4");

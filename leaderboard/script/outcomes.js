@@ -2,7 +2,8 @@
 const UNKNOWN = 65535; // a loss or a time that was not measured
 const ZERO = 32768; // the code of a loss of nothing
 const PER_POINT = 100; // codes a percentage point
-const PER_DECADE = 100; // codes a power of ten of a p-value
+const [FINE, COARSE, DECADES] = [1000, 50, 16]; // codes a power of ten of a p-value: up to so many, and beyond
+const pOf = (code) => 10 ** -(code <= FINE * DECADES ? code / FINE : DECADES + (code - FINE * DECADES) / COARSE);
 const PER_TRAINING = 1000; // codes the time of one training
 const UNLIMITED = { loss: ZERO + 100 * PER_POINT, time: UNKNOWN - 1, queries: Infinity, images: Infinity };
 let codes = new Uint16Array();
@@ -17,11 +18,15 @@ async function inflated(text) {
 // The codes stand in the order of rows and attacks: seed by seed, point by point a loss, a time, and a code an owner.
 async function readOutcomes() {
   codes = new Uint16Array(await (await inflated(byId("outcomes").textContent)).arrayBuffer());
-  const sizes = data.layouts.map((layout) => layout.reduce((all, [, points, owners]) => all + points * (2 + owners), 0));
+  const layouts = data.layouts.map((layout) =>
+    layout.map(([seed, points, owners, queries, images]) => ({ seed, points, owners, queries, images })),
+  );
+  const sizes = layouts.map((layout) => layout.reduce((all, { points, owners }) => all + points * (2 + owners), 0));
   let at = 0;
   for (const row of data.rows)
     for (const attack of row.judged) {
       attack.at = at;
+      attack.seeds = layouts[attack.place];
       at += sizes[attack.place];
     }
 }
@@ -52,15 +57,15 @@ function trials(attacks, limits) {
   const seeds = new Map();
   for (const attack of attacks) {
     let at = attack.at;
-    for (const [seed, points, owners, queries, images] of data.layouts[attack.place]) {
+    for (const { seed, points, owners, queries, images } of attack.seeds) {
       let found = seeds.get(seed);
       if (!found) seeds.set(seed, (found = { met: 0, all: [] }));
       found.met++;
       while (found.all.length < owners) found.all.push(new Trial());
       for (let i = 0; i < points; i++, at += 2 + owners) {
-        const [loss, time] = [codes[at], codes[at + 1]];
-        const able = (time === UNKNOWN || time <= limits.time) && fits(queries, i, limits.queries) && fits(images, i, limits.images);
-        if (!able && i) continue;
+        const loss = codes[at];
+        const time = codes[at + 1];
+        if (i && !((time === UNKNOWN || time <= limits.time) && fits(queries, i, limits.queries) && fits(images, i, limits.images))) continue;
         for (let o = 0; o < owners; o++) found.all[o].add(loss, codes[at + 2 + o], limits);
       }
     }
@@ -82,7 +87,7 @@ class Judged {
       }
       this.clusters.push([this.hits - before[0], this.trials - before[1]]);
     }
-    this.p = weakest === UNKNOWN ? null : 10 ** (-(weakest >> 1) / PER_DECADE);
+    this.p = weakest === UNKNOWN ? null : pOf(weakest >> 1);
   }
   count(trial, complete) {
     const fell = trial.broken <= this.limits.loss;
@@ -107,7 +112,10 @@ class Judged {
   }
   // The lower median of what removal costs, of which some are lower bounds.
   get removal() {
-    if (!this.bounds.length) return null;
+    if (this.cost === undefined) this.cost = this.bounds.length ? this.lowerMedian() : null;
+    return this.cost;
+  }
+  lowerMedian() {
     const values = [...this.bounds].sort((a, b) => a[0] - b[0] || a[1] - b[1]);
     const middle = (values.length - 1) >> 1;
     return { pp: values[middle][0], more: values.slice(0, middle + 1).some(([, more]) => more), values };

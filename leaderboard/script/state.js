@@ -127,6 +127,7 @@ function settle() {
   if (!cellOf(state.cell)) state.cell = "";
   if (!drawn.includes(state.curves)) state.curves = drawn.includes(state.attack) ? state.attack : usual || drawn[0] || "";
   if (!schemes.includes(state.scheme)) state.scheme = (schemes.find((name) => !rows.find((row) => row.scheme === name).baseline) || schemes[0]) ?? "";
+  settleChoice();
 }
 
 // A cell is named by its row and its attack.
@@ -205,17 +206,18 @@ function visible() {
 function sorted(rows) {
   const column = COLUMNS.find((each) => each.id === sorting());
   const sign = ordering() === "down" ? -1 : 1;
-  const compare = (x, y) => {
-    if (!known(x) || !known(y)) return known(y) - known(x);
-    return sign * (typeof x === "number" ? x - y : x < y ? -1 : x > y);
-  };
-  const keyed = rows.map((row) => ({ row, keys: (column.keys || [column.value]).map((value) => value(row)) }));
-  keyed.sort((a, b) => {
-    for (let i = 0; i < a.keys.length; i++) {
-      const order = compare(a.keys[i], b.keys[i]);
-      if (order) return order;
-    }
-    return a.row.at - b.row.at;
+  const keys = (column.keys || [column.value]).map((value) => keysOf(rows.map(value), sign));
+  const places = rows.map((_, i) => i);
+  places.sort((a, b) => {
+    for (const key of keys) if (key[a] !== key[b]) return key[a] - key[b];
+    return rows[a].at - rows[b].at;
   });
-  return keyed.map((each) => each.row);
+  return places.map((i) => rows[i]);
+}
+
+// Numbers to sort by, those of missing values last; of texts their places in the alphabet.
+function keysOf(values, sign) {
+  const words = values.filter((value) => typeof value === "string");
+  const order = words.length ? new Map([...new Set(words)].sort().map((word, i) => [word, i])) : null;
+  return Float64Array.from(values, (value) => (known(value) ? sign * (order ? order.get(value) : value) : Infinity));
 }

@@ -67,11 +67,11 @@ function lacked(label) {
 
 // What a choice comes to is found once: attacks that are open, what rivals faced, and each row's worst case.
 let settled = { key: null };
-function choice() {
+const choice = () => settled;
+function settleChoice() {
   const key = JSON.stringify(CHOICE.map((name) => state[name]));
   if (settled.key !== key)
     settled = { key, limits: limits(), open: new Map(), faced: new Map(), rows: new Map(), cells: new Map() };
-  return settled;
 }
 
 function opened(label) {
@@ -80,7 +80,7 @@ function opened(label) {
   return open.get(label);
 }
 
-const rivals = (row) => `${row.profile}\n${row.arch}\n${row.dataset}`;
+const rivals = (row) => (row.rivals = row.rivals || `${row.profile}\n${row.arch}\n${row.dataset}`);
 const facedBy = new Map(); // by rivals: every attack that one of them has a result of
 for (const row of data.rows)
   if (!reported(row)) {

@@ -47,7 +47,7 @@ class Tab:
         self.page.on("dialog", lambda dialog: (self.noise.append(dialog.message), dialog.dismiss()))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri() + fragment)
-        self.page.wait_for_function("performance.getEntriesByName('drawn').length")
+        self.page.wait_for_selector("#count:not(:empty)", state="attached")
 
     def column(self, label):
         """The texts of one column of the rows, from the top."""
@@ -69,7 +69,12 @@ class Tab:
 
     def choose(self, name, value):
         """Move a slider, or choose of a list."""
-        step = "([id, value]) => { const e = document.getElementById(id); e.value = value; e.dispatchEvent(new Event(e.type === 'range' ? 'input' : 'change', { bubbles: true })); }"
+        step = """([id, value]) => {
+            const element = document.getElementById(id);
+            element.value = value;
+            const kind = element.type === "range" ? "input" : "change";
+            element.dispatchEvent(new Event(kind, { bubbles: true }));
+        }"""
         self.page.evaluate(step, [name, str(value)])
 
     def saved(self, kind):

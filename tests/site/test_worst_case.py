@@ -133,7 +133,7 @@ def test_the_weakest_evidence_is_over_all_affordable_rungs(open_tab, tmp_path):
     tab = open_tab(build([of_scheme(curve=curve, profile="small")], tmp_path), "#profile=small")
     for loss, p in ((0, 1e-9), (1, 1e-6), (5, 1e-3), (30, 1e-3)):
         found = tab.page.evaluate(FOUND, [{"loss": str(loss)}, "uchida-random"])
-        assert found["p"] == pytest.approx(p, rel=0.03)
+        assert found["p"] == pytest.approx(p, rel=0.003)
 
 
 def test_queries_and_images_limit_the_attacker_and_unknown_costs_do_not(open_tab, tmp_path):
