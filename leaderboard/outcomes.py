@@ -16,7 +16,7 @@ __all__ = ["Stream", "outcomes", "steps", "together"]
 
 UNKNOWN = 0xFFFF  # a code for what was not measured
 ZERO = 0x8000  # the code of a loss of nothing
-PER_POINT, PER_TRAINING = 100, 1000  # codes a percentage point, and one training
+PER_POINT, PER_TRAINING = 300, 1000  # codes a percentage point, and one training
 FINE, COARSE, DECADES = 1000, 50, 16  # codes a power of ten of a p-value: up to so many, and beyond
 ACCESS = ("none", "labels", "scores", "white-box")  # from the weakest: each includes what stands before it
 

@@ -1,7 +1,7 @@
 // What each claim showed at each rung, and what survives of it: the definitions of `bench.metrics.robustness`.
 const UNKNOWN = 65535; // a loss or a time that was not measured
 const ZERO = 32768; // the code of a loss of nothing
-const PER_POINT = 100; // codes a percentage point
+const PER_POINT = 300; // codes a percentage point
 const [FINE, COARSE, DECADES] = [1000, 50, 16]; // codes a power of ten of a p-value: up to so many, and beyond
 const pOf = (code) => 10 ** -(code <= FINE * DECADES ? code / FINE : DECADES + (code - FINE * DECADES) / COARSE);
 const PER_TRAINING = 1000; // codes the time of one training
@@ -94,7 +94,7 @@ class Judged {
     if (!fell && !complete) return void this.undecided++;
     this.trials++;
     this.hits += !fell;
-    const points = (code) => Math.max(0, code - ZERO) / PER_POINT;
+    const points = (code) => Math.max(0, code - 0.5 - ZERO) / PER_POINT; // a code is rounded up
     if (complete && trial.broken !== UNKNOWN) this.bounds.push([points(trial.broken), false]);
     else if (complete && trial.held) this.bounds.push([points(trial.held), true]);
   }

@@ -31,6 +31,7 @@ CARDS = {
         "knockoff": card(access="scores", images=["out of domain"]),
         "blur": card(access="none", images=["the owner's"]),
         "average": card(copies=True),
+        "distil": card(images=["own unlabelled"]),
     }
 }
 
@@ -84,9 +85,10 @@ def page(tmp_path_factory):
 
 
 OPEN = {  # a choice of the attacker, and the attacks that are open to it
-    (): {"pruning", "ftal", "knockoff", "blur", "average"},
-    (("lacks", "labelled"),): {"pruning", "knockoff", "blur", "average"},
-    (("lacks", "labelled copies"),): {"pruning", "knockoff", "blur"},
+    (): {"pruning", "ftal", "knockoff", "blur", "average", "distil"},
+    (("lacks", "labelled"),): {"pruning", "knockoff", "blur", "average", "distil"},
+    (("lacks", "unlabelled"),): {"pruning", "ftal", "knockoff", "blur", "average", "distil"},
+    (("lacks", "labelled unlabelled copies"),): {"pruning", "knockoff", "blur"},
     (("has", "scores"),): {"knockoff", "blur"},
     (("has", "labels"),): {"blur"},
     (("attack", "ftal"),): {"ftal"},
@@ -123,7 +125,7 @@ def test_worst_case_and_removal_cost_are_those_of_the_metrics_at_any_choice(open
                 assert (found["removal"] is None) == (cost is None)
                 if cost:
                     assert found["removal"]["more"] == cost.more
-                    assert found["removal"]["pp"] == pytest.approx(cost.pp, abs=0.0101)
+                    assert found["removal"]["pp"] == pytest.approx(cost.pp, abs=0.0017)
                 seen.add((expected.hits, expected.trials))
     assert len(seen) > 3, "the choices make a difference"
 
@@ -175,7 +177,7 @@ def test_codes_round_against_the_owner_and_keep_the_verdict_exact():
     assert layout == [[0, 3, 1, [0.0, None, None], None]]
     codes = [int.from_bytes(bytes(stream)[i : i + 2], "little") for i in range(0, len(bytes(stream)), 2)]
     losses, times, evidence = codes[0::3], codes[1::3], codes[2::3]
-    assert losses == [0x8000, 0x8000 + 500, 0x8000 + 501]
+    assert losses == [0x8000, 0x8000 + 1500, 0x8000 + 1503]
     assert times == [0xFFFF] * 3
     assert [code & 1 for code in evidence] == [1, 0, 1]
     assert survival([made], 0.02, 5).hits == 0
