@@ -69,9 +69,10 @@ def together(needs: Sequence[Mapping[str, Any] | None]) -> Row | None:
 class Stream:
     """Outcomes of all rows as 16-bit codes, one after another, in the order in which they were added.
 
-    A seed's outcomes are, point by point from the marked model: the loss, the time, then one code for each owner. A
-    loss and a time are rounded up, a p-value to 0.2 % (5 % below 1e-16), and a bit says whether the claim holds: so the
-    page, which compares codes, comes to the same verdict as `bench.metrics.robustness`, at any limit of whole codes.
+    A seed's outcomes are, point by point from the marked model: the loss, the time (unless it is the same at every
+    point), then one code for each owner. A loss and a time are rounded up, a p-value to 0.2 % (5 % below 1e-16), and a
+    bit says whether the claim holds: so the page, which compares codes, comes to the same verdict as
+    `bench.metrics.robustness`, at any limit of whole codes.
     """
 
     def __init__(self, fpr: float) -> None:
@@ -81,19 +82,25 @@ class Stream:
         """Append one attack's outcomes.
 
         Returns:
-            Per record: seed, number of points, number of owners, and per point the queries to the victim and the
-            images of the adversary (None where not known; one number where it is the same at every point).
+            Per record: seed, number of points, number of owners, the code of the time where it is the same at every
+            point (None where the codes hold it), and per point the queries to the victim and the images of the
+            adversary (None where not known; one number where it is the same at every point).
         """
-        for each in found:
-            for loss, time, p_values in zip(each["loss_pp"], each["time"], each["p_values"], strict=True):
-                self._codes.extend((_loss(loss), _time(time), *(self._evidence(p) for p in p_values)))
         return [
             [
-                each["seed"], len(each["loss_pp"]), len(each["p_values"][0]), _short(_asked(each, needs)),
-                _short(_images(each, needs, unit)),
+                each["seed"], len(each["loss_pp"]), len(each["p_values"][0]), self._append(each),
+                _short(_asked(each, needs)), _short(_images(each, needs, unit)),
             ]
             for each in found
         ]  # fmt: skip
+
+    def _append(self, found: Row) -> int | None:
+        times = [_time(time) for time in found["time"]]
+        constant = len(set(times)) == 1
+        for loss, time, p_values in zip(found["loss_pp"], times, found["p_values"], strict=True):
+            codes = (_loss(loss), *([] if constant else [time]), *(self._evidence(p) for p in p_values))
+            self._codes.extend(codes)
+        return times[0] if constant else None
 
     def __bytes__(self) -> bytes:
         """All codes, little end first."""

@@ -71,7 +71,7 @@ def build(
             details=details,
             fpr=f"{100 * fpr:g}",
             generated=generated,
-            outcomes=_text(bytes(stream)),
+            outcomes=base64.b64encode(bytes(stream)).decode(),  # not deflated: the first table needs it at once
             newest=max((record.provenance.finished for record in own), default=""),
             records=len(own),
             reported=len(reported),
@@ -149,11 +149,8 @@ class _Needs:
 
 def _packed(values: list[Row]) -> str:
     """JSON, deflated, in base64."""
-    return _text(json.dumps(values, separators=(",", ":"), allow_nan=False).encode())
-
-
-def _text(content: bytes) -> str:
-    return base64.b64encode(zlib.compress(content, 9)).decode()
+    text = json.dumps(values, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
 def _summary(row: Row, stream: Stream, layouts: _Shared, needs: _Needs) -> Row:

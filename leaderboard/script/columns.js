@@ -117,7 +117,7 @@ function removalCell(row) {
 }
 
 // Ranks are of the whole table at the usual choice: every attack, and the usual loss.
-const ranked = (row) => (usualChoice() ? row.rank : null);
+const ranked = (row) => (settled.usual ? row.rank : null);
 
 function rankText(found) {
   const few =
@@ -240,7 +240,7 @@ const COLUMNS = [
     cell: (row) =>
       ranked(row)
         ? { parts: [ranks(row.rank), sub(`of ${row.rank.of}`)], kind: "num", tip: rankText(row.rank) }
-        : { parts: [MISSING], kind: "num missing", tip: usualChoice() ? null : "ranks are of the usual choice" },
+        : { parts: [MISSING], kind: "num missing", tip: settled.usual ? null : "ranks are of the usual choice" },
   },
   {
     id: "removal",

@@ -95,8 +95,7 @@ addEventListener("beforeprint", () => {
   draw();
 });
 listen();
-readOutcomes().then(() => {
-  readHash();
-  draw();
-  performance.mark("drawn");
-});
+readOutcomes();
+readHash();
+draw();
+performance.mark("drawn");

@@ -41,7 +41,8 @@ const complete = new Promise((resolve) => addEventListener("DOMContentLoaded", r
 async function unpacked(number) {
   await complete;
   lines = lines || byId("details").textContent.split("\n");
-  return (await inflated(lines[number])).json();
+  const stream = new Blob([bytesOf(lines[number])]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Response(stream).json();
 }
 async function detailsOf(row) {
   const number = Math.floor(row.at / data.pack);

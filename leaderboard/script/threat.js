@@ -71,7 +71,7 @@ const choice = () => settled;
 function settleChoice() {
   const key = JSON.stringify(CHOICE.map((name) => state[name]));
   if (settled.key !== key)
-    settled = { key, limits: limits(), open: new Map(), faced: new Map(), rows: new Map(), cells: new Map() };
+    settled = { key, usual: usualChoice(), limits: limits(), open: new Map(), faced: new Map(), cells: new Map() };
 }
 
 function opened(label) {
@@ -97,20 +97,18 @@ function rivalsFaced(row) {
 
 // The worst case of a row under the choice, with the attacks that it is covered by, `of` those that rivals faced.
 function worst(row) {
-  const { rows, limits } = choice();
-  if (!rows.has(row)) {
-    const found = judge(row.judged.filter((attack) => opened(attack.label)), limits);
-    if (found) {
-      found.covered = found.attacks.length;
-      found.of = found.covered;
-      for (const label of rivalsFaced(row)) {
-        const mine = row.attacks.get(label);
-        if (!mine || (mine.status !== "not applicable" && !known(mine.place))) found.of++;
-      }
+  if (row.worstFor === settled) return row.worst;
+  const found = judge(row.judged.filter((attack) => opened(attack.label)), settled.limits);
+  if (found) {
+    found.covered = found.of = found.attacks.length;
+    for (const label of rivalsFaced(row)) {
+      const mine = row.attacks.get(label);
+      if (!mine || (mine.status !== "not applicable" && !known(mine.place))) found.of++;
     }
-    rows.set(row, found);
   }
-  return rows.get(row);
+  row.worstFor = settled;
+  row.worst = found;
+  return found;
 }
 
 // One row under one attack, at the limits of the choice.

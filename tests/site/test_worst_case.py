@@ -174,10 +174,9 @@ def test_codes_round_against_the_owner_and_keep_the_verdict_exact():
         marked=rung(0, 0.9, said(0.02)), curve=[rung(1, 0.85, said(0.0200001)), rung(2, 0.8499, said(0.0))]
     )
     layout = stream.add(outcomes([made]), None, "epochs")
-    assert layout == [[0, 3, 1, [0.0, None, None], None]]
+    assert layout == [[0, 3, 1, 0xFFFF, [0.0, None, None], None]]
     codes = [int.from_bytes(bytes(stream)[i : i + 2], "little") for i in range(0, len(bytes(stream)), 2)]
-    losses, times, evidence = codes[0::3], codes[1::3], codes[2::3]
+    losses, evidence = codes[0::2], codes[1::2]
     assert losses == [0x8000, 0x8000 + 1500, 0x8000 + 1503]
-    assert times == [0xFFFF] * 3
     assert [code & 1 for code in evidence] == [1, 0, 1]
     assert survival([made], 0.02, 5).hits == 0
