@@ -65,6 +65,7 @@ function answer(rows) {
   for (const row of own) lists[outcomeOf(row)][2].push(row);
   byId("answer").replaceChildren(
     make("h2", {}, own.length ? question() : "No scheme can be verified so: say what else you can verify with."),
+    make("p", { class: "only-print" }, inWords()),
     ...lists.filter(([, , found]) => found.length).map(outcomeLine),
     ...caveats(own).map((text) => make("p", { class: "sub" }, text)),
   );
@@ -110,9 +111,28 @@ function caveats(own) {
       `Few replications: ${plural(most, "seed")} a row. ${most} of ${most} survived leaves anything from ${percent(wilson(most || 1, most || 1).low, 0)} to 100 % possible.`,
     );
   const leaders = own.filter((row) => ranked(row) && row.rank.low === 1);
-  if (leaders.length && leaders.length < own.length)
-    found.push(`Rank 1, not told apart: ${leaders.slice(0, NAMED).map((row) => [row.scheme, row.variant].filter(Boolean).join(" ")).join(", ")}${leaders.length > NAMED ? ` and ${leaders.length - NAMED} more` : ""}.`);
-  else if (leaders.length) found.push(`No two of these can be told apart: rank 1 is possible for each.`);
+  if (leaders.length) found.push(leading(leaders, own));
   else if (own.some((row) => row.rank)) found.push("Ranks are of the usual choice (every attack, no limit, the usual loss) and not shown for this one.");
   return found;
+}
+
+// Who may be first; rows that are not told apart share the rank.
+function leading(leaders, own) {
+  const few = leaders.find((row) => row.rank.seeds < row.rank.needed);
+  if (few) return `With ${plural(few.rank.seeds, "seed")} no two rows can be told apart (it takes ${few.rank.needed}): rank 1 is possible for each.`;
+  const telling = tellingOf(own);
+  const names = leaders.slice(0, NAMED).map((row) => nameOf(row, telling)).join("; ");
+  const more = leaders.length > NAMED ? ` and ${leaders.length - NAMED} more` : "";
+  return leaders.length > 1 ? `Rank 1 is shared, as these are not told apart: ${names}${more}.` : `Rank 1, told apart from all others of its table: ${names}.`;
+}
+
+// The choice in words, for paper, which has no form.
+function inWords() {
+  const told = (pairs, value) => pairs.find(([each]) => each === value)[1];
+  const lacks = MEANS.filter(([name]) => lacking().includes(name)).map(([, words]) => words);
+  return (
+    `You can verify with: ${told(VERIFY, state.verify)}. The attacker has: ${told(HAS, state.has)}` +
+    (lacks.length ? `, and lacks: ${lacks.join(", ")}` : "") +
+    (state.give ? `. You may lose ${state.give} points of accuracy at most.` : ".")
+  );
 }

@@ -43,6 +43,6 @@ function costChart(name, costs, most) {
     for (const [pp, more] of removal.values) svg.append(make("circle", { class: more ? "on" : "off", r: 3, cx: x(pp).toFixed(1), cy: y }, make("title", {}, `${text}: ${more ? "more than " : ""}${fixed(pp, 1)} points`)));
   });
   const rest = costs.length - shown.length;
-  return figure(name, rest ? `and ${plural(rest, "attack")}` : "", svg);
+  return figure(name, rest ? `and ${rest} more` : "", svg);
 }
 const costSaid = (found) => `${found.more ? "> " : ""}${fixed(found.pp, 1)} points`;

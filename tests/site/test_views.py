@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from leaderboard import build, page, rows
-from tests.fakes import HOSTILE, idle, nulls, of_scheme, rung, said
+from tests.fakes import HOSTILE, contest, idle, nulls, of_scheme, rung, said
 
 NEEDS = {"access": "white-box", "images": [], "knows": [], "copies": False}
 CARD = {"title": "T", "paper": "P", "link": "https://example.org", "code": None, "extensions": ["a better null"]}
@@ -90,6 +90,23 @@ def test_the_answer_names_what_survives_and_follows_both_sliders_and_the_attacke
     tab.page.click("#clear")
     tab.choose("give", 2)
     assert sorted(tab.schemes) == ["cheap", "frail"], "firm loses five points"
+
+
+def test_the_leaders_are_named_and_ranks_are_of_the_usual_choice_alone(open_tab, tmp_path):
+    answer = open_tab(build(contest(), tmp_path / "7"), "#profile=small").page.locator("#answer")
+    assert "Rank 1, told apart from all others of its table: strong." in answer.inner_text()
+    tab = open_tab(build(contest(seeds=3), tmp_path / "3"), "#profile=small")
+    words = "With 3 seeds no two rows can be told apart (it takes 7): rank 1 is possible for each."
+    assert words in tab.page.locator("#answer").inner_text()
+    tab.choose("loss", 6)
+    assert "Ranks are of the usual choice" in tab.page.locator("#answer").inner_text()
+    assert not any("rank" in text for text in tab.column("Robustness"))
+    tied = [of_scheme(s, seed=n, curve=ladder((1, p)), profile="small") for n in range(9) for s, p in TIED.items()]
+    answer = open_tab(build(tied, tmp_path / "tied"), "#profile=small").page.locator("#answer")
+    assert "Rank 1 is shared, as these are not told apart: a; b." in answer.inner_text()
+
+
+TIED = {"a": 1e-9, "b": 1e-9, "c": 0.5}
 
 
 def test_rows_sort_by_the_worst_case_under_the_choice(tab):
@@ -317,6 +334,18 @@ def test_no_view_is_wider_than_the_window(open_tab, path, view, width):
     tab.page.set_viewport_size({"width": width, "height": 800})
     tab.view(view)
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_paper_says_the_choice_in_words(open_tab, path):
+    tab = open_tab(path, "#profile=small&verify=scores&has=labels&lacks=labelled+copies&give=5")
+    words = tab.page.locator(".only-print")
+    assert not words.is_visible()
+    tab.page.emulate_media(media="print")
+    assert not tab.page.locator("#threat").is_visible()
+    assert words.inner_text() == (
+        "You can verify with: its scores. The attacker has: labels of its answers, and lacks: own labelled images, "
+        "other customers' copies. You may lose 5 points of accuracy at most."
+    )
 
 
 def test_the_keyboard_reaches_tabs_and_header_and_name_stay_in_sight(tab):
