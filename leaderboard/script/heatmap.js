@@ -45,7 +45,32 @@ function heatTable(rows, labels) {
     const button = event.target.closest("button");
     if (button) showCell(data.rows[+button.dataset.at], button.dataset.attack);
   });
+  table.addEventListener("keydown", (event) => step(table, event));
+  const first = table.querySelector("button");
+  if (first) first.tabIndex = 0;
   return make("div", { class: "scroll heats", tabindex: "0", role: "region", "aria-label": "Heat map" }, table);
+}
+
+// Arrow keys go from cell to cell, past those that hold nothing; one cell at a time is reached by Tab.
+function step(table, event) {
+  const [down, right] = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1] }[event.key] || [0, 0];
+  const from = event.target.closest("td");
+  if (!from || !(down || right)) return;
+  event.preventDefault();
+  const width = from.parentElement.cells.length;
+  let row = from.parentElement.rowIndex + down;
+  let column = from.cellIndex + right;
+  while (row > 0 && row < table.rows.length && column > 0 && column < width) {
+    const cell = table.rows[row].cells[column];
+    const next = cell && cell.querySelector("button");
+    if (next) {
+      event.target.tabIndex = -1;
+      next.tabIndex = 0;
+      return void next.focus();
+    }
+    row += down;
+    column += right;
+  }
 }
 
 function heatCell(row, label) {

@@ -85,6 +85,9 @@ byId("link").addEventListener("click", (event) => {
   field.remove();
 });
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && state.cell) closeCell();
+});
 addEventListener("hashchange", () => {
   readHash();
   draw();

@@ -46,13 +46,21 @@ function drawView(rows) {
   byId("view-other").setAttribute("aria-labelledby", `tab-${state.view}`);
   const show = async () => {
     const parts = await VIEWS[state.view].draw(rows);
-    if (mine === drawing) {
-      byId("view-other").replaceChildren(...parts.filter(Boolean));
-      byId("view-other").dataset.drawn = state.view;
-    }
+    if (mine !== drawing) return;
+    const held = byId("view-other").contains(document.activeElement) ? document.activeElement : null;
+    byId("view-other").replaceChildren(...parts.filter(Boolean));
+    byId("view-other").dataset.drawn = state.view;
+    if (held) regain(held);
   };
   delete byId("view-other").dataset.drawn;
   later = setTimeout(show, 30);
+}
+
+// The focus stays where it was when a view is drawn anew.
+function regain({ id, ariaLabel }) {
+  const labelled = () => [...byId("view-other").querySelectorAll("[aria-label]")].find((each) => each.ariaLabel === ariaLabel);
+  const again = id ? byId(id) : ariaLabel && labelled();
+  if (again) again.focus({ preventScroll: true });
 }
 
 const note = (text) => make("p", { class: "empty" }, text);
@@ -78,7 +86,7 @@ async function drawCell() {
   const details = (await detailsOf(row)).attacks[attack.label];
   if (cellOf(state.cell) === null || state.cell !== cellName(row, attack.label)) return;
   const close = make("button", { type: "button", class: "close" }, "Close");
-  close.addEventListener("click", () => change({ cell: "" }));
+  close.addEventListener("click", closeCell);
   const heading = make("h2", { tabindex: "-1" }, `${nameOf(row, ["variant"])} under ${chain(attack.label)}`);
   const outcome = under(row, attack.label);
   const why = row.problems.filter((p) => p.attack === attack.label).map((p) => `${p.status}: ${p.reason}`);
@@ -102,7 +110,14 @@ async function drawCell() {
   );
 }
 
+let opener = null; // the button that opened the panel, by its label, as it is drawn anew
+function closeCell() {
+  change({ cell: "" });
+  regain({ ariaLabel: opener });
+}
+
 function showCell(row, label) {
+  opener = document.activeElement && document.activeElement.ariaLabel;
   change({ cell: cellName(row, label) });
   drawCell().then(() => {
     byId("cell").scrollIntoView({ block: "nearest" });

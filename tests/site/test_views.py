@@ -163,6 +163,27 @@ def test_the_heat_map_shows_each_cell_and_opens_it_with_its_command(tab):
     assert not cell.is_visible()
 
 
+def test_arrow_keys_go_through_the_heat_map_and_escape_closes_a_cell(tab):
+    tab.view("heatmap").locator("td button").first.focus()
+    focused = "document.activeElement.getAttribute('aria-label').split(':')[0]"
+    seen = [tab.page.evaluate(focused)]
+    for key in ("ArrowRight", "ArrowRight", "ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp"):
+        tab.page.keyboard.press(key)
+        seen.append(tab.page.evaluate(focused))
+    assert [each.split(", ")[0] for each in seen] == ["firm", "cheap", "frail", "frail", "frail", "cheap", "cheap"]
+    assert [each.split(", ")[1] for each in seen] == ["querying"] * 4 + ["tuning"] * 2 + ["querying"]
+    tab.page.keyboard.press("Enter")
+    tab.page.locator("#cell code").wait_for()
+    tab.page.keyboard.press("Escape")
+    assert not tab.page.locator("#cell").is_visible()
+    tab.page.wait_for_selector("#view-other[data-drawn=heatmap]")
+    assert tab.page.evaluate(focused) == "cheap, querying"
+    tab.page.focus("#shade")
+    tab.choose("shade", "p")
+    tab.page.wait_for_selector("#view-other[data-drawn=heatmap] .key.p4")
+    assert tab.page.evaluate("document.activeElement.id") == "shade"
+
+
 def test_the_front_is_of_rows_that_none_betters(tab):
     first = tab.view("tradeoff").locator("figure").first
     assert sorted(t.split(":")[0] for t in first.locator("circle.on title").all_text_contents()) == ["cheap", "firm"]
