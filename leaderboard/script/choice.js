@@ -56,11 +56,12 @@ function outcomeOf(row) {
 }
 const NAMED = 12; // rows that an answer names
 const SORTED = 300; // rows above which they are named in the order of the table
+const brokenShare = (row) => (worst(row) ? broken(row) / worst(row).covered : 0);
 const broken = (row) => (worst(row) ? worst(row).breakers.length : 0);
 
 function answer(rows) {
   const own = rows.filter((row) => !reported(row) && !baseline(row) && row.status === "ok");
-  if (own.length <= SORTED) own.sort((a, b) => broken(a) - broken(b));
+  if (own.length <= SORTED) own.sort((a, b) => brokenShare(a) - brokenShare(b));
   const lists = OUTCOMES.map(([kind, words]) => [kind, words, []]);
   for (const row of own) lists[outcomeOf(row)][2].push(row);
   byId("answer").replaceChildren(

@@ -135,7 +135,7 @@ const COLUMNS = [
     unit: "newest",
     extra: true,
     value: (row) => row.date,
-    cell: (row) => ({ parts: [row.date ? row.date.slice(0, 10) : MISSING], kind: "num", tip: row.date }),
+    cell: (row) => ({ parts: [row.date ? row.date.slice(0, 10) : MISSING], kind: "tag", tip: row.date }),
   },
 ];
 const natural = (column) => (column.number && !column.up ? "down" : "up");

@@ -44,10 +44,14 @@ const fits = (amounts, i, limit) => {
 // One claim of one owner on one seed's model.
 class Trial {
   constructor() {
+    this.clear();
+  }
+  clear() {
     this.broken = UNKNOWN; // least loss at which it broke
     this.held = 0; // largest loss at which it held; 0 for none
     this.open = false; // it broke at a loss that nobody measured
     this.weakest = UNKNOWN; // least evidence within the limits
+    return this;
   }
   add(loss, code, most) {
     if (code & 1) {
@@ -59,8 +63,16 @@ class Trial {
 }
 
 // The trials of each seed under all these attacks at once; `met` counts the attacks that the seed has a result of.
+// They are valid until the next call, which uses them again: new ones for each row cost more than all the arithmetic.
+const pool = [];
+let taken = 0;
+function fresh() {
+  if (taken === pool.length) pool.push(new Trial());
+  return pool[taken++].clear();
+}
 function trials(attacks, limits) {
   const found = [];
+  taken = 0;
   for (const attack of attacks) {
     let at = attack.at;
     for (const layout of attack.seeds) {
@@ -75,7 +87,7 @@ function trials(attacks, limits) {
 function seedOf(found, { seed, owners }) {
   let mine = found.find((each) => each.seed === seed);
   if (!mine) found.push((mine = { seed, met: 0, all: [] }));
-  while (mine.all.length < owners) mine.all.push(new Trial());
+  while (mine.all.length < owners) mine.all.push(fresh());
   return mine;
 }
 

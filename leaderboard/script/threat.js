@@ -68,10 +68,16 @@ function lacked(label) {
 // What a choice comes to is found once: attacks that are open, what rivals faced, and each row's worst case.
 let settled = { key: null };
 const choice = () => settled;
+const CHOICES = 6; // kept, so that going back takes no time
+const kept = new Map();
 function settleChoice() {
   const key = JSON.stringify(CHOICE.map((name) => state[name]));
-  if (settled.key !== key)
-    settled = { key, usual: usualChoice(), limits: limits(), open: new Map(), faced: new Map(), cells: new Map() };
+  const known = kept.get(key);
+  const made = { key, usual: usualChoice(), limits: limits(), open: new Map(), faced: new Map(), worst: new Array(data.rows.length), cells: new Map() };
+  settled = known || made;
+  kept.delete(key);
+  kept.set(key, settled);
+  if (kept.size > CHOICES) kept.delete(kept.keys().next().value);
 }
 
 function opened(label) {
@@ -97,7 +103,7 @@ function rivalsFaced(row) {
 
 // The worst case of a row under the choice, with the attacks that it is covered by, `of` those that rivals faced.
 function worst(row) {
-  if (row.worstFor === settled) return row.worst;
+  if (settled.worst[row.at] !== undefined) return settled.worst[row.at];
   const found = judge(row.judged.filter((attack) => opened(attack.label)), settled.limits);
   if (found) {
     found.covered = found.of = found.attacks.length;
@@ -106,8 +112,7 @@ function worst(row) {
       if (!mine || (mine.status !== "not applicable" && !known(mine.place))) found.of++;
     }
   }
-  row.worstFor = settled;
-  row.worst = found;
+  settled.worst[row.at] = found;
   return found;
 }
 
