@@ -30,6 +30,8 @@ function tabs() {
     byId(`tab-${name}`).setAttribute("aria-selected", String(state.view === name));
     byId(`tab-${name}`).tabIndex = state.view === name ? 0 : -1;
   }
+  const row = byId("views"); // on a phone the tabs scroll sideways
+  if (row.scrollWidth > row.clientWidth) row.scrollLeft = byId(`tab-${state.view}`).offsetLeft - row.offsetLeft - 20;
 }
 
 // What the tab shows: the table at once, anything else a moment later, so that a slider stays swift.
