@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from bench.metrics import BUDGET_PP, DEFAULT_FPR, DEMONSTRATIONS
 from bench.records.record import CellRecord
+from leaderboard.outcomes import Stream, steps, together
 from leaderboard.summary import Row, canonical
 from leaderboard.table import Submitted, rows
 
@@ -23,11 +24,13 @@ __all__ = ["build"]
 
 HERE = Path(__file__).parent
 SCRIPTS = (
-    "elements", "state", "columns", "table", "charts", "searches", "detail", "overview", "export", "main",
+    "elements", "intervals", "outcomes", "state", "address", "threat", "cells", "columns", "choice", "table", "charts",
+    "searches", "detail", "attacks", "schemes", "heatmap", "tradeoff", "removal", "claims", "views", "export", "main",
 )  # fmt: skip
 DIGITS, CURVE_DIGITS = 5, 4  # of numbers that are read, and of those that are drawn
 PACK = 16  # rows whose details are packed together: enough to deflate well, few enough to open at once
 DETAILS = ("heldout", "searches", "histories", "capacity", "commands", "environments", "finished")
+RECOMPUTED = ("robustness", "removal", "survival", "outcomes")  # which the page finds for the choice of its reader
 Cards = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
@@ -47,7 +50,8 @@ def build(
         out: directory of the page, made if it is missing.
         submitted: records that arrived by pull request, with their origins; alone they are self-reported.
         cards: what a row links to, by `schemes` or `attacks`, then by name: texts `title`, `paper`, `link`, `code`,
-            `adversary` and a list `extensions`, of which any may be missing.
+            `adversary`, `stage`, a list `extensions`, and what an attack's adversary `needs` (`access`, lists `images`
+            and `knows`, `copies`), of which any may be missing: an attack of unknown needs is open to everybody.
         fpr: the false positive rate that every p-value on the page is held to.
         generated: what the page says of its own date; None leaves it out, so that equal records give equal bytes.
 
@@ -57,7 +61,7 @@ def build(
     own, reported = list(records), list(submitted)
     script = "\n".join((HERE / "script" / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     made = rows(own, fpr, submitted=reported)
-    payload, details = _payload(made, fpr, cards or {})
+    payload, stream, details = _payload(made, fpr, cards or {})
     html = (
         _environment()
         .get_template("page.html.j2")
@@ -67,6 +71,7 @@ def build(
             details=details,
             fpr=f"{100 * fpr:g}",
             generated=generated,
+            outcomes=base64.b64encode(bytes(stream)).decode(),  # not deflated: the first table needs it at once
             newest=max((record.provenance.finished for record in own), default=""),
             records=len(own),
             reported=len(reported),
@@ -104,26 +109,42 @@ class _Shared:
         return found
 
 
-def _payload(made: list[Row], fpr: float, cards: Cards) -> tuple[dict[str, Any], list[str]]:
-    """What the page embeds: what its table needs, and apart the details of rows, packed and read when asked for.
+def _payload(made: list[Row], fpr: float, cards: Cards) -> tuple[dict[str, Any], Stream, list[str]]:
+    """What the page embeds: what its table needs, the outcomes of attacks, and the details of rows, packed.
 
-    Numbers are rounded; each environment, each space of signatures and each count stands once.
+    Numbers are rounded; each environment, each space of signatures and each layout of outcomes stands once.
     """
-    environments, spaces, counts = _Shared(), _Shared(), _Shared()
+    environments, spaces, layouts, stream = _Shared(), _Shared(), _Shared(), Stream(fpr)
+    needs = _Needs(cards)
     details = [_rounded(_detail(row, environments, spaces)) for row in made]
-    shown = [_rounded(_summary(row, counts)) for row in made]
+    shown = [_rounded(_summary(row, stream, layouts, needs)) for row in made]
     payload = {
         "rows": shown,
         "environments": environments.values,
         "spaces": _rounded(spaces.values),
-        "counts": counts.values,
+        "layouts": layouts.values,
+        "needs": needs.known,
         "cards": _used(cards, made),
         "pack": PACK,
         "budget_pp": BUDGET_PP,
         "demonstrations": list(DEMONSTRATIONS),
         "fpr": fpr,
     }
-    return payload, [_packed(details[start : start + PACK]) for start in range(0, len(details), PACK)]
+    return payload, stream, [_packed(details[start : start + PACK]) for start in range(0, len(details), PACK)]
+
+
+class _Needs:
+    """What the adversary of each attack, or chain of attacks, must have; None where a card does not say."""
+
+    def __init__(self, cards: Cards) -> None:
+        self._cards = cards.get("attacks", {})
+        self.known: dict[str, Row | None] = {}
+
+    def of(self, label: str) -> Row | None:
+        """The needs of an attack by the name that a row has for it."""
+        if label not in self.known:
+            self.known[label] = together([self._cards.get(name, {}).get("needs") for name in steps(label)])
+        return self.known[label]
 
 
 def _packed(values: list[Row]) -> str:
@@ -132,16 +153,25 @@ def _packed(values: list[Row]) -> str:
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
-def _summary(row: Row, counts: _Shared) -> Row:
-    """What the table, its filters and its sorting need; of each attack a list, as most of the page is these."""
+def _summary(row: Row, stream: Stream, layouts: _Shared, needs: _Needs) -> Row:
+    """What the table, its filters and its sorting need; of each attack a list, as most of the page is these.
 
-    def brief(attack: Row) -> list[Any]:
-        removal = attack["removal"] or {"pp": None, "more": None}
-        survival = attack["survival"] and counts.place(_rounded(attack["survival"]))
-        return [attack["status"], survival, removal["pp"], removal["more"], bool(attack["curves"])]
+    The list holds the status, the stage, the place of its layout (None where nothing was judged), and whether there are
+    curves to draw; what is left out at its end is None.
+    """
 
-    kept = {name: value for name, value in row.items() if name not in DETAILS}
-    return {**kept, "attacks": {name: brief(attack) for name, attack in row["attacks"].items()}}
+    def brief(label: str, attack: Row) -> list[Any]:
+        need, judged = needs.of(label), attack["outcomes"]
+        layout = layouts.place(stream.add(judged, need, attack["unit"])) if judged else None
+        said = [attack["status"], attack["stage"], layout, int(bool(attack["curves"]))]
+        return said if attack["status"] == "ok" else said[:2]
+
+    kept = {name: value for name, value in row.items() if name not in (*DETAILS, *RECOMPUTED)}
+    return {
+        **kept,
+        "date": row["finished"][-1] if row["finished"] else None,
+        "attacks": {label: brief(label, attack) for label, attack in row["attacks"].items()},
+    }
 
 
 def _detail(row: Row, environments: _Shared, spaces: _Shared) -> Row:
@@ -156,7 +186,11 @@ def _detail(row: Row, environments: _Shared, spaces: _Shared) -> Row:
         "environments": [environments.place(environment) for environment in row["environments"]],
         "searches": found and {**found, "owners": placed(found["owners"]), "heldout": placed(found["heldout"])},
         "attacks": {
-            name: {**attack, "curves": _rounded(attack["curves"], CURVE_DIGITS), "searches": placed(attack["searches"])}
+            name: {
+                **{kept: value for kept, value in attack.items() if kept not in RECOMPUTED},
+                "curves": _rounded(attack["curves"], CURVE_DIGITS),
+                "searches": placed(attack["searches"]),
+            }
             for name, attack in row["attacks"].items()
         },
     }
@@ -165,8 +199,8 @@ def _detail(row: Row, environments: _Shared, spaces: _Shared) -> Row:
 def _used(cards: Cards, made: list[Row]) -> dict[str, dict[str, Any]]:
     """The cards of the schemes and attacks on the page."""
     chains = {name for row in made for name in row["attacks"]}
-    steps = {step.partition("=")[0].partition(" (")[0] for chain in chains for step in chain.split("+")}
-    named = {"schemes": {row["scheme"] for row in made}, "attacks": steps}
+    used = {step for chain in chains for step in steps(chain)}
+    named = {"schemes": {row["scheme"] for row in made}, "attacks": used}
     return {
         kind: {n: cards[kind][n] for n in sorted(names) if n in cards.get(kind, {})} for kind, names in named.items()
     }

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import re
-import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
@@ -27,7 +25,10 @@ from bench.metrics.security import (
     forged,
     forged_claims,
 )
-from bench.records.record import Cell, CellRecord
+from bench.records.record import CellRecord
+from leaderboard.commands import command, commands
+from leaderboard.costs import costs
+from leaderboard.outcomes import outcomes
 from leaderboard.searches import heldout_users, histories, rung_searches, searches
 from leaderboard.summary import Row, as_dict, canonical, first_known, if_any, short, thin
 
@@ -180,7 +181,8 @@ def _row(origin: str, key: str, group: list[CellRecord], fpr: float) -> Row:
         "removal": _as_lists(as_dict(removal_cost(group, fpr))),
         "security": _security(done, fpr),
         "attacks": {label: _attack(found, fpr) for label, found in _by_attack(group).items()},
-        "commands": _commands(group, fpr),
+        "costs": costs(done) if done else None,
+        "commands": commands(_by_attack(group).values(), fpr),
         "environments": _environments(done or group),
         "finished": _first_and_last(record.provenance.finished for record in group),
     }
@@ -310,6 +312,21 @@ def _attack(members: list[CellRecord], fpr: float) -> Row:
         "removal": _as_lists(as_dict(removal_cost(members, fpr))),
         "curves": [_curve(record, fpr) for record in done if record.curve],
         "searches": rung_searches(done),
+        "outcomes": outcomes(done),
+        "command": command(members, fpr),
+        "source": _source(done or members),
+    }
+
+
+def _source(members: Sequence[CellRecord]) -> Row:
+    """What computed the records of one attack: revisions, digests of sources, devices and dates."""
+    found = [record.provenance for record in members]
+    return {
+        "revisions": sorted({each.git_revision[:12] for each in found if each.git_revision}),
+        "dirty": any(each.git_dirty for each in found),
+        "sources": sorted({each.source_hash[:12] for each in found}),
+        "devices": sorted({each.device for each in found}),
+        "finished": _first_and_last(each.finished for each in found),
     }
 
 
@@ -331,50 +348,6 @@ def _curve(record: CellRecord, fpr: float) -> Row:
 
 def _median(point: Point, name: str) -> float | None:
     return if_any(median, [getattr(verdict, name) for verdict in point.verdicts])
-
-
-def _commands(group: Sequence[CellRecord], fpr: float) -> list[str]:
-    """What reproduces a row: the source that computed it, then one command an attack."""
-    found, at = [], None
-    for members in _by_attack(group).values():
-        source = members[0].provenance
-        if source.git_revision != at and re.fullmatch("[0-9a-f]{7,64}", source.git_revision or ""):
-            at = source.git_revision
-            found.append(f"git checkout {at}" + ("  # and what was not committed then" if source.git_dirty else ""))
-        found.append(_command(members, fpr))
-    return found
-
-
-def _command(members: Sequence[CellRecord], fpr: float) -> str:
-    """What reproduces these records; quoted, because parameters of a stranger's record may hold anything."""
-    cell = members[0].cell
-    words = ["bench", "run"]
-    for name in ("scheme", "attack", "arch", "dataset", "situation", "profile"):
-        # A post-hoc scheme has its one situation whatever is asked for, and the option does not know it.
-        if getattr(cell, name) != "post-hoc":
-            words += [f"--{name}", getattr(cell, name)]
-    words += ["--seeds", str(max(record.cell.seed for record in members) + 1)]
-    words += ["--owners", str(cell.owners)] if cell.owners > 1 else []
-    words += ["--fpr", f"{fpr:g}"] if fpr != DEFAULT_FPR else []
-    words += ["--threads", str(members[0].provenance.threads)]
-    for part, params in _settable(cell):
-        words += [word for name, value in params.items() for word in ("--set", f"{part}.{name}={_typed(value)}")]
-    return shlex.join(words)
-
-
-def _settable(cell: Cell) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Scheme and attacks with the parameters that `--set` takes; a chain's name says all strengths but the last's."""
-    yield cell.scheme, cell.scheme_params
-    for number, applied in enumerate(cell.attacks, start=1):
-        named = number < len(cell.attacks)
-        yield applied.name, {name: v for name, v in applied.params.items() if not (named and name == "ladder")}
-
-
-def _typed(value: Any) -> str:
-    """A parameter as it is typed on the command line: lists with commas, `none`."""
-    if value is None:
-        return "none"
-    return ",".join(map(short, value)) if isinstance(value, list) else short(value)
 
 
 def _environments(group: Sequence[CellRecord]) -> list[dict[str, Any]]:

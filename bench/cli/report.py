@@ -13,7 +13,7 @@ from bench.cli.common import console, fpr_option, own_store, run_dir_option, sen
 from bench.metrics import DEFAULT_FPR
 
 if TYPE_CHECKING:
-    from bench.api import AttackCard, SchemeCard
+    from bench.api import Adversary, AttackCard, SchemeCard
     from bench.records.record import CellRecord
     from bench.runner.rundir import RunDir
 
@@ -126,6 +126,18 @@ def _card(card: SchemeCard | AttackCard) -> dict[str, Any]:
         "code": paper.code,
         "extensions": list(card.extensions),
         "adversary": str(getattr(card, "adversary", "")),
+        "stage": getattr(card, "stage", None),
+        "needs": _needs(card.adversary) if hasattr(card, "adversary") else None,
+    }
+
+
+def _needs(adversary: Adversary) -> dict[str, Any]:
+    """What an attack's adversary must have, in the terms in which the page asks its reader."""
+    return {
+        "access": adversary.access,
+        "images": list(adversary.images),
+        "knows": list(adversary.knows),
+        "copies": adversary.copies,
     }
 
 

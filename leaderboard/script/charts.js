@@ -32,7 +32,7 @@ function frame({ label, axis, at, marks, unit, size = [300, 150, 38] }) {
       make("line", { class: "grid", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }),
       make("text", { x: left - 5, y: y(tick) + 3.5, "text-anchor": "end" }, axis.label(tick)),
     );
-  for (const mark of marks)
+  for (const mark of width > 250 ? marks : marks.filter((_, i) => marks.length < 5 || i % 2 === 0))
     svg.append(make("text", { x: x(mark), y: height - bottom + 13, "text-anchor": "middle" }, mark));
   svg.append(make("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, unit));
   return { svg, x, y, left, right: width - right, top, bottom: height - bottom };
@@ -41,14 +41,14 @@ function frame({ label, axis, at, marks, unit, size = [300, 150, 38] }) {
 const line = (points) =>
   points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
 const figure = (title, note, svg) =>
-  make("figure", { class: "panel" }, make("figcaption", {}, title, note ? sub(note) : null), svg);
+  make("figure", { class: "panel" }, make("figcaption", {}, title, note ? " " : null, note ? sub(note) : null), svg);
 
 const SMALL = [200, 120, 32]; // of charts that come by the dozen
 const small = (charts) => make("div", { class: "panels small" }, ...charts);
 
-function chart({ title, note, curves, unit, values, axis, limits, tips }) {
+function chart({ title, note, curves, unit, values, axis, limits, tips, size }) {
   const label = `${title} against strength in ${unit}, ${plural(curves.length, "seed")}`;
-  const { svg, x, y, left, right } = frame({ label, axis, unit: unit || "strength", ...strengths(curves) });
+  const { svg, x, y, left, right } = frame({ label, axis, unit: unit || "strength", ...(size ? { size } : {}), ...strengths(curves) });
   for (const limit of limits.filter((each) => each.at > axis.low && each.at < axis.high))
     svg.append(
       make("line", { class: "limit", x1: left, x2: right, y1: y(limit.at), y2: y(limit.at) }),
@@ -103,8 +103,8 @@ const budgetLine = (curves) => {
   return marked.length
     ? [
         {
-          at: (100 * marked.reduce((a, b) => a + b, 0)) / marked.length - data.budget_pp,
-          label: `${data.budget_pp} points below`,
+          at: (100 * marked.reduce((a, b) => a + b, 0)) / marked.length - lossAllowed(),
+          label: `${lossAllowed()} points below`,
           shift: 11,
         },
       ]

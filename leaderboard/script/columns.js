@@ -1,164 +1,7 @@
 // Columns: the value that sorts, and the cell that shows it.
-const chosen = (row) => (state.attack && row.attacks.get(state.attack)) || {};
-const hardness = (row) => (state.attack ? chosen(row).survival : row.robustness) || null;
-const removal = (row) => (state.attack ? chosen(row).removal : row.removal) || null;
-const rate = (count) => (count ? count.hits / count.trials : null);
-const text = (id, label) => ({
-  id,
-  label,
-  value: (row) => row[id],
-  cell: (row) => ({ parts: [row[id] ?? MISSING], kind: "tag", tip: row[id] }),
-});
-
-function stateCell(count, lines, tip) {
-  if (!count) return { parts: [MISSING], kind: "num missing", tip };
-  const kind = count.hits === count.trials ? "all" : count.hits === 0 ? "none" : "some";
-  const glyph = { all: "● ", some: "◐ ", none: "○ " }[kind];
-  return {
-    parts: [make("span", { class: "pill" }, glyph + of(count)), ...lines.map((line) => sub(line))],
-    kind: "num state " + kind,
-    tip,
-  };
-}
-
-function schemeCell(row) {
-  const badges = [];
-  for (const [status, word] of [
-    ["failed", "failed"],
-    ["not applicable", "n/a"],
-  ]) {
-    const found = row.problems.filter((each) => each.status === status);
-    const cells = found.reduce((sum, problem) => sum + problem.seeds.length, 0);
-    const why = found.map((p) => `${p.attack}: ${p.reason}`).join("\n");
-    if (cells)
-      badges.push(
-        make(
-          "span",
-          { class: `badge ${status === "failed" ? "fail" : ""}`, title: why },
-          `${plural(cells, "cell")} ${word}`,
-        ),
-        " ",
-      );
-  }
-  if (reported(row)) badges.push(make("span", { class: "badge told" }, "self-reported"), " ");
-  if (row.warnings.length) badges.push(make("span", { class: "badge warn", title: row.warnings.join("\n") }, "warning"));
-  const tags = [row.carrier, row.access, row.arch, row.dataset, row.situation, plural(row.seeds.length, "seed")].map(
-    (t) => t ?? MISSING,
-  );
-  const button = make(
-    "button",
-    { type: "button", class: "name", "aria-expanded": String(state.row === row.id) },
-    row.scheme,
-  );
-  const links = cardLinks("schemes", row.scheme);
-  return {
-    parts: [
-      button,
-      row.variant ? sub(row.variant, "wrap") : null,
-      sub(tags.join(" · "), "only-narrow"),
-      badges.length ? make("span", { class: "badges" }, ...badges) : null,
-      links.length ? make("span", { class: "sub links" }, ...links) : null,
-    ],
-    kind: "wide scheme",
-    tip: (card("schemes", row.scheme) || {}).title,
-  };
-}
-
-const card = (kind, name) => (Object.hasOwn(data.cards[kind] || {}, name) ? data.cards[kind][name] : null);
-function cardLinks(kind, name) {
-  const { link, code, paper } = card(kind, name) || {};
-  const anchor = (href, text, title) =>
-    /^https?:/.test(href || "") ? [make("a", { href, title, rel: "noopener noreferrer" }, text)] : [];
-  return [...anchor(link, "paper", paper), ...anchor(code, "code", "the authors' implementation")];
-}
-
-const covered = (row) => (state.attack || !row.robustness ? null : row.robustness.covered / row.robustness.of);
-const coverage = (found) => `${found.covered} of ${plural(found.of, "attack")}`;
-
-function robustnessCell(row) {
-  const found = hardness(row);
-  const one = chosen(row);
-  if (one.status && one.status !== "ok") {
-    const word = one.status === "failed" ? "✕ failed" : "n/a";
-    return { parts: [word], kind: "num missing", tip: reasons(row, one.label) };
-  }
-  const lines = found && !state.attack ? [coverage(found), `mean ${percent(found.mean, 0)} %`] : [];
-  const failed = state.attack ? 0 : [...row.attacks.values()].filter((each) => each.status === "failed").length;
-  const told = row.rank && !state.attack ? `; ${rankText(row.rank)}` : "";
-  if (told) lines.push(`rank ${ranks(row.rank)} of ${row.rank.of}`);
-  if (failed) lines.push(`${plural(failed, "attack")} failed`);
-  if (found && found.undecided) lines.push(`${found.undecided} undecided`);
-  return stateCell(
-    found,
-    lines,
-    found
-      ? `survives ${proportion(found)}${state.attack ? "" : `, over ${coverage(found)}: ${found.attacks.map(chain).join(", ")}`}${told}`
-      : "no attack of this row has been judged",
-  );
-}
-
-function removalCell(row) {
-  const found = removal(row);
-  if (!found) return { parts: [MISSING], kind: "num missing" };
-  return {
-    parts: [(found.more ? "> " : "") + fixed(found.pp, 1)],
-    kind: "num",
-    tip: found.values ? `each of the decided ${units(row)}: ${bounds(found)} points` : null,
-  };
-}
-
-function rankText(found) {
-  const few =
-    found.seeds < found.needed
-      ? `; with ${plural(found.seeds, "seed")} no two can be told apart: it takes ${found.needed}`
-      : "";
-  const end = known(found.score.low) ? ` (95 %: ${percent(found.score.low)} to ${percent(found.score.high)} %)` : "";
-  return `rank ${ranks(found)} of ${found.of}; survives ${percent(found.score.mean)} % of the attacks${end}, mean over seeds${few}`;
-}
-
-function securityCell(row) {
-  const count = row.security && row.security.clean;
-  if (!count) return { parts: [MISSING], kind: "num missing" };
-  const over = count.beyond;
-  const parts = [
-    make("span", { class: over ? "over" : "" }, `${over ? "▲ " : ""}${count.hits}/${count.trials}`),
-    sub(`${percent(count.low)}–${percent(count.high)} %`),
-  ];
-  return { parts, kind: "num", tip: securityText(row).join("\n") };
-}
-
-const bestForgery = (row) => row.security && row.security.best_forgery;
-
-function forgedCell(row) {
-  const found = bestForgery(row);
-  if (!found) return { parts: [MISSING], kind: "num missing" };
-  const shownAs = (value) => (known(value) ? pValue(value) : MISSING);
-  return {
-    parts: [shownAs(found.committed), sub(`/ ${shownAs(found.uncommitted)}`)],
-    kind: "num",
-    tip: "least p-value of a forgery: with a key committed to before the suspect was seen / without",
-  };
-}
-
-function meanCell(found, digits, suffix) {
-  if (!found) return { parts: [MISSING], kind: "num missing" };
-  const half = known(found.low) ? fixed((found.high - found.low) / 2, digits) : MISSING;
-  return {
-    parts: [fixed(found.mean, digits) + suffix, sub(`± ${half}`)],
-    kind: "num",
-    tip: mean(found, digits, suffix),
-  };
-}
-
-function protectionCell(row) {
-  const found = row.protection;
-  if (!found) return { parts: [MISSING], kind: "num missing" };
-  const heldout = found.others ? ` · ${found.refused} of ${found.others}` : "";
-  return { parts: [fixed(found.advantage, 2), sub(of(found) + heldout)], kind: "num", tip: protection(found) };
-}
-
 const COLUMNS = [
   { id: "scheme", label: "Scheme", value: (row) => row.scheme, cell: schemeCell },
+  { ...text("origin", "Origin"), extra: true, cell: (row) => ({ parts: [row.origin], kind: "tag", tip: ORIGINS[row.origin] }) },
   text("carrier", "Carrier"),
   text("access", "Access"),
   text("arch", "Arch"),
@@ -217,6 +60,19 @@ const COLUMNS = [
     cell: robustnessCell,
   },
   {
+    id: "rank",
+    label: "Rank",
+    unit: "possible",
+    number: true,
+    up: true,
+    extra: true,
+    value: (row) => ranked(row) && row.rank.low,
+    cell: (row) =>
+      ranked(row)
+        ? { parts: [ranks(row.rank), sub(`of ${row.rank.of}`)], kind: "num", tip: rankText(row.rank) }
+        : { parts: [MISSING], kind: "num missing", tip: settled.usual ? null : "ranks are of the usual choice" },
+  },
+  {
     id: "removal",
     label: "Removal",
     unit: "pp",
@@ -250,6 +106,37 @@ const COLUMNS = [
     value: (row) => row.embed_ratio && row.embed_ratio.mean,
     cell: (row) => meanCell(row.embed_ratio, 2, "×"),
   },
+  {
+    id: "runtime",
+    label: "Run time",
+    unit: "a cell",
+    number: true,
+    up: true,
+    extra: true,
+    value: (row) => row.costs && row.costs.cell_s,
+    cell: (row) => (row.costs ? { parts: [duration(row.costs.cell_s)], kind: "num" } : { parts: [MISSING], kind: "num missing" }),
+  },
+  {
+    id: "cost",
+    label: "Cost",
+    unit: "device hours",
+    number: true,
+    up: true,
+    extra: true,
+    value: (row) => row.costs && row.costs.hours,
+    cell: (row) =>
+      row.costs
+        ? { parts: [shortly(+row.costs.hours.toPrecision(2)), sub(row.costs.devices.join(", "))], kind: "num" }
+        : { parts: [MISSING], kind: "num missing" },
+  },
+  {
+    id: "date",
+    label: "Date",
+    unit: "newest",
+    extra: true,
+    value: (row) => row.date,
+    cell: (row) => ({ parts: [row.date ? row.date.slice(0, 10) : MISSING], kind: "tag", tip: row.date }),
+  },
 ];
 const natural = (column) => (column.number && !column.up ? "down" : "up");
 const METRICS = COLUMNS.findIndex((column) => column.id === "fidelity");
@@ -258,4 +145,8 @@ const reasons = (row, attack) =>
     .filter((p) => !attack || p.attack === attack)
     .map((p) => `${p.attack}: ${p.status}: ${p.reason}`)
     .join("\n");
-const shown = () => COLUMNS.filter((column) => column.id !== "dataset" || !state.dataset);
+// The scheme always, then what the reader chose; by default no extras, and no data set where only one is shown.
+const usualColumns = () => COLUMNS.filter((column) => !column.extra && (column.id !== "dataset" || !state.dataset));
+const shown = () =>
+  state.cols ? COLUMNS.filter((column) => column.id === "scheme" || state.cols.split(" ").includes(column.id)) : usualColumns();
+const measured = (column) => COLUMNS.indexOf(column) >= METRICS;

@@ -38,7 +38,8 @@ function facts(pairs) {
 const block = (title, ...children) => make("div", { class: "block" }, make("h3", {}, title), ...children);
 
 function numbers(row) {
-  const survived = Object.entries(row.attacks).filter(([, attack]) => attack.survival);
+  const worstCase = worst(data.rows[row.at]);
+  const survived = data.rows[row.at].judged.map(({ label }) => [label, under(data.rows[row.at], label)]).filter(([, found]) => found);
   return block(
     "Numbers",
     facts([
@@ -46,10 +47,10 @@ function numbers(row) {
       ["Effectiveness", row.effectiveness && proportion(row.effectiveness)],
       ["Protection", row.protection && protection(row.protection)],
       ["Held-out users", row.heldout && heldoutText(row.heldout)],
-      ["Worst case", row.robustness && `survives ${proportion(row.robustness)}, over ${coverage(row.robustness)}; ${row.robustness.undecided} undecided`],
+      ["Worst case", worstCase && `survives ${proportion(worstCase)}, over ${coverage(worstCase)}; ${worstCase.undecided} undecided`],
       ["Rank", row.rank && rankText(row.rank)],
-      ...survived.map(([label, attack]) => [`Under ${chain(label)}`, `survives ${proportion(attack.survival)}`]),
-      ["Removal cost", row.removal && `${bounds(row.removal)} pp, one for each of the decided ${units(row)}`],
+      ...survived.map(([label, found]) => [`Under ${chain(label)}`, `survives ${proportion(found)}`]),
+      ["Removal cost", worstCase && worstCase.removal && `${bounds(worstCase.removal)} pp, one for each of the decided ${units(row)}`],
       ["False claims", securityText(row).join("; ")],
       ["Capacity", row.capacity && mean(row.capacity, 0, " bits without an error, for one point at most")],
       ["Embedding", row.embed_ratio && mean(row.embed_ratio, 2, "×")],
@@ -72,16 +73,13 @@ function problems(row) {
   return block("Cells without numbers, and warnings", make("ul", { class: "reasons" }, ...items));
 }
 
-function commands(row) {
-  return block(
-    "Reproduce",
-    ...row.commands.map((command) => {
-      const button = make("button", { type: "button" }, "Copy");
-      const code = make("code", {}, command);
-      button.addEventListener("click", () => copy(code, button));
-      return make("div", { class: "command" }, code, button);
-    }),
-  );
+const commands = (row) => block("Reproduce", ...row.commands.map(command));
+
+function command(text) {
+  const button = make("button", { type: "button" }, "Copy");
+  const code = make("code", {}, text);
+  button.addEventListener("click", () => copy(code, button));
+  return make("div", { class: "command" }, code, button);
 }
 
 function copy(code, button) {
@@ -140,7 +138,7 @@ function protocol(row) {
     facts([
       ["Profile", [row.profile, WORTH[row.profile]].filter(Boolean).join(": ")],
       ["Images", sizes.join(" | ")],
-      ["Held to", `a false positive rate of ${100 * data.fpr} %, and ${data.budget_pp} points of accuracy given up at most`],
+      ["Held to", `a false positive rate of ${100 * data.fpr} %, and ${lossAllowed()} points of accuracy given up at most`],
     ]),
     button,
   );
@@ -169,7 +167,7 @@ function attackSources(label) {
     });
 }
 
-function opened(row) {
+function inside(row) {
   const curves = Object.entries(row.attacks)
     .filter(([, attack]) => attack.curves.length)
     .map(([label, attack]) =>
@@ -180,14 +178,14 @@ function opened(row) {
         ...(attack.searches.length ? rungSearches(attack) : []),
       ),
     );
-  const told = reported(row) ? make("p", { class: "told" }, HEADS[GROUPS.indexOf(reported)]) : null;
+  const told = reported(row) ? make("p", { class: "told" }, HEADS[row.origin] || row.origin) : null;
   const found = [told, sources(row), searches(row), ...curves, histories(row), problems(row), numbers(row)];
   return [...found, commands(row), protocol(row), provenance(row)].filter(Boolean);
 }
 
 function detail(row) {
   const inner = make("div", { class: "inner" });
-  const fill = (details) => inner.replaceChildren(...opened({ ...row, ...details }));
+  const fill = (details) => inner.replaceChildren(...inside({ ...row, ...details }));
   if (row.details) fill(row.details);
   else detailsOf(row).then(fill);
   const cell = make("td", { role: "cell", colspan: shown().length }, inner);

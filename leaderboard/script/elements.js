@@ -5,7 +5,7 @@ const MISSING = "–";
 const byId = (id) => document.getElementById(id);
 
 function make(tag, attributes = {}, ...children) {
-  const svg = ["svg", "g", "line", "path", "circle", "rect", "text", "title"].includes(tag);
+  const svg = ["svg", "g", "line", "path", "circle", "rect", "text", "title", "polyline"].includes(tag);
   const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) if (value !== null) element.setAttribute(name, value);
   element.append(...children.filter((child) => child !== null).map((c) => (c instanceof Node ? c : String(c))));
@@ -53,4 +53,5 @@ const chain = (label) =>
     .split("+")
     .map((step) => step.replace("=", " "))
     .join(" → ");
+const duration = (s) => (s < 120 ? `${shortly(+s.toPrecision(2))} s` : s < 7200 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`);
 const units = (row) => (row.owners > 1 ? "claims" : "seeds");

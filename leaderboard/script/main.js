@@ -5,58 +5,89 @@ function fill(select, choices, value, all, label = String) {
   select.value = value;
 }
 
+let filledFor = null;
 function controls() {
-  const { choices, drawn } = profile();
-  fill(byId("profile"), profiles, state.profile);
-  for (const name of FILTERS) {
-    const attack = name === "attack";
-    fill(byId(name), choices[name], state[name], attack ? "worst case over all" : "all", attack ? chain : String);
+  const { choices } = profile();
+  if (filledFor !== state.profile) {
+    fill(byId("profile"), profiles, state.profile);
+    for (const name of FILTERS)
+      fill(byId(name), choices[name], state[name], name === "attack" ? "worst case over all" : "all", name === "attack" ? chain : String);
+    filledFor = state.profile;
   }
-  fill(byId("curves"), drawn, state.curves, null, chain);
-  fill(
-    byId("sorter"),
-    COLUMNS.map((column) => column.id),
-    sorting(),
-  );
+  for (const name of ["profile", ...FILTERS]) byId(name).value = state[name];
+  fill(byId("sorter"), shown().map((column) => column.id), sorting(), null, (id) => COLUMNS.find((column) => column.id === id).label);
   if (byId("q").value !== state.q) byId("q").value = state.q;
+  threatForm();
+  columnBoxes();
+}
+
+function columnBoxes() {
+  const place = byId("columns").lastElementChild;
+  if (!place.childElementCount) {
+    const box = (id, words) => make("label", { class: "check" }, make("input", { type: "checkbox", "data-column": id }), words);
+    place.append(...COLUMNS.slice(1).map((column) => box(column.id, column.label)), box("", "only rows that have a value in all of these"));
+    place.addEventListener("change", (event) => chooseColumn(event.target));
+  }
+  const on = shown().map((column) => column.id);
+  for (const box of place.querySelectorAll("input")) box.checked = box.dataset.column ? on.includes(box.dataset.column) : state.whole === "1";
+}
+
+function chooseColumn(box) {
+  if (!box.dataset.column) return change({ whole: box.checked ? "1" : "" });
+  const kept = shown().map((column) => column.id).filter((id) => id !== box.dataset.column);
+  const cols = COLUMNS.map((column) => column.id).filter((id) => kept.includes(id) || (box.checked && id === box.dataset.column));
+  change({ cols: cols.join(" ") === usualColumns().map((column) => column.id).join(" ") ? "" : cols.join(" ") });
 }
 
 function counted(rows) {
-  const { own, judged } = profile();
   const mine = rows.filter((row) => !reported(row)).length;
-  const faced = state.attack ? `under ${chain(state.attack)} alone` : `worst case over ${judged.map(chain).join(", ") || "no attack"}`;
   const told = rows.length - mine;
+  const others = [...new Set(rows.filter(reported).map((row) => row.origin))].join(", ");
   return (
-    `${mine} of ${plural(own.length, "row")} of profile ${state.profile || MISSING}` +
-    (told ? `, and ${told} self-reported` : "") +
-    `; robustness: ${faced}. Click a row for its curves, command and provenance.`
+    `${mine} of ${plural(profile().own.length, "row")} of profile ${state.profile || MISSING}` +
+    (told ? `, and ${told} ${others}` : "") +
+    (state.view === "table" ? ". Click a row for its curves, command and provenance." : ".")
   );
 }
 
-let later = 0;
 function draw() {
   controls();
   const rows = visible();
   const board = byId("board");
-  board.tHead.replaceChildren(header());
-  board.tBodies[0].replaceChildren(...body(rows));
+  if (state.view === "table") {
+    board.tHead.replaceChildren(header());
+    board.tBodies[0].replaceChildren(...body(rows));
+  }
+  answer(rows);
+  drawView(rows);
+  tabs();
+  drawCell();
   byId("worth").textContent = WORTH[state.profile] || "";
   byId("count").textContent = counted(rows);
-  clearTimeout(later);
-  later = setTimeout(() => overview(rows), 100);
 }
 
-for (const name of ["profile", ...FILTERS, "curves"])
+for (const name of ["profile", ...FILTERS])
   byId(name).addEventListener("change", (event) =>
-    change({ [name]: event.target.value, ...(name === "attack" ? { curves: "" } : {}) }),
+    change({ [name]: event.target.value, ...(name === "attack" ? { curves: event.target.value } : {}) }),
   );
 byId("sorter").addEventListener("change", (event) =>
   change({ sort: event.target.value, order: natural(COLUMNS.find((c) => c.id === event.target.value)) }),
 );
 byId("q").addEventListener("input", (event) => change({ q: event.target.value }));
-byId("clear").addEventListener("click", () => change({ ...defaults, profile: state.profile }));
-byId("csv").addEventListener("click", download);
+byId("clear").addEventListener("click", () => change({ ...defaults, profile: state.profile, view: state.view }));
+for (const kind of ["csv", "json", "latex"]) byId(kind).addEventListener("click", () => download(kind));
+byId("link").addEventListener("click", (event) => {
+  const field = make("textarea", { class: "hidden" });
+  field.value = location.href;
+  document.body.append(field);
+  field.select();
+  event.target.textContent = document.execCommand("copy") ? "Copied" : "Copy the address";
+  field.remove();
+});
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && state.cell) closeCell();
+});
 addEventListener("hashchange", () => {
   readHash();
   draw();
@@ -66,6 +97,8 @@ addEventListener("beforeprint", () => {
   limit = 2000;
   draw();
 });
+listen();
+readOutcomes();
 readHash();
 draw();
 performance.mark("drawn");

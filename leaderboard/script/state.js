@@ -10,8 +10,17 @@ const WORTH = {
 };
 const DEMONSTRATIONS = data.demonstrations;
 const PROFILES = Object.keys(WORTH);
-const FILTERS = ["dataset", "carrier", "access", "arch", "attack"];
-const reported = (row) => row.origin === "self-reported";
+const FILTERS = ["dataset", "carrier", "arch", "situation", "attack"];
+// Where the numbers of a row come from, and what that makes of them.
+const ORIGINS = {
+  "computed here": "Computed by whoever publishes this page.",
+  verified: "Arrived by pull request; cells that were drawn at random were run again here and agree.",
+  "self-reported": "Arrived by pull request and nobody here has run it again: its authors' word.",
+  stale: "Was verified, but the code has changed since: the numbers are of an older version.",
+  failed: "Cells were run again here and disagree: do not rely on these numbers.",
+};
+const trusted = (origin) => origin === "computed here" || origin === "verified";
+const reported = (row) => !trusted(row.origin);
 // Baselines mark nothing: what they detect is what a network gives away anyway.
 const baseline = (row) => row.baseline;
 
@@ -19,11 +28,9 @@ const baseline = (row) => row.baseline;
 data.rows.forEach((row, at) => {
   row.at = at;
   row.attacks = new Map(
-    Object.entries(row.attacks).map(([label, [status, count, pp, more, drawn]]) => [
-      label,
-      { label, status, survival: known(count) ? data.counts[count] : null, removal: known(pp) ? { pp, more } : null, drawn },
-    ]),
+    Object.entries(row.attacks).map(([label, [status, stage, place, drawn]]) => [label, { label, status, stage, place, drawn: Boolean(drawn) }]),
   );
+  row.judged = [...row.attacks.values()].filter((attack) => known(attack.place));
 });
 
 // Details are packed, some rows together, and read when one of them is asked for. They stand at the end of the page, so
@@ -34,9 +41,8 @@ const complete = new Promise((resolve) => addEventListener("DOMContentLoaded", r
 async function unpacked(number) {
   await complete;
   lines = lines || byId("details").textContent.split("\n");
-  const bytes = Uint8Array.from(atob(lines[number]), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return JSON.parse(await new Response(stream).text());
+  const stream = new Blob([bytesOf(lines[number])]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Response(stream).json();
 }
 async function detailsOf(row) {
   const number = Math.floor(row.at / data.pack);
@@ -47,16 +53,12 @@ async function detailsOf(row) {
 
 const defaults = {
   profile: "",
-  dataset: "",
-  carrier: "",
-  access: "",
-  arch: "",
-  attack: "",
-  q: "",
-  sort: "",
-  order: "",
-  row: "",
-  curves: "",
+  view: "table",
+  ...{ verify: "", give: "" }, // what the owner verifies with, and may lose of accuracy
+  ...{ has: "", lacks: "", loss: "", by: "time", most: "" }, // what the attacker has and lacks, and may spend
+  ...{ dataset: "", carrier: "", arch: "", situation: "", attack: "", q: "" },
+  ...{ sort: "", order: "", cols: "", whole: "" },
+  ...{ row: "", curves: "", scheme: "", cell: "", shade: "" },
 };
 let state = { ...defaults };
 const FIRST = 50; // rows drawn at once: more take longer than a reader waits
@@ -81,7 +83,8 @@ function profileOf(name) {
       rows,
       own,
       choices,
-      judged: distinct(own.flatMap((row) => (row.robustness ? row.robustness.attacks : []))),
+      judged: distinct(own.flatMap((row) => row.judged.map((attack) => attack.label))),
+      schemes: distinct(rows.map((row) => row.scheme)),
       usual: usual(own.length ? own : rows),
       drawn: drawnOf(own).concat(drawnOf(rows).filter((attack) => !drawnOf(own).includes(attack))),
     });
@@ -92,7 +95,7 @@ const drawnOf = (rows) =>
   distinct(rows.flatMap((row) => [...row.attacks.values()].filter((each) => each.drawn).map((each) => each.label)));
 // The attack with a curve in most rows, which the overview opens with.
 function usual(rows) {
-  const count = (attack) => rows.filter((row) => (row.attacks.get(attack) || {}).drawn).length;
+  const count = (attack) => rows.filter((row) => (row.attacks.get(attack) || {}).drawn && known(row.attacks.get(attack).place)).length;
   const counts = drawnOf(rows).map((attack) => [attack, count(attack)]);
   return counts.reduce((best, each) => (each[1] > best[1] ? each : best), ["", 0])[0];
 }
@@ -100,28 +103,6 @@ const profile = () => profileOf(state.profile);
 
 const sorting = () => state.sort || (DEMONSTRATIONS.includes(state.profile) ? "scheme" : "robustness");
 const ordering = () => state.order || natural(COLUMNS.find((column) => column.id === sorting()));
-
-function settle() {
-  if (!profiles.includes(state.profile)) state.profile = profiles[0] || "";
-  for (const name of FILTERS) if (!profile().choices[name].includes(state[name])) state[name] = "";
-  if (!COLUMNS.some((column) => column.id === state.sort)) state.sort = state.order = "";
-  if (!["up", "down"].includes(state.order)) state.order = "";
-  if (!profile().rows.some((row) => row.id === state.row)) state.row = "";
-  const { drawn, usual } = profile();
-  if (!drawn.includes(state.curves)) state.curves = drawn.includes(state.attack) ? state.attack : usual || drawn[0] || "";
-}
-
-function readHash() {
-  const given = new URLSearchParams(location.hash.slice(1));
-  state = { ...defaults };
-  for (const name of Object.keys(defaults)) if (given.has(name)) state[name] = given.get(name);
-  settle();
-}
-
-function writeHash() {
-  const kept = new URLSearchParams(Object.entries(state).filter(([name, value]) => value !== defaults[name]));
-  history.replaceState(null, "", "#" + kept);
-}
 
 function change(update) {
   Object.assign(state, update);
@@ -151,32 +132,44 @@ function filtered() {
   const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
   const chosen = FILTERS.filter((name) => state[name]);
   const fits = (row, name) => (name === "attack" ? row.attacks.has(state.attack) : row[name] === state[name]);
+  const asked = state.whole ? shown().filter((column) => column.value || column.keys) : [];
   return profile().rows.filter(
-    (row) => chosen.every((name) => fits(row, name)) && words.every((word) => haystack(row).includes(word)),
+    (row) =>
+      chosen.every((name) => fits(row, name)) &&
+      verifiable(row) &&
+      affordable(row) &&
+      asked.every((column) => known((column.value || column.keys[1])(row))) &&
+      words.every((word) => haystack(row).includes(word)),
   );
 }
 
-// Schemes, then baselines, both in the order asked for; then what is self-reported, by name whatever the order.
-const GROUPS = [(row) => !baseline(row) && !reported(row), (row) => baseline(row) && !reported(row), reported];
+// Schemes, then baselines, both in the order asked for; then what nobody here vouches for, by name whatever the order.
+const GROUPS = [
+  (row) => !baseline(row) && !reported(row),
+  (row) => baseline(row) && !reported(row),
+  ...["self-reported", "stale", "failed"].map((origin) => (row) => row.origin === origin),
+  (row) => !Object.hasOwn(ORIGINS, row.origin),
+];
 function visible() {
   const rows = filtered();
-  return GROUPS.flatMap((belongs) => (belongs === reported ? rows.filter(belongs) : sorted(rows.filter(belongs))));
+  return GROUPS.flatMap((belongs, i) => (i < 2 ? sorted(rows.filter(belongs)) : rows.filter(belongs)));
 }
 
 function sorted(rows) {
   const column = COLUMNS.find((each) => each.id === sorting());
   const sign = ordering() === "down" ? -1 : 1;
-  const compare = (x, y) => {
-    if (!known(x) || !known(y)) return known(y) - known(x);
-    return sign * (typeof x === "number" ? x - y : x < y ? -1 : x > y);
-  };
-  const keyed = rows.map((row) => ({ row, keys: (column.keys || [column.value]).map((value) => value(row)) }));
-  keyed.sort((a, b) => {
-    for (let i = 0; i < a.keys.length; i++) {
-      const order = compare(a.keys[i], b.keys[i]);
-      if (order) return order;
-    }
-    return a.row.at - b.row.at;
+  const keys = (column.keys || [column.value]).map((value) => keysOf(rows.map(value), sign));
+  const places = rows.map((_, i) => i);
+  places.sort((a, b) => {
+    for (const key of keys) if (key[a] !== key[b]) return key[a] - key[b];
+    return rows[a].at - rows[b].at;
   });
-  return keyed.map((each) => each.row);
+  return places.map((i) => rows[i]);
+}
+
+// Numbers to sort by, those of missing values last; of texts their places in the alphabet.
+function keysOf(values, sign) {
+  const words = values.filter((value) => typeof value === "string");
+  const order = words.length ? new Map([...new Set(words)].sort().map((word, i) => [word, i])) : null;
+  return Float64Array.from(values, (value) => (known(value) ? sign * (order ? order.get(value) : value) : Infinity));
 }

@@ -1,26 +1,34 @@
 // The table: a header that sorts, groups, and as many rows as are asked for.
 const MORE = 500;
-const HEADS = [
-  null,
-  "Baselines, which mark nothing: what networks give away of their training data without a watermark",
-  "Self-reported: these records arrived by pull request and nobody here has run them again. The numbers are their " +
+const HEADS = {
+  baselines: "Baselines, which mark nothing: what networks give away of their training data without a watermark",
+  "self-reported":
+    "Self-reported: these records arrived by pull request and nobody here has run them again. The numbers are their " +
     "authors' word: listed by name, never ranked, and compared with nothing above.",
-];
+  stale:
+    "Stale: these records were verified, but the code has changed since. Listed by name, never ranked, until somebody runs " +
+    "them again.",
+  failed:
+    "Failed verification: cells were run again here and disagree with what was sent. Listed by name, so that nobody takes " +
+    "these numbers for evidence.",
+};
 
-function groupRow(number) {
-  const told = GROUPS[number] === reported;
-  const cell = make("td", { role: "cell", class: "group", colspan: shown().length }, make("span", {}, HEADS[number]));
-  return make("tr", { role: "row", class: told ? "group told" : "group" }, cell);
+const groupOf = (row) => (!reported(row) ? (baseline(row) ? "baselines" : "") : row.origin);
+
+function groupRow(group) {
+  const words = HEADS[group] || `${group}: listed by name, never ranked`;
+  const cell = make("td", { role: "cell", class: "group", colspan: shown().length }, make("span", {}, words));
+  return make("tr", { role: "row", class: group === "baselines" ? "group" : "group told" }, cell);
 }
 
 function body(rows) {
   const opened = rows.findIndex((row) => row.id === state.row);
   limit = Math.max(limit, opened + 1);
-  let last = 0;
+  let last = "";
   const drawn = rows.slice(0, limit).flatMap((row) => {
-    const number = GROUPS.findIndex((belongs) => belongs(row));
-    const head = number && number !== last ? [groupRow(number)] : [];
-    last = number;
+    const group = groupOf(row);
+    const head = group && group !== last ? [groupRow(group)] : [];
+    last = group;
     return [...head, tableRow(row), ...(row.id === state.row ? [detail(row)] : [])];
   });
   if (!rows.length) drawn.push(wideRow(data.rows.length ? "No row fits these filters." : "No records yet: run `bench run` first."));
@@ -52,7 +60,7 @@ function header() {
     const sorted = active ? (ordering() === "up" ? "ascending" : "descending") : null;
     return make(
       "th",
-      { scope: "col", role: "columnheader", class: column.number ? "num" : "", "aria-sort": sorted },
+      { scope: "col", role: "columnheader", class: (column.number ? "num" : "") + (column.id === "scheme" ? " scheme" : ""), "aria-sort": sorted },
       button,
       column.unit ? sub(column.unit) : null,
     );
@@ -63,7 +71,7 @@ function header() {
 function tableRow(row) {
   const idle = row.status !== "ok";
   const cells = shown()
-    .filter((column) => !idle || COLUMNS.indexOf(column) < METRICS)
+    .filter((column) => !idle || !measured(column))
     .map((column) => {
       const { parts, kind, tip } = column.cell(row);
       return make(
@@ -77,11 +85,12 @@ function tableRow(row) {
         ...parts,
       );
     });
-  if (idle)
+  const wide = shown().filter(measured).length;
+  if (idle && wide)
     cells.push(
       make(
         "td",
-        { role: "cell", class: `why wide ${row.status}`, colspan: COLUMNS.length - METRICS, title: reasons(row) },
+        { role: "cell", class: `why wide ${row.status}`, colspan: wide, title: reasons(row) },
         `${row.status === "failed" ? "✕ failed" : "– not applicable"}: ${row.problems[0].reason}`,
       ),
     );

@@ -451,7 +451,7 @@ class Page(HTMLParser):
     def payload(self):
         """What is embedded, with the details of each row in it."""
         payload = json.loads(self.scripts[0][1])
-        packs = [json.loads(zlib.decompress(base64.b64decode(line))) for line in self.scripts[2][1].split()]
+        packs = [json.loads(zlib.decompress(base64.b64decode(line))) for line in self.scripts[3][1].split()]
         details = [detail for pack in packs for detail in pack]
         rows = [{**row, **detail} for row, detail in zip(payload["rows"], details, strict=True)]
         return {**payload, "rows": rows}
@@ -482,14 +482,15 @@ def page_of(records, tmp_path, **options):
 def test_the_page_is_one_file_that_loads_nothing(tmp_path):
     page, path = page_of(benchmark_records(), tmp_path)
     assert [p.name for p in path.parent.iterdir()] == ["index.html"]
-    assert page.addresses == ["data:,"]
+    assert page.addresses == ["data:,", "#board-title"]
     assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", path.read_text(encoding="utf-8"))
 
 
 def test_the_policy_allows_this_script_and_no_other(tmp_path):
     page, _ = page_of(benchmark_records(), tmp_path)
-    (data, _), (code, script), (details, _) = page.scripts
+    (data, _), (outcomes, _), (code, script), (details, _) = page.scripts
     assert data == {"type": "application/json", "id": "data"}
+    assert outcomes == {"type": "text/plain", "id": "outcomes"}
     assert details == {"type": "text/plain", "id": "details"}
     assert code == {}
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -513,7 +514,7 @@ def test_hostile_strings_stay_inside_the_data_block(tmp_path):
     made = [hostile, idle("failed", attack="b", why=HOSTILE, scheme_params=note)]
     made += [idle("not applicable", attack="c", why=HOSTILE, scheme_params=note)]
     page, path = page_of(made, tmp_path, generated=HOSTILE)
-    assert len(page.scripts) == 3
+    assert len(page.scripts) == 4
     assert "img" not in page.tags
     assert "<script>alert" not in path.read_text(encoding="utf-8")
     payload = page.payload
@@ -537,7 +538,7 @@ def test_equal_records_give_equal_bytes_and_the_date_is_said_when_given(tmp_path
     assert b"Page made 2026-11-21" in build([], tmp_path / "c", generated="2026-11-21").read_bytes()
 
 
-def test_four_hundred_records_stay_below_200_kb(tmp_path):
+def test_four_hundred_records_stay_below_300_kb(tmp_path):
     places = [
         ("wrn-10-4", "digits-m"),
         ("vgg", "digits-m"),
@@ -553,7 +554,7 @@ def test_four_hundred_records_stay_below_200_kb(tmp_path):
         for seed in range(6)
     ]
     assert len(made) == 420
-    assert build(made, tmp_path).stat().st_size < 200_000
+    assert build(made, tmp_path).stat().st_size < 300_000
 
 
 # ---- ranks -----------------------------------------------------------------------------------------------------------

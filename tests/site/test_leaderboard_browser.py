@@ -3,9 +3,8 @@
 import csv
 import io
 import re
-import shutil
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -25,74 +24,7 @@ from tests.fakes import (
     searched,
 )
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
-FLAGS += ("--disable-component-update", "--disable-sync")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with sync_api.sync_playwright() as playwright:
-        profile = tmp_path_factory.mktemp("chromium")
-        context = playwright.chromium.launch_persistent_context(
-            profile, executable_path=CHROMIUM, args=FLAGS, viewport={"width": 1280, "height": 900}
-        )
-        yield context
-        context.close()
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    return build(benchmark_records(), tmp_path_factory.mktemp("site"))
-
-
-class Tab:
-    """A page, and everything it says or asks for."""
-
-    def __init__(self, context, path: Path, fragment: str):
-        self.page = context.new_page()
-        self.page.set_default_timeout(5_000)
-        self.noise, self.requests = [], []
-        self.page.on("console", lambda message: self.noise.append(message.text))
-        self.page.on("pageerror", lambda error: self.noise.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.noise.append(dialog.message), dialog.dismiss()))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(path.as_uri() + fragment)
-
-    def column(self, label):
-        """The texts of one column of the rows, from the top."""
-        index = [head.split("\n")[0] for head in self.page.locator("thead th").all_inner_texts()].index(label)
-        return [row.locator("td").nth(index).inner_text() for row in self.page.locator("tr.row").all()]
-
-    @property
-    def panels(self):
-        """The robustness curves, which are drawn a moment after the table."""
-        self.page.locator("#panels > *").first.wait_for()
-        return self.page.locator("#panels")
-
-    @property
-    def schemes(self):
-        return self.page.locator("tr.row .name").all_inner_texts()
-
-    @property
-    def fragment(self):
-        return {name: value for name, (value,) in parse_qs(urlsplit(self.page.url).fragment).items()}
-
-
-@pytest.fixture
-def open_tab(browser):
-    tabs = []
-
-    def opened(path, fragment="#profile=quick"):
-        tabs.append(Tab(browser, path, fragment))
-        return tabs[-1]
-
-    yield opened
-    for tab in tabs:
-        tab.page.close()
 
 
 def test_it_works_from_a_file_in_silence_and_asks_for_nothing_else(open_tab, site):
@@ -100,6 +32,8 @@ def test_it_works_from_a_file_in_silence_and_asks_for_nothing_else(open_tab, sit
     assert tab.page.url.startswith("file://")
     assert len(tab.schemes) == 9
     assert tab.panels.locator("svg").count() == 7
+    for view in ("heatmap", "tradeoff", "removal", "schemes", "claims", "table"):
+        tab.view(view)
     for row in tab.page.locator("tr.row .name").all():
         row.click()
     assert tab.noise == []
@@ -345,7 +279,7 @@ def test_hostile_searches_and_histories_are_text(open_tab, tmp_path):
     assert HOSTILE in tab.page.locator("tr.detail").inner_text()
     assert f"signature ({HOSTILE[:40]})" in tab.page.locator("tr.detail svg text").all_text_contents()
     assert "NaN" not in tab.page.locator("tr.detail").inner_html()
-    assert tab.page.locator("script").count() == 3
+    assert tab.page.locator("script").count() == 4
     assert tab.page.locator("img").count() == 0
     assert tab.noise == []
 
@@ -364,7 +298,7 @@ def test_hostile_strings_are_shown_as_text_and_never_run(open_tab, tmp_path):
     assert HOSTILE in tab.page.locator("footer").inner_text()
     assert HOSTILE in tab.page.locator("tr.detail svg text").all_text_contents()
     assert tab.page.locator("img").count() == 0
-    assert tab.page.locator("script").count() == 3
+    assert tab.page.locator("script").count() == 4
     assert tab.noise == []
 
 
@@ -545,7 +479,7 @@ def test_percentages_have_the_same_axis_everywhere(open_tab, tmp_path):
     expected = ["0 %", "25 %", "50 %", "75 %", "100 %"]
     for figure in tab.panels.locator("figure").all():
         assert [t for t in figure.locator("text").all_text_contents() if t.endswith(" %")] == expected
-    tab.page.locator("tr.row .name").first.click()
+    tab.view("table").locator("tr.row .name").first.click()
     for title in ("Test accuracy", "Bit error rate"):
         texts = tab.page.locator("tr.detail figure", has_text=title).locator("text").all_text_contents()
         assert texts[:5] == ["0", "25", "50", "75", "100"]
