@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import lzma
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from bench.records.record import RECORDS, SCHEMA_VERSION, CalibrationRecord, CellRecord, ClaimRecord, RecordError
-from bench.records.strictjson import StrictJSONError, read_strict
+from bench.records.strictjson import MAX_BYTES, StrictJSONError, parse_strict, read_strict
 
-__all__ = ["load_any", "load_record", "load_records", "save_record"]
+__all__ = ["load_any", "load_record", "load_records", "pack_records", "save_record"]
 
 AnyRecord = CellRecord | CalibrationRecord | ClaimRecord
+PACKED = "*.jsonl.xz"
+MAX_UNPACKED = 256 << 20
 
 
 def save_record(record: AnyRecord, folder: Path) -> Path:
@@ -52,7 +57,7 @@ def load_record(path: Path) -> CellRecord:
 def load_records(
     folder: Path, unreadable: Callable[[RecordError], None] | None = None, *, named: bool = True
 ) -> Iterator[CellRecord]:
-    """The records of all cells below `folder`, failed ones too, in the order of their names.
+    """The records of all cells below `folder`, failed ones too, in the order of their names; then packed ones.
 
     Args:
         folder: where `save_record` put them.
@@ -62,11 +67,12 @@ def load_records(
     Raises:
         RecordError: one of the files is not a record, and nobody is told.
     """
-    for path in sorted([*folder.glob("*.json"), *folder.glob("failed/*.json")]):
+    paths = sorted([*folder.glob("*.json"), *folder.glob("failed/*.json")])
+    alone = (partial(_load_named, path) if named else partial(load_any, path) for path in paths)
+    packed = (read for path in sorted(folder.glob(PACKED)) for read in _unpacked(path))
+    for read in chain(alone, packed):
         try:
-            record = load_any(path)
-            if named and path.name != record.filename:
-                raise RecordError(f"Expected {path} to be named {record.filename}, after what it holds: rename it.")
+            record = read()
         except RecordError as error:
             if unreadable is None:
                 raise
@@ -76,6 +82,47 @@ def load_records(
             yield record
 
 
+def pack_records(records: Iterable[CellRecord], path: Path) -> None:
+    """Write records into one file that `load_records` reads: a line of JSON each, compressed, ordered by name."""
+    lines = (record.model_dump_json() + "\n" for record in sorted(records, key=lambda record: record.filename))
+    with lzma.open(path, "wt", encoding="utf-8", preset=9) as file:
+        file.writelines(lines)
+
+
+def _unpacked(path: Path) -> Iterator[Callable[[], AnyRecord]]:
+    """For each line of a packed file, what reads and validates it; never more than `MAX_UNPACKED` bytes."""
+    left = MAX_UNPACKED
+    try:
+        if not path.is_file():
+            raise StrictJSONError("it is not a regular file")
+        with lzma.open(path, "rb") as file:
+            while line := file.readline(min(left, MAX_BYTES) + 1):
+                left -= len(line)
+                if left < 0 or len(line) > MAX_BYTES:
+                    raise StrictJSONError(f"it holds more than {MAX_UNPACKED} bytes, or a line of {MAX_BYTES}")
+                yield partial(_read_line, path, line)
+    except (OSError, EOFError, lzma.LZMAError, StrictJSONError) as error:
+        yield partial(_refuse, path, str(error))
+
+
+def _refuse(path: Path, why: str) -> AnyRecord:
+    raise RecordError(f"Expected packed records in {path}, but could not read them: {why}.")
+
+
+def _read_line(path: Path, line: bytes) -> AnyRecord:
+    try:
+        return _validated(path, parse_strict(line.decode("utf-8")))
+    except (UnicodeDecodeError, StrictJSONError) as error:
+        return _refuse(path, str(error))
+
+
+def _load_named(path: Path) -> AnyRecord:
+    record = load_any(path)
+    if path.name != record.filename:
+        raise RecordError(f"Expected {path} to be named {record.filename}, after what it holds: rename it.")
+    return record
+
+
 def load_any(path: Path) -> AnyRecord:
     """Read and validate one record of any type.
 
@@ -83,15 +130,19 @@ def load_any(path: Path) -> AnyRecord:
         RecordError: the file is missing, is not JSON within the bounds, or does not follow the schema.
     """
     try:
-        data = read_strict(path)
-        _check_version(path, data)
+        return _validated(path, read_strict(path))
+    except StrictJSONError as error:
+        raise RecordError(f"Expected a record in {path}, but could not read it: {error}.") from error
+
+
+def _validated(path: Path, data: Any) -> AnyRecord:
+    _check_version(path, data)
+    try:
         return RECORDS.validate_python(data, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))[:200] or "the record"
         raise RecordError(f"{path}: {where}: {first['msg'][:500]} ({error.error_count()} problems).") from error
-    except StrictJSONError as error:
-        raise RecordError(f"Expected a record in {path}, but could not read it: {error}.") from error
 
 
 def _check_version(path: Path, data: Any) -> None:

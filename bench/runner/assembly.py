@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -54,7 +55,14 @@ def assemble(planned: Planned, store: Store) -> CellRecord:
 def failed(planned: Planned, traceback: str, *, device: str, threads: int) -> CellRecord:
     """The record of a cell of which a step failed."""
     where = _provenance(planned, whereabouts(device, threads))
-    return CellRecord(**_head(planned), status="failed", traceback=traceback[-20_000:], provenance=where)
+    return CellRecord(**_head(planned), status="failed", traceback=_public(traceback)[-20_000:], provenance=where)
+
+
+def _public(traceback: str) -> str:
+    """A traceback without the folders of whoever computed it: records are published."""
+    for folder in (Path(bench.__file__).parents[1], sys.prefix, sys.base_prefix):
+        traceback = traceback.replace(f"{folder}/", "")
+    return traceback
 
 
 def not_applicable_record(planned: Planned) -> CellRecord:
@@ -76,7 +84,7 @@ def whereabouts(device: str, threads: int) -> dict[str, Any]:
         "git_dirty": dirty,
         "packages": _packages(),
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": " ".join((platform.system(), platform.machine(), *platform.libc_ver())).strip(),
         "device": device,
         "threads": threads,
         **processor(),

@@ -163,6 +163,7 @@ def test_a_scheme_that_raises_fails_its_own_cells_only(
         "uchida-random": "ok", "test-raises": "failed", "test-greedy": "failed",
     }  # fmt: skip
     assert "this hook is broken on purpose" in (found["test-raises"].traceback or "")
+    assert str(Path(__file__).parents[2]) not in (found["test-raises"].traceback or ""), "records are published"
     assert "AccessError" in (found["test-greedy"].traceback or "")
     assert "this hook is broken on purpose" in done.stdout
     again = bench_here(*words[:-2], check=1, env=environment)
