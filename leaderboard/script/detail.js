@@ -167,6 +167,11 @@ function attackSources(label) {
     });
 }
 
+function rocOf(row, label) {
+  const attack = data.rows[row.at].judged.find((each) => each.label === label);
+  return attack ? rocChart(attack) : null;
+}
+
 function inside(row) {
   const curves = Object.entries(row.attacks)
     .filter(([, attack]) => attack.curves.length)
@@ -174,7 +179,7 @@ function inside(row) {
       block(
         `${chain(label)}: what each seed shows`,
         ...attackSources(label),
-        make("div", { class: "panels" }, ...attackCharts(row, attack)),
+        make("div", { class: "panels" }, ...attackCharts(row, attack), rocOf(row, label)),
         ...(attack.searches.length ? rungSearches(attack) : []),
       ),
     );
