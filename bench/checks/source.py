@@ -21,7 +21,8 @@ STEPS = ("bench.steps.kinds", "bench.steps.scheme_workspace", "bench.stats")
 ALLOWED = {
     "__future__", "abc", "attacks", "collections", "contextlib", "copy", "dataclasses", "enum", "functools",
     "hashlib", "io", "itertools", "math", "numbers", "numpy", "opacus", "operator", "PIL", "pydantic", "random",
-    "schemes", "scipy", "sklearn", "statistics", "string", "torch", "torchvision", "types", "typing", "warnings",
+    "reedsolo", "schemes", "scipy", "sklearn", "statistics", "string", "torch", "torchvision", "types", "typing",
+    "warnings",
 }  # fmt: skip
 NAMES = {
     "__import__", "breakpoint", "compile", "delattr", "eval", "exec", "globals", "input", "locals", "open",
