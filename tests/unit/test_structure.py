@@ -243,6 +243,24 @@ def test_the_remedy_reads_every_bit_of_a_changed_network(arch_name):
         assert off(aligned, model) < 1e-4, steps
 
 
+@pytest.mark.parametrize("arch_name", ["wrn", "vgg16", "alexnet"])
+@pytest.mark.parametrize("attack", ["rescaling", "permutation"])
+def test_the_marked_layers_weights_have_no_part_in_the_alignment(arch_name, attack):
+    """Else a claim could bend an innocent network towards its key."""
+    reference = network(arch_name)
+    layer = f"net.{arch(arch_name).layers['conv2']}"
+    (suspect,) = attacked(attack, reference, ladder=[1.0])
+    other = deepcopy(suspect)
+    weight = other.get_submodule(layer).weight
+    with torch.no_grad():
+        weight.mul_(0.5 + 3 * torch.rand(*weight.shape[:2], 1, 1, generator=Rng("scales").torch()))
+    one, two = (restored(each, reference, layer).state_dict() for each in (suspect, other))
+    assert not torch.equal(one[f"{layer}.weight"], two[f"{layer}.weight"])
+    for name, tensor in one.items():
+        if name != f"{layer}.weight":
+            torch.testing.assert_close(two[name], tensor)
+
+
 def test_a_network_that_is_none_of_the_owners_is_returned_as_it_is():
     reference, other = network("wrn"), network("resnet18")
     assert restored(other, reference, "net.group1.0.conv2") is other
