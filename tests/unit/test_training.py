@@ -235,6 +235,18 @@ def test_an_unknown_undecayed_name_is_refused():
         fit(linear(), toy(), undecayed=("1.wieght",))
 
 
+def test_each_step_has_the_schedule_s_rate_over_the_whole_training(monkeypatch):
+    rates = []
+    taken = torch.optim.SGD.step
+    monkeypatch.setattr(
+        torch.optim.SGD, "step", lambda self, *words: rates.append(self.param_groups[0]["lr"]) or taken(self, *words)
+    )
+    recipe = replace(RECIPE, epochs=3, batch_size=16, schedule="onecycle")
+    fit(linear(), toy(64), recipe)
+    assert rates == [training.learning_rate(recipe, step, 12) for step in range(12)]
+    assert rates[0] < max(rates) == pytest.approx(recipe.lr, rel=0.2)
+
+
 def test_one_step_by_hand():
     """Momentum, Nesterov and decay of one step from a known gradient: w - lr (1 + momentum) (g + decay w)."""
     images = ImageSet(torch.full((2, 3, 8, 8), 255, dtype=torch.uint8), torch.tensor([0, 0]))
