@@ -247,6 +247,38 @@ def test_each_step_has_the_schedule_s_rate_over_the_whole_training(monkeypatch):
     assert rates[0] < max(rates) == pytest.approx(recipe.lr, rel=0.2)
 
 
+def test_images_may_be_asked_for_anew_before_every_epoch():
+    sets = [
+        ImageSet(torch.full((32, 3, 8, 8), grey, dtype=torch.uint8), torch.arange(32) % 2) for grey in (0, 102, 255)
+    ]
+    asked, model = iter(sets), Recorder()
+    fit(model, lambda: next(asked), replace(RECIPE, epochs=3))
+    assert [round(batch.mean().item(), 4) for batch in model.seen] == [0.0, 0.0, 0.4, 0.4, 1.0, 1.0]
+    assert next(asked, None) is None, "once an epoch"
+
+
+def test_optimizers_have_the_recipe_s_numbers():
+    model = linear()
+    adam = training._optimizer(model, replace(RECIPE, optimizer="adam", lr=0.003, momentum=0.8), ())
+    assert isinstance(adam, torch.optim.AdamW)
+    assert (adam.defaults["lr"], adam.defaults["betas"]) == (0.003, (0.8, 0.999))
+    sgd = training._optimizer(model, replace(RECIPE, lr=0.2, momentum=0.7, nesterov=True), ())
+    assert isinstance(sgd, torch.optim.SGD)
+    assert [sgd.defaults[name] for name in ("lr", "momentum", "nesterov")] == [0.2, 0.7, True]
+    assert not training._optimizer(model, replace(RECIPE, momentum=0.0, nesterov=True), ()).defaults["nesterov"]
+
+
+def test_images_lie_channels_last_while_networks_train():
+    model = small_net()
+    fit(model, toy())
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("images", "usable"), [(128 + 16, 144), (128 + 15, 128), (15, 15), (256, 256)])
+def test_a_last_batch_below_an_eighth_is_left_out(images, usable):
+    assert training._usable_rows(images, replace(RECIPE, batch_size=128)) == usable
+
+
 def test_one_step_by_hand():
     """Momentum, Nesterov and decay of one step from a known gradient: w - lr (1 + momentum) (g + decay w)."""
     images = ImageSet(torch.full((2, 3, 8, 8), 255, dtype=torch.uint8), torch.tensor([0, 0]))
