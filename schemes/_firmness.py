@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,7 @@ from schemes._users import LARGEST, finite
 __all__ = ["firmness", "sureness"]
 
 STRENGTHS = tuple(step / 10 for step in range(10, 0, -1))
-ROUNDING = 1e-9
+ROUNDING, DIGIT = 1e-9, 1e-6
 
 
 def firmness(
@@ -48,21 +50,32 @@ def firmness(
     return [float(value) for value in found]
 
 
-def sureness(suspect: Suspect, triggers: Tensor, clean: Tensor, targets: Tensor) -> list[float]:
+def sureness(
+    suspect: Suspect, triggers: Tensor, clean: Tensor, targets: Tensor, enough: float = -math.inf
+) -> list[float]:
     """Mean log-probability of its target over each of K trigger sets (K x n x C x H x W), as given.
 
     A network is surer of what it was trained on than of look-alikes that it calls the same. Triggers whose source is
-    called the target anyway do not count; a set without others is as weak as can be.
+    called the target anyway do not count; a set without others is as weak as can be. Sets are asked for one trigger,
+    then for as many as before, and so on: most look-alikes fall behind with their first.
 
     Args:
         suspect: asked for scores.
         triggers: K x n x C x H x W, uint8.
         clean: K x n, what the suspect calls their sources.
         targets: K.
+        enough: a set that can no longer reach this much is not asked further; its value is below it all the same.
     """
     count, probe = triggers.shape[:2]
-    losses = finite(suspect.losses(triggers.flatten(0, 1), targets.repeat_interleave(probe))).view(count, probe)
     counted = clean != targets[:, None]
-    means = (losses * counted).sum(1) / counted.sum(1).clamp_min(1)
-    known = torch.where(counted.any(1), means, torch.tensor(LARGEST, dtype=torch.float64))
-    return [-float(mean) for mean in known.round(decimals=6)]  # the same in a batch of any size
+    found, number = torch.zeros(count, dtype=torch.float64), counted.sum(1)
+    going, asked = number.nonzero().flatten(), 0
+    while asked < probe and len(going):
+        part = slice(asked, max(1, 2 * asked))
+        some = triggers[going.to(triggers.device), part]
+        labels = targets[going].repeat_interleave(some.shape[1])
+        losses = finite(suspect.losses(some.flatten(0, 1), labels)).view(len(going), -1)
+        found[going] -= (losses * counted[going, part]).sum(1) / number[going].clamp_min(1)
+        going, asked = going[found[going] >= enough - DIGIT], asked + some.shape[1]
+    known = torch.where(number > 0, found, torch.tensor(-LARGEST, dtype=torch.float64))
+    return [float(mean) for mean in known.round(decimals=6)]  # the same in a batch of any size

@@ -82,7 +82,7 @@ CARD = SchemeCard(
 
 
 def _by_scores(card: SchemeCard) -> Variant:
-    """The same scheme, verified by the suspect's scores; decoys cost a tenth of what they do by labels alone."""
+    """The same scheme, verified by the suspect's scores."""
     changes = {"access": "scores", "extensions": (*card.extensions[:-1], SURE)}
     scales = {"smoke": FEW, "quick": SMALL, "small": SMALL}
     return Variant(f"{card.name}-scores", f"{card.title}, by scores", card={**changes, "scales": scales})
@@ -422,11 +422,11 @@ def _pool(host: Host, rows: Tensor) -> Pool:
 
 
 def _known(
-    suspect: Suspect, triggers: Tensor, sources: Tensor, clean: Tensor, targets: Tensor, enough: float = 0.0
+    suspect: Suspect, triggers: Tensor, sources: Tensor, clean: Tensor, targets: Tensor, enough: float = -math.inf
 ) -> list[float]:
     """By the scores, where the card's access gives them, else by the labels; arguments as of `firmness`."""
     if suspect.offers("scores"):
-        return sureness(suspect, triggers, clean, targets)
+        return sureness(suspect, triggers, clean, targets, enough)
     return firmness(suspect, triggers, sources, clean, targets, enough)
 
 

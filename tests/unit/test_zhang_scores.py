@@ -88,11 +88,35 @@ def test_answers_that_say_nothing_are_no_evidence(name: str, rule: Any) -> None:
     assert scheme.verify(Suspect("scores", model=Answers(rule)), key).p_value > 0.5
 
 
-def test_a_decoy_costs_one_query_for_each_trigger() -> None:
+@pytest.mark.parametrize("probe", [1, 5, 8])
+def test_sets_that_fall_behind_are_asked_no_further_and_no_rank_changes(probe: int) -> None:
+    generator = torch.Generator().manual_seed(probe)
+    triggers = torch.randint(256, (40, probe, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    clean = torch.randint(CLASSES, (40, probe), generator=generator)
+    targets = torch.randint(CLASSES, (40,), generator=generator)
+    model = sines(5, side=16)
+    whole, short = Suspect("scores", model=model), Suspect("scores", model=model)
+    values = sureness(whole, triggers, clean, targets)
+    expected = -nn.functional.cross_entropy(
+        model(triggers.flatten(0, 1) / 255), targets.repeat_interleave(probe), reduction="none"
+    ).view(40, probe)
+    for row in range(40):
+        counts = clean[row] != targets[row]
+        mean = float(expected[row, counts].mean()) if counts.any() else -LARGEST
+        assert values[row] == pytest.approx(mean, abs=2e-6)
+    for enough in sorted(values)[-3:]:
+        found = sureness(short, triggers, clean, targets, enough)
+        assert [one >= enough for one in found] == [one >= enough for one in values]
+    assert short.queries < 3 * whole.queries or probe == 1
+
+
+def test_a_decoy_costs_a_query_unless_the_network_is_as_sure_of_it() -> None:
     scheme = scheme_of("zhang-content-scores")
     key = scheme.keygen(FakeHost(), Rng("owner"))
     suspect = Suspect("scores", model=CallsEverythingTarget(key, 6.0))
     scheme.verify(suspect, key)
-    asked = len(key.pool.flatten(0, 1)) + 8 + 99 * 8 + len(key.triggers) + len(key.fresh)
-    assert suspect.queries <= asked + 15 * 8, "at most one block of decoys is drawn in vain"
-    assert suspect.queries >= asked
+    others = len(key.pool.flatten(0, 1)) + 8 + len(key.triggers) + len(key.fresh)
+    assert suspect.queries - others <= 112, "others fall behind with their first trigger, at a query each"
+    known = Suspect("scores", model=CallsEverythingTarget(key, 2.0))
+    found = scheme.verify(known, key)
+    assert known.queries - others > 2 * found.details["decoys_asked"]
