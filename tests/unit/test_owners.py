@@ -11,8 +11,9 @@ from bench.api import Share, pixels
 from bench.runner.store import Store
 from bench.steps import ownership
 from bench.steps.embed import embed
-from bench.steps.ownership import fresh_keys, heldout_users, owner_shares
+from bench.steps.ownership import fresh_keys, heldout_users, owner_shares, published_images
 from bench.steps.scheme_workspace import SchemeWorkspace
+from bench.steps.training import soft_targets
 from schemes.anw import AnwHue
 from tests.fakes import on_digits, opened
 
@@ -96,3 +97,27 @@ def test_a_share_of_one_is_an_image_and_not_everything(workspace):
     assert not rows_of(key.images) & rows_of(workspace.data.owner.images)
     assert on_digits(schemes=("anw-hue",), overrides={"anw-hue": {"share": 1}}).steps["mark"].spec["heldout_users"] > 0
     assert AnwHue(share=1).heldout_share == Share(1)
+
+
+def with_owners(workspace, **changes):
+    return SchemeWorkspace({**workspace.spec, **changes}, workspace.inputs, workspace.place)
+
+
+def test_shares_are_drawn_from_the_seed_disjoint_and_may_use_up_the_training_set(workspace):
+    def dealt(share, **changes):
+        return [rows_of(part.images) for part in owner_shares(with_owners(workspace, **changes), AnwHue(share=share))]
+
+    first = dealt(100, owners=3)
+    assert len(set.union(*first)) == 300, "disjoint, and all there are"
+    assert first == dealt(100, owners=3)
+    assert first != dealt(100, owners=3, seed=1)
+    assert [len(part) for part in dealt(1, owners=2)] == [1, 1]
+
+
+def test_a_network_that_is_distilled_learns_the_clean_host_s_answers_and_others_learn_labels(workspace):
+    owner, scheme = workspace.data.owner, AnwHue(share=20)
+    for situation in ("train", "fine-tune"):
+        assert published_images(with_owners(workspace, situation=situation), scheme, []).images.targets is None
+    taught = published_images(with_owners(workspace, situation="distill"), scheme, []).images
+    assert torch.equal(taught.targets, soft_targets(workspace.model("host"), owner))
+    assert torch.equal(taught.images, owner.images)
