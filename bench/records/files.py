@@ -18,6 +18,7 @@ from bench.records.strictjson import MAX_BYTES, StrictJSONError, parse_strict, r
 __all__ = ["load_any", "load_record", "load_records", "pack_records", "save_record"]
 
 AnyRecord = CellRecord | CalibrationRecord | ClaimRecord
+Reader = Callable[[], AnyRecord]
 PACKED = "*.jsonl.xz"
 MAX_UNPACKED = 256 << 20
 
@@ -68,7 +69,7 @@ def load_records(
         RecordError: one of the files is not a record, and nobody is told.
     """
     paths = sorted([*folder.glob("*.json"), *folder.glob("failed/*.json")])
-    alone = (partial(_load_named, path) if named else partial(load_any, path) for path in paths)
+    alone: Iterator[Reader] = (partial(_load_named, path) if named else partial(load_any, path) for path in paths)
     packed = (read for path in sorted(folder.glob(PACKED)) for read in _unpacked(path))
     for read in chain(alone, packed):
         try:
@@ -89,7 +90,7 @@ def pack_records(records: Iterable[CellRecord], path: Path) -> None:
         file.writelines(lines)
 
 
-def _unpacked(path: Path) -> Iterator[Callable[[], AnyRecord]]:
+def _unpacked(path: Path) -> Iterator[Reader]:
     """For each line of a packed file, what reads and validates it; never more than `MAX_UNPACKED` bytes."""
     left = MAX_UNPACKED
     try:
