@@ -129,12 +129,12 @@ def _print_table(found: Sequence[DetectabilityRow], fpr: float) -> None:
     lines = [
         [
             row.scheme, row.arch, *(getattr(row, name) for name in varying), row.test, _number(row.auc), _interval(row),
-            _number(row.p_value), _number(row.least_p_value), row.part, _number(row.effect), _number(row.clean_effect),
+            _number(row.p_value), _number(row.least_p_value), (row.part or "").removeprefix("net.") or None, _number(row.effect), _number(row.clean_effect),
             verdict,
         ]
         for row, verdict in zip(found, _verdicts(found, fpr), strict=True)
     ]  # fmt: skip
-    table = plain_table(columns, lines, width=out.width, numbers=NUMBERS, leave_out=LEAVE_OUT)
+    table = plain_table(columns, lines, width=out.width, numbers=NUMBERS, whole=("scheme",), leave_out=LEAVE_OUT)
     table.caption = "\n".join(filter(None, [str(table.caption or ""), CAPTION.format(fpr=100 * fpr)]))
     table.caption_justify = "left"
     out.print(table)
