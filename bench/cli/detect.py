@@ -129,7 +129,8 @@ def _print_table(found: Sequence[DetectabilityRow], fpr: float) -> None:
     lines = [
         [
             row.scheme, row.arch, *(getattr(row, name) for name in varying), row.test, _number(row.auc), _interval(row),
-            _number(row.p_value), _number(row.least_p_value), (row.part or "").removeprefix("net.") or None, _number(row.effect), _number(row.clean_effect),
+            _number(row.p_value), _number(row.least_p_value),
+            (row.part or "").removeprefix("net.") or None, _number(row.effect), _number(row.clean_effect),
             verdict,
         ]
         for row, verdict in zip(found, _verdicts(found, fpr), strict=True)
