@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from itertools import pairwise
+from typing import TypeGuard
 
 from bench.contract.verdict import Point, Verdict
 from bench.identity import canonical
@@ -146,17 +147,17 @@ def _impossible(verdict: Verdict, most: int | None) -> str | None:
     """Why the details of a verdict cannot give its p-value."""
     p, details = verdict.p_value, verdict.details
     nulls, asked = details.get("nulls"), details.get("decoys_asked")
-    if _count(nulls) and not _is_rank(p, [nulls], None):  # type: ignore[list-item]
+    if _count(nulls) and not _is_rank(p, [nulls], None):
         return f"p = {p:.6g} is no rank among {nulls} nulls."
-    if _count(asked) and not _is_rank(p, [asked], None if most is None else most):  # type: ignore[list-item]
+    if _count(asked) and not _is_rank(p, [asked], None if most is None else most):
         return f"p = {p:.6g} is no rank among {asked} nulls" + (f" of at most {most}." if most else ".")
     matches, trials, chance = (details.get(name) for name in ("matches", "trials", "chance"))
     if _count(matches) and _count(trials) and isinstance(chance, float) and 0 < chance < 1:
-        return _no_tail(p, matches, trials, chance)  # type: ignore[arg-type]
+        return _no_tail(p, matches, trials, chance)
     return None
 
 
-def _count(value: object) -> bool:
+def _count(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value <= 10**9
 
 

@@ -95,7 +95,7 @@ def _pools(options: dict[str, Any]) -> list[Pool]:
         profile = PROFILES.get(options["profile"])
         options["null_hosts"] = max(TWINS, profile.null_hosts if profile else 0)
     chosen = {name: value for name, value in selected(options).items() if name != "run_dir"}
-    pools = pools_of(cells_of({**chosen, "attack": "none"}))  # type: ignore[typeddict-item]
+    pools = pools_of(cells_of({**chosen, "attack": "none"}))  # type: ignore[typeddict-item]  # click hands options over untyped
     if not pools:
         raise click.UsageError(
             f"Expected schemes that mark a model's weights or behaviour, but got {options['scheme']}: "
