@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from bench.cli.common import FiniteRange, calibration_selectors, console, sentences
-from bench.cli.run import (
-    complaints,
-    computed,
-    device_option,
-    jobs_option,
-    leave,
-    settings_of,
-    threads_option,
-    until_sigterm,
-)
+from bench.cli.common import FiniteRange, calibration_selectors, console, selected, sentences
+from bench.cli.run import computed_steps, device_option, jobs_option, settings_of, threads_option, until_sigterm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.metrics.calibration import Rate
+    from bench.records.calibration import CalibrationRow
 
 __all__ = ["COMMANDS"]
 
+FIELDS = (
+    "scheme", "arch", "attack", "null", "nominal", "false_positive_rate", "interval_low", "interval_high", "n",
+)  # fmt: skip
 NETWORKS = 4  # with fewer, no row can be told from chance unless every claim is accepted
 
 
@@ -47,8 +42,15 @@ class Rates(click.ParamType):
 @calibration_selectors
 @click.option(
     "--keys", "fresh_keys", type=click.IntRange(1, 10_000), default=None,
-    help="Fresh keys that claim each host and null model; fewer where making a key takes a training.  "
-    "[default: the profile's]",
+    help="Fresh keys that claim each host and null model.  [default: the profile's]",
+)  # fmt: skip
+@click.option(
+    "--trained-keys", type=click.IntRange(1, 10_000), default=None,
+    help="At most so many of them where making a key takes a training.  [default: the profile's]",
+)  # fmt: skip
+@click.option(
+    "--left-out", "left_out_owners", type=click.IntRange(1, 10_000), default=None,
+    help="Owners who claim a network that was trained without their images.  [default: the profile's]",
 )  # fmt: skip
 @click.option(
     "--null-hosts", type=click.IntRange(0, 200), default=None,
@@ -66,43 +68,48 @@ def calibrate(
 ) -> None:
     """Measure how often false claims are accepted, by scheme, architecture, attack and kind of null.
 
-    Computes what is missing as `bench run` does, and resumes as it does. Fresh keys claim clean hosts, null models and,
-    with an attack, clean hosts that went through it. Rows with more accepted claims than chance explains are marked.
-    JSON: a list of objects with `scheme`, `arch`, `attack`, `null`, `nominal`, `false_positive_rate`, `interval_low`,
-    `interval_high`, `n`. Exit status: 0 all cells settled, 1 some failed, 2 usage.
+    Computes what false claims take, and no mark: fresh keys claim clean hosts, null models and, with an attack, clean
+    hosts that went through it. Each of --seeds has networks and keys of its own. Rows with more accepted claims than
+    chance explains are marked. The rows are kept in `calibration.json` in the run directory. JSON: a list of objects
+    with `scheme`, `arch`, `attack`, `null`, `nominal`, `false_positive_rate`, `interval_low`, `interval_high`, `n`.
+    Exit status: 0 all claims made, 1 some failed, 2 usage.
 
     SUITE.yaml holds selectors, as for `bench run`.
     """
-    from bench.metrics.calibration import rates as measured
     from bench.plan.profiles import PROFILES
+    from bench.plan.selection import cells_of
+    from bench.records.calibration import CALIBRATION
+    from bench.runner import calibrate as runner
     from bench.runner.rundir import RunDir
+    from bench.runner.store import StoreError
 
     if options["null_hosts"] is None:
         profile = PROFILES.get(options["profile"])
         options["null_hosts"] = max(NETWORKS, profile.null_hosts if profile else 0)
+    run_dir = RunDir(options["run_dir"])
+    CALIBRATION.load(run_dir.path)  # refused, if so, before anything is computed
     with until_sigterm():
-        summary = computed(options, settings_of(options, device, jobs, threads=threads), quiet)
-        complaints(console(stderr=True), RunDir(options["run_dir"]), summary)
-        found = measured(summary.records, rates)
+        settings = settings_of(options, device, jobs, threads=threads)
+        chosen: Any = {name: value for name, value in selected(options).items() if name != "run_dir"}
+        cells = [cell for cell in cells_of(chosen) if cell.reason is None]
+        steps = [step for cell in cells for step in runner.null_steps(cell).values()]
+        summary = computed_steps(steps, run_dir, settings, quiet, options["owners"])
+        try:
+            found = runner.rows(runner.claims_of(cells, run_dir.store), rates)
+        except StoreError as error:
+            raise click.ClickException(f"{error} Give the same command again.") from error
+        CALIBRATION.merge(found, run_dir.path)
         if style == "json":
-            click.echo(json.dumps([_row(rate) for rate in found], indent=1))
+            click.echo(json.dumps([{name: getattr(row, name) for name in FIELDS} for row in found], indent=1))
         else:
             _print_table(found)
-    leave(summary)
+    sys.exit(1 if summary.failures else 0)
 
 
 COMMANDS = (calibrate,)
 
 
-def _row(rate: Rate) -> dict[str, Any]:
-    return {
-        "scheme": rate.scheme, "arch": rate.arch, "attack": rate.attack, "null": rate.null, "nominal": rate.nominal,
-        "false_positive_rate": rate.found.share, "interval_low": rate.found.low, "interval_high": rate.found.high,
-        "n": rate.found.trials,
-    }  # fmt: skip
-
-
-def _print_table(found: Sequence[Rate]) -> None:
+def _print_table(found: Sequence[CalibrationRow]) -> None:
     from rich.text import Text
 
     from bench.cli.fitting import plain_table
@@ -110,14 +117,14 @@ def _print_table(found: Sequence[Rate]) -> None:
     if not found:
         console().print("No false claims: no selected cell has any.")
         return
-    columns = ("scheme", "arch", "attack", "null", "nominal", "rate", "interval", "n", "verdict")
+    columns = ("scheme", "arch", "attack", "null", "nominal", "rate", "interval", "claims", "networks", "verdict")
     lines = [
         (
-            rate.scheme, rate.arch, rate.attack, rate.null, f"{rate.nominal:g}", f"{rate.found.share:.3g}",
-            f"{rate.found.low:.3f} to {rate.found.high:.3f}", rate.found.trials,
-            Text("beyond chance", "red") if rate.beyond else "",
+            row.scheme, row.arch, row.attack, row.null, f"{row.nominal:g}", f"{row.false_positive_rate:.3g}",
+            f"{row.interval_low:.3f} to {row.interval_high:.3f}", row.n, row.networks or None,
+            Text("beyond chance", "red") if row.beyond else "",
         )
-        for rate in found
+        for row in found
     ]  # fmt: skip
-    out, numbers = console(), ("nominal", "rate", "n")
-    out.print(plain_table(columns, lines, width=out.width, numbers=numbers, leave_out=("arch", "attack")))
+    out, numbers = console(), ("nominal", "rate", "claims", "networks")
+    out.print(plain_table(columns, lines, width=out.width, numbers=numbers, leave_out=("arch", "attack", "networks")))

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from bench.cli.common import console, detection_selectors, fpr_option, selected, sentences
-from bench.cli.run import device_option, executed, jobs_option, settings_of, threads_option, until_sigterm
+from bench.cli.run import computed_steps, device_option, jobs_option, settings_of, threads_option, until_sigterm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.records.detectability import DetectabilityRow
-    from bench.runner.coordinator import Summary
     from bench.runner.detect import Pool
-    from bench.runner.rundir import RunDir
 
 __all__ = ["COMMANDS"]
 
@@ -55,22 +53,21 @@ def detect(fpr: float, style: str, device: str, jobs: int, threads: int, quiet: 
 
     SUITE.yaml holds selectors, as for `bench run`.
     """
-    from bench.records.detectability import load_rows, merge_rows
+    from bench.records.detectability import DETECTABILITY
     from bench.runner import detect as runner
     from bench.runner.rundir import RunDir
     from bench.runner.store import StoreError
 
     run_dir, pools = RunDir(options["run_dir"]), _pools(options)
-    load_rows(run_dir.path)  # refused, if so, before anything is trained
+    DETECTABILITY.load(run_dir.path)  # refused, if so, before anything is trained
     with until_sigterm():
-        summary = _trained(pools, run_dir, options, settings_of(options, device, jobs, threads=threads), quiet)
-        if summary.signal:
-            sys.exit(128 + summary.signal)
+        settings = settings_of(options, device, jobs, threads=threads)
+        summary = computed_steps(runner.steps_of(pools), run_dir, settings, quiet, options["owners"])
         try:
             found = list(runner.rows(pools, run_dir.store))
         except StoreError as error:
             raise click.ClickException(f"{error} Give the same command again.") from error
-        merge_rows(found, run_dir.path)
+        DETECTABILITY.merge(found, run_dir.path)
         if style == "json":
             click.echo(json.dumps([row.model_dump(mode="json") for row in found], indent=1))
         else:
@@ -102,22 +99,6 @@ def _pools(options: dict[str, Any]) -> list[Pool]:
             "try --scheme @weights."
         )
     return pools
-
-
-def _trained(pools: Sequence[Pool], run_dir: RunDir, options: dict[str, Any], settings: Any, quiet: bool) -> Summary:
-    from bench.runner.detect import training_plan
-    from bench.runner.why import remember
-
-    run_dir.lend_home()
-    made = training_plan(pools, run_dir)
-    remember(made.missing, run_dir)
-    summary = executed(made, run_dir, settings, quiet, options["owners"])
-    out, labels = console(stderr=True), {step.key: step.label for step in made.steps}
-    for key, traceback in summary.failures.items():
-        out.print(f"failed: {labels[key]}: {traceback.strip().splitlines()[-1]}", style="red", soft_wrap=True)
-    for note in summary.notes:
-        out.print(note, style="yellow", soft_wrap=True)
-    return summary
 
 
 def _print_table(found: Sequence[DetectabilityRow], fpr: float) -> None:

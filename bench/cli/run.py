@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.cli.progress import Progress
-    from bench.plan.matrix import Planned
+    from bench.plan.matrix import Planned, Step
     from bench.plan.plan import Plan
     from bench.records.record import CellRecord
     from bench.runner.coordinator import Summary, Watch
@@ -32,6 +32,7 @@ __all__ = [
     "COMMANDS",
     "complaints",
     "computed",
+    "computed_steps",
     "device_option",
     "executed",
     "jobs_option",
@@ -209,6 +210,33 @@ def executed(
         also(watch) as both,
     ):
         return execute(made, run_dir, settings, both, durations)
+
+
+def computed_steps(steps: Iterable[Step], run_dir: RunDir, settings: Settings, quiet: bool, owners: int = 1) -> Summary:
+    """Compute what is missing of steps that settle no cell, and say which failed; a signal ends the command.
+
+    Args:
+        steps: in any order; what they read is computed besides.
+        run_dir: where it is kept.
+        settings: where and how.
+        quiet: without the bar.
+        owners: that were asked for.
+    """
+    from bench.plan.plan import Plan
+    from bench.runner.why import remember
+
+    run_dir.lend_home()
+    made = Plan.of_steps(steps, run_dir.store.has)
+    remember(made.missing, run_dir)
+    summary = executed(made, run_dir, settings, quiet, owners)
+    if summary.signal:
+        leave(summary)
+    out, labels = console(stderr=True), {step.key: step.label for step in made.steps}
+    for key, traceback in summary.failures.items():
+        out.print(f"failed: {labels[key]}: {traceback.strip().splitlines()[-1]}", style="red", soft_wrap=True)
+    for note in summary.notes:
+        out.print(note, style="yellow", soft_wrap=True)
+    return summary
 
 
 def leave(summary: Summary) -> NoReturn:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from statistics import fmean
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from bench.metrics.inference import cluster_interval
-from bench.records.record import CellRecord
+from bench.records.record import Cell
 from bench.stats import student_interval, wilson_interval
 
 __all__ = ["Bound", "Mean", "Proportion", "average", "clustered", "lower_median", "mean", "one_a_seed", "proportion"]
+
+
+class _OfCell(Protocol):
+    @property
+    def cell(self) -> Cell: ...
+
+
+Found = TypeVar("Found", bound=_OfCell)
 
 
 class Mean(NamedTuple):
@@ -99,7 +107,7 @@ def lower_median(exact: Iterable[float], bounds: Iterable[float]) -> Bound | Non
     return Bound(values[middle][0], any(more for _, more in values[: middle + 1]), values)
 
 
-def one_a_seed(records: Sequence[CellRecord], field: str) -> list[CellRecord]:
+def one_a_seed(records: Sequence[Found], field: str) -> list[Found]:
     """Of each seed the first record that has the field, because every attack of a seed meets the same marked model."""
     found = {record.cell.seed: record for record in reversed(records) if getattr(record, field)}
     return [found[seed] for seed in sorted(found)]

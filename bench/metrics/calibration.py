@@ -17,15 +17,49 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from math import exp
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from bench.metrics.aggregate import Proportion, one_a_seed
-from bench.records.record import AFTER_ATTACK, FRESH_KEY, LEFT_OUT, CellRecord
+from bench.records.record import AFTER_ATTACK, FRESH_KEY, LEFT_OUT, Cell, NullSet
 
-__all__ = ["SURE", "Rate", "Trial", "accepted", "excess_p_value", "kinds", "rates", "too_many", "trials"]
+__all__ = [
+    "SURE",
+    "Claimed",
+    "Rate",
+    "Trial",
+    "accepted",
+    "excess_p_value",
+    "kinds",
+    "rates",
+    "too_many",
+    "trials",
+]
 
 SURE = 1e-3  # a table has many rows: a rate is called too high only where chance would do it once in a thousand
 CONFIDENCE = 0.95
+
+
+class Claimed(Protocol):
+    """The false claims of one cell: a record, or what was computed of one."""
+
+    @property
+    def cell(self) -> Cell:
+        """Whose they are."""
+
+    @property
+    def nulls(self) -> Sequence[NullSet]:
+        """The p-values by kind of null."""
+
+    @property
+    def access(self) -> str:
+        """What the verifier of the scheme has."""
+
+    @property
+    def stage(self) -> str:
+        """Where the attack acts."""
+
+
+Source = TypeVar("Source", bound=Claimed)
 
 
 class Trial(NamedTuple):
@@ -50,7 +84,8 @@ class Rate(NamedTuple):
         null: the kind of null.
         nominal: the rate that p-values are held to.
         found: accepted claims of all, with the 95 % interval of the rate.
-        beyond: whether they are more than chance explains.
+        networks, keys: how many different ones made them; 0 networks where no chance went into the suspect.
+        p_value: chance of so many accepted claims from a valid scheme: see `excess_p_value`.
     """
 
     scheme: str
@@ -59,35 +94,45 @@ class Rate(NamedTuple):
     null: str
     nominal: float
     found: Proportion
-    beyond: bool
+    networks: int
+    keys: int
+    p_value: float
+
+    @property
+    def beyond(self) -> bool:
+        """Whether more are accepted than chance explains."""
+        return self.p_value <= SURE
 
 
-def rates(records: Sequence[CellRecord], nominal: Sequence[float]) -> list[Rate]:
-    """The false positive rates of each scheme, architecture, attack and kind of null, in the records' order.
+def rates(claimed: Sequence[Claimed], nominal: Sequence[float]) -> list[Rate]:
+    """The false positive rates of each scheme, architecture, attack and kind of null, in the order of the cells.
 
     Data sets and seeds of one scheme and architecture count together; situations do not matter to a null.
     """
-    done = [record for record in records if record.status == "ok"]
     found = []
-    for scheme, arch in dict.fromkeys((record.cell.scheme, record.cell.arch) for record in done):
-        own = [record for record in done if (record.cell.scheme, record.cell.arch) == (scheme, arch)]
+    for scheme, arch in dict.fromkeys((each.cell.scheme, each.cell.arch) for each in claimed):
+        own = [each for each in claimed if (each.cell.scheme, each.cell.arch) == (scheme, arch)]
         sets = [("none", kind, trials(own, kind)) for kind in kinds(own) if kind != AFTER_ATTACK]
         for attack in dict.fromkeys(record.cell.attack for record in own):
             sets.append((attack, AFTER_ATTACK, trials([r for r in own if r.cell.attack == attack], AFTER_ATTACK)))
         for attack, kind, claims in sets:
             counts = [(rate, accepted(claims, rate)) for rate in nominal]
+            networks = len({claim.network for claim in claims if claim.network is not None})
+            made_by = networks, len({claim.key for claim in claims})
             found += [
-                Rate(scheme, arch, attack, kind, rate, count, too_many(claims, rate)) for rate, count in counts if count
+                Rate(scheme, arch, attack, kind, rate, count, *made_by, excess_p_value(claims, rate))
+                for rate, count in counts
+                if count
             ]
     return found
 
 
-def kinds(records: Iterable[CellRecord]) -> list[str]:
+def kinds(records: Iterable[Claimed]) -> list[str]:
     """The kinds of nulls in the records, in their order."""
     return list(dict.fromkeys(null.kind for record in records for null in record.nulls))
 
 
-def trials(records: Sequence[CellRecord], kind: str) -> list[Trial]:
+def trials(records: Sequence[Source], kind: str) -> list[Trial]:
     """The false claims of one kind in the records of one scheme and architecture.
 
     Before an attack, every attack of a seed saw the same networks and keys: they count once a seed. After an attack on
@@ -102,7 +147,7 @@ def trials(records: Sequence[CellRecord], kind: str) -> list[Trial]:
     return [trial for record in kept for trial in _trials(record, kind)]
 
 
-def _trials(record: CellRecord, kind: str) -> Iterable[Trial]:
+def _trials(record: Claimed, kind: str) -> Iterable[Trial]:
     at = (record.cell.dataset, record.cell.seed)
     claimants = "left-out owner" if kind == LEFT_OUT else "fresh key"
     for null in record.nulls:

@@ -31,6 +31,8 @@ class Selectors(TypedDict, total=False):
         null_keys: at most so many fresh keys claim each clean host.
         null_hosts: null models of each kind that are trained for fresh keys to claim.
         fresh_keys: so many fresh keys claim each clean host and null model, and each host after an attack.
+        trained_keys: at most so many of them where making a key takes a training.
+        left_out_owners: owners who claim a network that was trained without their images.
         settings: `NAME.PARAM` -> value, or texts `NAME.PARAM=VALUE`.
         data_root: the folder with real data sets.
         download: let torchvision fetch what is missing.
@@ -47,6 +49,8 @@ class Selectors(TypedDict, total=False):
     null_keys: int | None
     null_hosts: int | None
     fresh_keys: int | None
+    trained_keys: int | None
+    left_out_owners: int | None
     settings: Mapping[str, Any] | Iterable[str]
     data_root: Path | str | None
     download: bool
@@ -55,7 +59,7 @@ class Selectors(TypedDict, total=False):
 DEFAULTS: Selectors = {
     "scheme": "all", "attack": "pruning", "arch": None, "dataset": None, "profile": "quick", "situation": None,
     "seeds": None, "owners": 1, "null_keys": None, "null_hosts": None, "fresh_keys": None,
-    "settings": (), "data_root": None, "download": False,
+    "trained_keys": None, "left_out_owners": None, "settings": (), "data_root": None, "download": False,
 }  # fmt: skip
 # What `@pipeline` stands for: before, while and after a learner trains, and on a stolen network.
 PIPELINES = (
@@ -64,7 +68,9 @@ PIPELINES = (
     "pruning=50+ftal+input-jpeg",
     "quantisation+input-median",
 )
-LEAST = {"seeds": 1, "owners": 1, "null_keys": 0, "null_hosts": 0, "fresh_keys": 1}
+LEAST = {
+    "seeds": 1, "owners": 1, "null_keys": 0, "null_hosts": 0, "fresh_keys": 1, "trained_keys": 1, "left_out_owners": 1,
+}  # fmt: skip
 MOST = 10_000
 MOST_NULL_HOSTS = 200  # a record holds 2,000 sets of p-values, and each null model several
 
@@ -123,11 +129,11 @@ def request(selectors: Selectors) -> Request:
 
 def _nulls(profile: Profile, given: Mapping[str, Any]) -> Profile:
     """The profile with as many null models and fresh keys as were asked for."""
-    if given["null_hosts"] is not None:
-        profile = replace(profile, null_hosts=given["null_hosts"])
-    if given["fresh_keys"] is not None:
-        profile = replace(profile, null_keys=given["fresh_keys"], attacked_null_keys=given["fresh_keys"])
-    return profile
+    asked = {
+        "null_hosts": given["null_hosts"], "null_keys": given["fresh_keys"], "attacked_null_keys": given["fresh_keys"],
+        "trained_null_keys": given["trained_keys"], "left_out_owners": given["left_out_owners"],
+    }  # fmt: skip
+    return replace(profile, **{name: number for name, number in asked.items() if number is not None})
 
 
 def overrides(settings: Mapping[str, Any] | Iterable[str], chosen: Iterable[str]) -> dict[str, dict[str, Any]]:

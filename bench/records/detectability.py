@@ -5,20 +5,16 @@ A row is about several seeds and the clean networks beside them, so it is part o
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from bench.contract.fields import Finite, Fraction, Hex, Name, Strict, Text
-from bench.records.record import Params, RecordError
-from bench.records.strictjson import StrictJSONError, read_strict
+from bench.records.record import Params
+from bench.records.rowfile import RowFile
 
-__all__ = ["DETECTABILITY", "SUBJECT", "DetectabilityRow", "Test", "load_rows", "merge_rows"]
+__all__ = ["DETECTABILITY", "SUBJECT", "DetectabilityRow", "Test"]
 
-DETECTABILITY = "detectability.json"
 SUBJECT = {"scheme", "scheme_params", "arch", "dataset", "situation", "profile", "owners"}
 Test = Literal["ks", "variance", "classifier"]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -67,33 +63,6 @@ class DetectabilityRow(Strict):
         return self.model_dump_json(include=SUBJECT | {"test"})
 
 
-ROWS: TypeAdapter[list[DetectabilityRow]] = TypeAdapter(list[DetectabilityRow])
-
-
-def load_rows(folder: Path) -> list[DetectabilityRow]:
-    """The rows in a run directory; none where nothing was measured.
-
-    Raises:
-        RecordError: the file is not as it was written.
-    """
-    path = folder / DETECTABILITY
-    if not path.exists():
-        return []
-    try:
-        return ROWS.validate_python(read_strict(path), strict=True)
-    except (StrictJSONError, ValidationError) as error:
-        first = str(error).splitlines()[0][:500]
-        raise RecordError(f"Expected rows of `bench detect` in {path}, but: {first}. Remove the file.") from error
-
-
-def merge_rows(rows: Iterable[DetectabilityRow], folder: Path) -> None:
-    """Write rows into a run directory's file, atomically, in the place of earlier ones about the same.
-
-    Raises:
-        RecordError: as `load_rows`.
-    """
-    merged = {row.about: row for row in [*load_rows(folder), *rows]}
-    path = folder / DETECTABILITY
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_bytes(ROWS.dump_json(list(merged.values()), indent=1) + b"\n")
-    temporary.replace(path)
+DETECTABILITY: RowFile[DetectabilityRow] = RowFile(
+    "detectability.json", "bench detect", TypeAdapter(list[DetectabilityRow]), lambda row: row.about
+)

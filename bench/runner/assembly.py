@@ -21,7 +21,7 @@ from bench.records.record import AFTER_ATTACK, FRESH_KEY, LEFT_OUT, CellRecord, 
 from bench.runner.machine import processor
 from bench.runner.store import Store
 
-__all__ = ["assemble", "failed", "not_applicable_record", "whereabouts"]
+__all__ = ["assemble", "failed", "not_applicable_record", "null_sets", "stage_of", "whereabouts"]
 
 FPR = 0.01
 SOURCES = (":/bench", ":/schemes", ":/attacks")
@@ -44,7 +44,7 @@ def assemble(planned: Planned, store: Store) -> CellRecord:
         control_accuracy=results.get("control", {}).get("test_accuracy"),
         clean_verdicts=mark["clean_verdicts"],
         heldout_verdicts=mark["heldout_verdicts"],
-        nulls=_nulls(results),
+        nulls=null_sets(results),
         histories=_histories(keys, mark),
         timings_s={"host": host["time_s"], "keygen": keys["time_s"], "embed": mark["time_s"]},
         measures={name: value for name, value in {**mark["measures"], **capacity}.items() if value is not None},
@@ -98,13 +98,13 @@ def _head(planned: Planned) -> dict[str, Any]:
         "cell": planned.cell,
         "carrier": planned.scheme.carrier,
         "access": planned.scheme.access,
-        "stage": _stage(planned.attacks),
+        "stage": stage_of(planned.attacks),
         "committed": _committed(planned.attacks),
         "unit": planned.attacks[-1].unit,
     }
 
 
-def _stage(attacks: Sequence[AttackCard]) -> str:
+def stage_of(attacks: Sequence[AttackCard]) -> str:
     """Of a chain: where its ladder acts; a forged claim stays one whatever follows."""
     stages = [card.stage for card in attacks]
     return "evidence" if "evidence" in stages else stages[-1]
@@ -124,8 +124,12 @@ def _histories(keys: Mapping[str, Any], mark: Mapping[str, Any]) -> dict[str, li
     return {f"{which}/{name}": series for which, found in trainings.items() for name, series in found.items()}
 
 
-def _nulls(results: Mapping[str, Any]) -> list[NullSet]:
-    """The p-values of claims that are false: by kind, those on null models by model, after the attack by strength."""
+def null_sets(results: Mapping[str, Any]) -> list[NullSet]:
+    """The p-values of claims that are false: by kind, those on null models by model, after the attack by strength.
+
+    Args:
+        results: name of the step -> its result; names of other steps are passed over.
+    """
     before = [(kind, results[name]["p_values"]) for name, kind in BEFORE if name in results]
     attacked = results.get("attacked_nulls", {}).get("p_values", [])
     claimed = [claim for name in results if name.startswith("null_claims_") for claim in results[name]["claims"]]

@@ -11,13 +11,11 @@ from bench.identity import Rng, canonical, digest
 from bench.metrics.detectability import FEWEST_TWINS, Part, parts, two_sample
 from bench.metrics.property_inference import FEWEST_SEEDS, classifier
 from bench.plan.matrix import Planned, Step
-from bench.plan.plan import Plan
 from bench.plan.twins import clean_twins
 from bench.records.detectability import SUBJECT, DetectabilityRow, Test
-from bench.runner.rundir import RunDir
 from bench.runner.store import Store
 
-__all__ = ["TESTS", "Pool", "pools_of", "rows", "training_plan"]
+__all__ = ["TESTS", "Pool", "pools_of", "rows", "steps_of"]
 
 TESTS: tuple[Test, ...] = ("ks", "variance", "classifier")
 CARRIERS = ("weights", "behaviour")
@@ -40,9 +38,9 @@ def pools_of(cells: Iterable[Planned]) -> list[Pool]:
     ]
 
 
-def training_plan(pools: Iterable[Pool], run_dir: RunDir) -> Plan:
-    """The steps that leave the networks of the pools, and which of them are missing; no cell is settled by them."""
-    return Plan.of_steps([step for pool in pools for step in (pool.marked, *pool.twins)], run_dir.store.has)
+def steps_of(pools: Iterable[Pool]) -> list[Step]:
+    """The steps that leave the networks of the pools."""
+    return [step for pool in pools for step in (pool.marked, *pool.twins)]
 
 
 def rows(pools: Iterable[Pool], store: Store) -> Iterator[DetectabilityRow]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.cli.detect import _verdicts
-from bench.records.detectability import DETECTABILITY, DetectabilityRow, load_rows
+from bench.records.detectability import DETECTABILITY, DetectabilityRow
 from tests.conftest import PLUGINS, Bench, BenchHere
 
 FIELDS = [
@@ -34,7 +34,7 @@ def test_json_is_all_that_is_printed_and_the_same_command_computes_nothing(
     run_dir, printed = first
     rows = json.loads(printed)
     assert {tuple(row) for row in rows} == {tuple(FIELDS)}
-    assert rows == [row.model_dump(mode="json") for row in load_rows(run_dir)]
+    assert rows == [row.model_dump(mode="json") for row in DETECTABILITY.load(run_dir)]
     assert [(row["scheme"], row["test"]) for row in rows] == [
         ("uchida-direct", test) for test in ("ks", "variance", "classifier")
     ]
@@ -95,7 +95,7 @@ def test_verdicts_are_adjusted_over_the_tests_of_one_scheme_and_no_further() -> 
 
 
 def test_a_spoilt_file_is_named_before_anything_is_trained(tmp_path: Path, bench_here: BenchHere) -> None:
-    (tmp_path / DETECTABILITY).write_text("[")
+    (tmp_path / DETECTABILITY.name).write_text("[")
     ended = bench_here(*WORDS, "--run-dir", tmp_path, check=2)
-    assert DETECTABILITY in ended.stderr
+    assert DETECTABILITY.name in ended.stderr
     assert not (tmp_path / "store").exists()

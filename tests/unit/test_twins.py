@@ -16,10 +16,10 @@ from bench.plan.matrix import Planned, expand
 from bench.plan.plan import Plan
 from bench.plan.profiles import PROFILES
 from bench.plan.twins import clean_twins
-from bench.records.detectability import DETECTABILITY, DetectabilityRow, load_rows, merge_rows
+from bench.records.detectability import DETECTABILITY, DetectabilityRow
 from bench.records.record import OWN_DATA, RecordError
 from bench.runner.coordinator import execute
-from bench.runner.detect import pools_of, rows, training_plan
+from bench.runner.detect import pools_of, rows, steps_of
 from bench.runner.estimate import Durations
 from bench.runner.executors import Settings
 from bench.runner.rundir import RunDir
@@ -106,8 +106,8 @@ def test_rows_are_of_the_seeds_that_have_all_networks(tmp_path: Path) -> None:
     run_dir, pools = RunDir(tmp_path), pools_of(cells("uchida-random", seeds=2))
     assert [row.reason for row in rows(pools, run_dir.store)] == ["no seed has all its networks"] * 3
     some = Plan.of_steps(pools[0].twins[0].inputs.values(), run_dir.store.has)
-    plan = training_plan(pools, run_dir)
-    for number, make in enumerate((lambda: some, lambda: training_plan(pools, run_dir))):
+    plan = Plan.of_steps(steps_of(pools), run_dir.store.has)
+    for number, make in enumerate((lambda: some, lambda: Plan.of_steps(steps_of(pools), run_dir.store.has))):
         summary = execute(make(), run_dir, Settings(Place(), threads=1), Watch(), Durations(run_dir.durations))
         assert summary.computed == (1, len(plan.steps) - 1)[number], "what is stored is not computed again"
         assert (summary.records, summary.failures, summary.stopped) == ([], {}, False)
@@ -118,9 +118,9 @@ def test_rows_are_of_the_seeds_that_have_all_networks(tmp_path: Path) -> None:
     assert (inferred.reason, inferred.auc) == ("it takes 4 seeds", None)
     whole = next(rows(pools[:1], run_dir.store))
     assert (whole.seeds, whole.networks != ks.networks) == (1, True)
-    merge_rows([ks, variance, inferred], tmp_path)
-    merge_rows([whole], tmp_path)
-    assert load_rows(tmp_path) == [whole, variance, inferred]
+    DETECTABILITY.merge([ks, variance, inferred], tmp_path)
+    DETECTABILITY.merge([whole], tmp_path)
+    assert DETECTABILITY.load(tmp_path) == [whole, variance, inferred]
     shutil.rmtree(run_dir.store.folder(pools[1].marked.key))
     assert next(rows(pools, run_dir.store)) == whole
 
@@ -140,17 +140,17 @@ def row(**fields: Any) -> DetectabilityRow:
 
 
 def test_a_row_takes_the_place_of_one_about_the_same(tmp_path: Path) -> None:
-    merge_rows([row(auc=0.5), row(test="variance")], tmp_path)
-    merge_rows([row(auc=1.0, seeds=9), row(scheme_params={"bits": 64})], tmp_path)
-    assert [(r.auc, r.test, r.scheme_params["bits"]) for r in load_rows(tmp_path)] == [
+    DETECTABILITY.merge([row(auc=0.5), row(test="variance")], tmp_path)
+    DETECTABILITY.merge([row(auc=1.0, seeds=9), row(scheme_params={"bits": 64})], tmp_path)
+    assert [(r.auc, r.test, r.scheme_params["bits"]) for r in DETECTABILITY.load(tmp_path)] == [
         (1.0, "ks", 32), (None, "variance", 32), (None, "ks", 64)
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["", "{}", '[{"scheme": "x"}]', "[1"])
 def test_a_file_that_holds_no_rows_is_named_and_kept(tmp_path: Path, text: str) -> None:
-    (tmp_path / DETECTABILITY).write_text(text)
-    with pytest.raises(RecordError, match=DETECTABILITY):
-        merge_rows([row()], tmp_path)
-    assert (tmp_path / DETECTABILITY).read_text() == text
-    assert load_rows(tmp_path / "elsewhere") == []
+    (tmp_path / DETECTABILITY.name).write_text(text)
+    with pytest.raises(RecordError, match=DETECTABILITY.name):
+        DETECTABILITY.merge([row()], tmp_path)
+    assert (tmp_path / DETECTABILITY.name).read_text() == text
+    assert DETECTABILITY.load(tmp_path / "elsewhere") == []
