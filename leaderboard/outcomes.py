@@ -8,7 +8,8 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.metrics.robustness import ROUNDING, lost_pp
+from bench.metrics.fidelity import lost_pp
+from bench.metrics.robustness import ROUNDING
 from bench.records.record import CellRecord
 from leaderboard.summary import Row
 

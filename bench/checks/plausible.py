@@ -43,16 +43,19 @@ def status_ok(records: Records) -> Iterator[str]:
 
 
 def accuracy_of_whole_images(records: Records) -> Iterator[str]:
-    """Accuracy times the number of held-out images is a whole number (the GRIM test)."""
+    """Accuracy times the number of images is a whole number (the GRIM test), and held-out ones are among the unseen."""
     for name, record in _done(records):
         images = record.provenance.split.get("heldout", 0)
         if not 1 <= images <= 10_000_000:
             yield f"Expected {name} to say how many images were held out, but it says {images}."
             return
-        for what, accuracy in _accuracies(record):
-            right = accuracy * images
-            if abs(right - round(right)) > max(1e-6, ROUNDING * images):
-                yield f"{name}: {what} of {accuracy:.6g} is {right:.3f} of {images} images."
+        every = record.provenance.split.get("unseen", images)
+        for what, accuracy, unseen in _accuracies(record):
+            for share, count in ((accuracy, images), (unseen, every)):
+                if share is not None and abs(share * count - round(share * count)) > max(1e-6, ROUNDING * count):
+                    yield f"{name}: {what} of {share:.6g} is {share * count:.3f} of {count} images."
+            if unseen is not None and not -0.5 <= unseen * every - accuracy * images <= every - images + 0.5:
+                yield f"{name}: {what} cannot be {accuracy:.6g} of {images} images and {unseen:.6g} of all {every}."
 
 
 def possible_p_values(records: Records) -> Iterator[str]:
@@ -130,10 +133,14 @@ def _done(records: Records) -> Iterator[tuple[str, CellRecord]]:
     return ((name, record) for name, record in records.items() if record.status == "ok")
 
 
-def _accuracies(record: CellRecord) -> Iterator[tuple[str, float]]:
-    found = [("the clean host's accuracy", record.clean_accuracy), ("the control's accuracy", record.control_accuracy)]
-    found += [(f"the accuracy at strength {point.strength:g}", point.test_accuracy) for point in record.points]
-    return ((what, accuracy) for what, accuracy in found if accuracy is not None)
+def _accuracies(record: CellRecord) -> Iterator[tuple[str, float, float | None]]:
+    """What they are of, on the held-out images, and on all unseen ones where that was measured."""
+    found = [
+        ("the clean host's accuracy", record.clean_accuracy, record.clean_unseen_accuracy),
+        ("the control's accuracy", record.control_accuracy, record.control_unseen_accuracy),
+        *((f"the accuracy at strength {p.strength:g}", p.test_accuracy, p.unseen_accuracy) for p in record.points),
+    ]
+    return ((what, held, unseen) for what, held, unseen in found if held is not None)
 
 
 def _verdicts(record: CellRecord) -> Iterator[tuple[str, Verdict]]:

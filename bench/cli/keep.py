@@ -112,16 +112,17 @@ def _differences(a: CellRecord, b: CellRecord, fpr: float) -> dict[str, Any]:
 def _numbers(record: CellRecord, fpr: float) -> dict[str, Any]:
     import math
 
-    from bench.metrics.fidelity import fidelity_pp
+    from bench.metrics.fidelity import best_accuracy, fidelity_pp
     from bench.metrics.robustness import removal_cost, survival
 
     marked = record.marked
     if record.status != "ok" or marked is None:
         return dict.fromkeys(NUMBERS)
+    accuracy = best_accuracy(marked)
     p_value = marked.verdicts[0].p_value if len(marked.verdicts) == 1 else None
     worst, cost = survival([record], fpr), removal_cost([record], fpr)
     return {
-        "accuracy": None if marked.test_accuracy is None else 100 * marked.test_accuracy,
+        "accuracy": None if accuracy is None else 100 * accuracy,
         "fidelity": fidelity_pp(record),
         "log10 p": math.log10(p_value) if p_value else None,
         "worst case": worst and worst.hits,

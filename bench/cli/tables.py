@@ -11,7 +11,7 @@ from bench.cli.fitting import plain_table
 from bench.contract.verdict import Point
 from bench.metrics import BUDGET_PP, DEFAULT_FPR
 from bench.metrics.aggregate import average
-from bench.metrics.fidelity import fidelity_pp
+from bench.metrics.fidelity import best_accuracy, fidelity_pp
 from bench.metrics.protection import protection
 from bench.metrics.robustness import breaking_strength, hits, removal_cost, survival
 from bench.metrics.security import false_claims, forged
@@ -93,7 +93,7 @@ def headline(record: CellRecord, fpr: float) -> dict[str, str | Text | None]:
         return {"detected": Text("n/a" if record.status == "not applicable" else record.status, "dim")}
     marked = record.marked
     return {
-        "accuracy": _percent(marked.test_accuracy),
+        "accuracy": _percent(best_accuracy(marked)),
         "fidelity": _signed(fidelity_pp(record)),
         "detected": _holds(hits(marked, fpr), len(marked.verdicts)),
         "p-value": _p_value(marked),

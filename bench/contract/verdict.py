@@ -80,6 +80,8 @@ class Point(Strict):
     Attributes:
         strength: in the attack's unit; 0 is the victim before the attack.
         test_accuracy: fraction of the held-out images classified correctly.
+        unseen_accuracy: fraction of all images that neither owner nor adversary has, the held-out ones among them;
+            None where they are no more, and at the rungs of a ladder.
         measures: further utility measures, for instance `psnr_db`.
         attack_time_s: seconds the attacker has spent up to this rung.
         verify_time_s: seconds the verdicts took.
@@ -87,6 +89,7 @@ class Point(Strict):
 
     strength: Finite
     test_accuracy: Fraction | None = None
+    unseen_accuracy: Fraction | None = None
     verdicts: Annotated[list[Verdict], Field(max_length=10_000)] = []
     measures: Annotated[dict[str, Finite], Field(max_length=1000)] = {}
     attack_time_s: Seconds = 0.0

@@ -34,7 +34,7 @@ class Data:
         owner, adversary, unseen: disjoint image sets on the device asked for.
         heldout: the first of the unseen images, on which accuracy is measured.
         checksum: SHA-256 over the decoded pixels and labels of the whole source, before anything was left out.
-        split: `owner`, `adversary`, `heldout`: numbers of images; `split_seed`. As recorded in the provenance.
+        split: `owner`, `adversary`, `heldout`, `unseen`: numbers of images; `split_seed`. As in the provenance.
     """
 
     card: DatasetCard
@@ -137,7 +137,7 @@ def _dealt(opened: _Opened, sizes: tuple[int | None, int | None, int | None], de
     def images(part: Part, rows: torch.Tensor) -> ImageSet:
         return ImageSet(part.images[rows], part.labels[rows]).to(device)
 
-    split = {name: len(getattr(shares, name)) for name in ("owner", "adversary", "heldout")}
+    split = {name: len(getattr(shares, name)) for name in ("owner", "adversary", "heldout", "unseen")}
     unseen = images(source.test, shares.unseen)
     return Data(
         card=card,

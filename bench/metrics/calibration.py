@@ -51,11 +51,11 @@ class Claimed(Protocol):
         """The p-values by kind of null."""
 
     @property
-    def access(self) -> str:
+    def access(self) -> str | None:
         """What the verifier of the scheme has."""
 
     @property
-    def stage(self) -> str:
+    def stage(self) -> str | None:
         """Where the attack acts."""
 
 

@@ -15,7 +15,7 @@ from bench.contract.verdict import Point, Verdict
 from bench.identity import canonical
 from bench.metrics import BUDGET_PP, DEFAULT_FPR
 from bench.metrics.aggregate import Bound, Proportion, clustered, lower_median, one_a_seed
-from bench.metrics.fidelity import difference_pp
+from bench.metrics.fidelity import lost_pp
 from bench.records.record import CellRecord
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "detected_share",
     "effectiveness",
     "hits",
-    "lost_pp",
     "removal_cost",
     "survival",
     "survived_share",
@@ -105,11 +104,6 @@ def effectiveness(records: Sequence[CellRecord], fpr: float = DEFAULT_FPR) -> Pr
     """Claims detected on the marked models before any attack, each seed once."""
     marked = [record.marked for record in one_a_seed(records, "marked") if record.marked]
     return clustered((hits(point, fpr), len(point.verdicts)) for point in marked)
-
-
-def lost_pp(record: CellRecord, point: Point) -> float | None:
-    """Accuracy, in percentage points, that the attacker gave up to get from the marked model to `point`."""
-    return None if record.marked is None else difference_pp(record.marked.test_accuracy, point.test_accuracy)
 
 
 def within(loss_pp: float, budget_pp: float = BUDGET_PP) -> bool:

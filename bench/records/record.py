@@ -178,6 +178,7 @@ class CellRecord(_Kept):
         clean_accuracy: test accuracy of the clean host with the same seed.
         control_accuracy: test accuracy after the same embedding situation without a mark; None where the clean host
             is that control, or nobody trained one.
+        clean_unseen_accuracy, control_unseen_accuracy: the same on all unseen images: see `Point`.
         clean_verdicts: one per owner on the clean host.
         heldout_verdicts: of users whose images nobody was trained on, on the marked model.
         nulls: the p-values of claims that are false.
@@ -201,6 +202,8 @@ class CellRecord(_Kept):
     curve: Annotated[list[Point], Field(max_length=1000)] = []
     clean_accuracy: Fraction | None = None
     control_accuracy: Fraction | None = None
+    clean_unseen_accuracy: Fraction | None = None
+    control_unseen_accuracy: Fraction | None = None
     clean_verdicts: Verdicts = []
     heldout_verdicts: Verdicts = []
     nulls: Annotated[list[NullSet], Field(max_length=2000)] = []

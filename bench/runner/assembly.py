@@ -34,6 +34,7 @@ def assemble(planned: Planned, store: Store) -> CellRecord:
     stored = {name: store.load(step.key) for name, step in planned.steps.items()}
     results = {name: each.result for name, each in stored.items()}
     host, keys, mark = results["host"], results["keys"], results["mark"]
+    control = results.get("control", {})
     capacity = {f"capacity_{part}": keys[f"capacity_{part}"] for part in ("bits", "limit", "most")}
     return CellRecord(
         **_head(planned),
@@ -41,7 +42,9 @@ def assemble(planned: Planned, store: Store) -> CellRecord:
         marked=mark["point"],
         curve=results["attack"]["points"],
         clean_accuracy=host["test_accuracy"],
-        control_accuracy=results.get("control", {}).get("test_accuracy"),
+        control_accuracy=control.get("test_accuracy"),
+        clean_unseen_accuracy=host["unseen_accuracy"],
+        control_unseen_accuracy=control.get("unseen_accuracy"),
         clean_verdicts=mark["clean_verdicts"],
         heldout_verdicts=mark["heldout_verdicts"],
         nulls=null_sets(results),

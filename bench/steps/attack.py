@@ -18,7 +18,8 @@ def run_attack(workspace: SchemeWorkspace) -> Output:
     published = published_images(workspace, scheme, keys)
     victim = workspace.model("mark")
     remedy = any(attack.card.remedy for attack in workspace.attacks)
-    judge = Judge(workspace, scheme, keys, published, victim if remedy else None)
+    alone = len(workspace.attacks[-1].ladder) == 1
+    judge = Judge(workspace, scheme, keys, published, victim if remedy else None, all_unseen=alone)
     # Details may cost many times the verdict: worth it once for each training, not at each rung of a ladder.
     trains = workspace.attacks[-1].card.stage in ("data", "training")
 

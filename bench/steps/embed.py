@@ -40,7 +40,7 @@ def embed(workspace: SchemeWorkspace) -> Output:
     rng = workspace.rng("embedding", workspace.spec["scheme"])
     marked = embedded(workspace, workspace.start(), keys, hosts, publish, recipe, rng)
     seconds = clock_s(workspace.device) - start_s
-    judge = Judge(workspace, scheme, marked.keys, published)
+    judge = Judge(workspace, scheme, marked.keys, published, all_unseen=True)
     clean = examine(scheme, marked.keys, model=workspace.model("host"), images=workspace.data.owner)
     result = {
         "point": _dump(judge(State(published.images, workspace.recipe, lambda: marked.model), 0.0, details=True)),

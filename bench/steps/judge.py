@@ -131,6 +131,7 @@ class Judge:
 
     Args:
         reference: the owner's marked network, to which suspects are aligned for a second verdict; None for none.
+        all_unseen: measure accuracy on all unseen images besides; worth it where few networks are judged.
     """
 
     def __init__(
@@ -140,9 +141,11 @@ class Judge:
         keys: Sequence[Key],
         published: Published,
         reference: nn.Module | None = None,
+        *,
+        all_unseen: bool = False,
     ) -> None:
         self.workspace, self.scheme, self.keys, self.published = workspace, scheme, keys, published
-        self.reference = reference
+        self.reference, self.all_unseen = reference, all_unseen
 
     def __call__(self, state: State, strength: float, *, details: bool) -> Point:
         """The rung that a state makes: utility, verdicts, and what the images and the verdicts cost."""
@@ -150,14 +153,20 @@ class Judge:
         start_s = clock_s(self.workspace.device)
         verdicts = self.verdicts(state, details=details)
         verify_time_s = clock_s(self.workspace.device) - start_s
-        second = self._rivals_claim(state)
+        second, accuracies = self._rivals_claim(state), self._accuracies(model)
         return Point(
             strength=strength,
-            test_accuracy=training.accuracy(model, self.workspace.data.heldout),
+            test_accuracy=accuracies["test_accuracy"],
+            unseen_accuracy=accuracies.get("unseen_accuracy"),
             verdicts=verdicts,
             measures={**self._image_quality(state.images), **state.measures, **second, **self._remedied(state)},
             verify_time_s=verify_time_s,
         )
+
+    def _accuracies(self, model: nn.Module) -> dict[str, float | None]:
+        if self.all_unseen:
+            return training.accuracies(model, self.workspace.data)
+        return {"test_accuracy": training.accuracy(model, self.workspace.data.heldout)}
 
     def verdicts(self, state: State, *, details: bool) -> list[Verdict]:
         """Of every owner, or of the forger whose key the state holds."""

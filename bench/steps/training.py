@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from bench.contract.images import ImageSet, pixels
 from bench.contract.networks import Batch, Recipe, predict
 from bench.data.augmentation import augment as augmented
+from bench.data.loading import Data
 from bench.identity import Rng
 from bench.steps import cpu as cpu  # its settings, for all that trains
 
@@ -165,6 +166,18 @@ def accuracy(model: nn.Module, images: ImageSet) -> float:
     if len(images) == 0:
         raise ValueError("Expected at least one image to measure accuracy on, but got none.")
     return (predict(model, images.images).argmax(1) == images.labels).float().mean().item()
+
+
+def accuracies(model: nn.Module, data: Data) -> dict[str, float | None]:
+    """Accuracy on the held-out images, and on all that neither owner nor adversary has, from the same answers.
+
+    Returns:
+        `test_accuracy` and `unseen_accuracy`; the second is None where all unseen images are held out.
+    """
+    right = predict(model, data.unseen.images).argmax(1) == data.unseen.labels
+    more = len(data.unseen) > len(data.heldout)
+    every = right.float().mean().item() if more else None
+    return {"test_accuracy": right[: len(data.heldout)].float().mean().item(), "unseen_accuracy": every}
 
 
 def soft_targets(model: nn.Module, images: ImageSet) -> Tensor:

@@ -238,6 +238,7 @@ def _point_metrics(point: Point, record: CellRecord, fpr: float) -> dict[str, fl
     values: dict[str, float | None] = {
         "strength": point.strength,
         "test_accuracy": point.test_accuracy,
+        "unseen_accuracy": point.unseen_accuracy,
         "fidelity_pp": fidelity_pp(record, point),
         "detected": detected_share(point, fpr),
         **{name: verdict_mean(point, name) for name in ("statistic", "p_value", "ber", "matched")},

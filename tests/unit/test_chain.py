@@ -304,6 +304,15 @@ def test_a_curve_is_judged_in_detail_where_each_rung_is_trained_and_beside_the_o
     assert same_key(mine, owners)
 
 
+def test_one_rung_alone_is_judged_on_all_unseen_images(marked: SchemeWorkspace) -> None:
+    workspace = chained(marked, ["pruning", {"ladder": [50.0]}])
+    (point,) = attacking.run_attack(workspace).result["points"]
+    ((_, state),) = reached(workspace)
+    assert len(marked.data.unseen) > len(marked.data.heldout)
+    assert point["unseen_accuracy"] == pytest.approx(training.accuracy(state.model(), marked.data.unseen))
+    assert point["test_accuracy"] == pytest.approx(training.accuracy(state.model(), marked.data.heldout))
+
+
 def test_a_stored_curve_is_what_the_attacked_networks_answer_to_the_owner(marked: SchemeWorkspace) -> None:
     workspace = chained(marked, ["pruning", {"ladder": [50.0, 95.0]}])
     stored = attacking.run_attack(workspace).result["points"]
@@ -315,6 +324,7 @@ def test_a_stored_curve_is_what_the_attacked_networks_answer_to_the_owner(marked
         honest = marked.scheme.verify(Suspect("labels", model=state.model()), key)
         assert point["verdicts"][0]["statistic"] == honest.statistic
     assert stored[0]["test_accuracy"] != stored[1]["test_accuracy"]
+    assert [point["unseen_accuracy"] for point in stored] == [None, None], "a ladder is judged on the held-out images"
     assert json.loads(json.dumps(stored)) == stored, "plain JSON values"
 
 

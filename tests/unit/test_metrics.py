@@ -10,7 +10,7 @@ from bench.contract.verdict import Point
 from bench.metrics.aggregate import lower_median, mean, proportion
 from bench.metrics.capacity import carried_bits
 from bench.metrics.efficiency import embed_ratio
-from bench.metrics.fidelity import fidelity_pp
+from bench.metrics.fidelity import best_accuracy, fidelity_pp, lost_pp
 from bench.metrics.protection import Protection, protection, protection_over_seeds
 from bench.metrics.robustness import (
     ROUNDING,
@@ -18,7 +18,6 @@ from bench.metrics.robustness import (
     breaking_strength,
     detected_share,
     effectiveness,
-    lost_pp,
     removal_cost,
     survival,
     survived_share,
@@ -44,6 +43,18 @@ def test_fidelity_is_against_the_control_of_the_same_situation() -> None:
     made = record(clean_accuracy=0.91)
     assert fidelity_pp(made, made.curve[1]) == pytest.approx(-41.0)
     assert fidelity_pp(record(clean_accuracy=None)) is None
+
+
+def test_accuracies_on_all_unseen_images_are_compared_with_their_like() -> None:
+    marked, rung = point(0.0, 0.9, unseen_accuracy=0.87), point(50.0, 0.88, unseen_accuracy=0.86)
+    held = point(60.0, 0.7)
+    made = record(marked=marked, curve=[rung, held], clean_accuracy=0.91, clean_unseen_accuracy=0.9)
+    assert fidelity_pp(made) == pytest.approx(-3.0)
+    assert lost_pp(made, rung) == pytest.approx(1.0)
+    assert lost_pp(made, held) == pytest.approx(20.0), "a ladder's rung, on the held-out images alone"
+    assert fidelity_pp(made, held) == pytest.approx(-21.0)
+    assert fidelity_pp(record(marked=marked, control_accuracy=0.95, clean_unseen_accuracy=0.9)) == pytest.approx(-5.0)
+    assert [best_accuracy(each) for each in (marked, held)] == [0.87, 0.7]
 
 
 def test_embedding_is_relative_to_a_clean_training() -> None:

@@ -147,6 +147,7 @@ def test_the_clean_host_learns_the_owners_images_and_is_measured_on_both_parts()
     host.load_state_dict(output.tensors["model"])
     assert not equal(host, model), "the trained weights are kept"
     parts = {"test_accuracy": workspace.data.heldout, "train_accuracy": workspace.data.owner}
+    parts["unseen_accuracy"] = workspace.data.unseen
     for name, part in parts.items():
         assert output.result[name] == training.accuracy(host.eval(), part)
     assert output.result["history"] == [asdict(training.Epoch(1, 0.5, None, 0.25, 2.0, 150.0))]
@@ -172,7 +173,11 @@ def test_the_control_learns_as_the_marked_model_does_without_a_mark(situation: s
     with torch.no_grad():
         next(model.parameters()).add_(0.1)
     expected = training.accuracy(model.eval(), workspace.data.heldout)
-    assert output.result == {"test_accuracy": expected, "time_s": 5.0}
+    every = training.accuracy(model, workspace.data.unseen)
+    assert len(workspace.data.unseen) == 450, "more than the 200 that are held out"
+    assert output.result == {
+        "test_accuracy": expected, "unseen_accuracy": pytest.approx(every), "time_s": 5.0,
+    }  # fmt: skip
 
 
 def test_who_trains_without_owners_starts_as_the_host_did_and_leaves_its_weights() -> None:

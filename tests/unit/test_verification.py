@@ -67,6 +67,20 @@ def test_an_accuracy_between_two_numbers_of_images_is_caught(accuracy: float) ->
     assert "of 200 images" in found
 
 
+@pytest.mark.parametrize(
+    ("right", "fault"),
+    [(260, None), (119, "cannot be"), (371, "cannot be"), (260.5, "of 450 images")],
+    ids=["fine", "fewer than of the held-out ones", "more than there are", "no whole number"],
+)
+def test_held_out_images_are_among_all_unseen_ones(right: float, fault: str | None) -> None:
+    """120 of 200 held-out images: 120 to 370 of all 450."""
+    record = fakes.honest(marked=point(0.0, 0.6, verdicts=[fakes.matched()], unseen_accuracy=right / 450))
+    split = {**record.provenance.split, "unseen": 450}
+    found = judged(record.model_copy(update={"provenance": record.provenance.model_copy(update={"split": split})}))
+    assert (found is None) == (fault is None)
+    assert (fault or "") in (found or "")
+
+
 def test_without_the_number_of_images_nothing_can_be_checked() -> None:
     record = fakes.honest()
     without = record.model_copy(update={"provenance": record.provenance.model_copy(update={"split": {}})})
