@@ -163,6 +163,7 @@ def test_the_clean_hosts_verdicts_are_those_on_the_clean_host(marking: SchemeWor
     marked = examine(marking.scheme, marking.keys(), model=model.eval())
     assert output.result["point"]["verdicts"] == [verdict.model_dump(mode="json") for verdict in marked]
     assert marked[0].statistic > host[0].statistic
+    assert output.result["point"]["unseen_accuracy"] == pytest.approx(training.accuracy(model, marking.data.unseen))
 
 
 def test_null_claims_after_an_attack_meet_the_attacked_clean_host(store: Store) -> None:
