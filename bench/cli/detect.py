@@ -60,7 +60,7 @@ def detect(fpr: float, style: str, device: str, jobs: int, threads: int, quiet: 
     from bench.runner.rundir import RunDir
     from bench.runner.store import StoreError
 
-    run_dir, pools = RunDir(options["run_dir"]), _pools(options)
+    run_dir, pools = RunDir(options["run_dir"], options["store"]), _pools(options)
     load_rows(run_dir.path)  # refused, if so, before anything is trained
     with until_sigterm():
         summary = _trained(pools, run_dir, options, settings_of(options, device, jobs, threads=threads), quiet)
@@ -94,7 +94,7 @@ def _pools(options: dict[str, Any]) -> list[Pool]:
     if options["null_hosts"] is None:
         profile = PROFILES.get(options["profile"])
         options["null_hosts"] = max(TWINS, profile.null_hosts if profile else 0)
-    chosen = {name: value for name, value in selected(options).items() if name != "run_dir"}
+    chosen = {name: value for name, value in selected(options).items() if name not in ("run_dir", "store")}
     pools = pools_of(cells_of({**chosen, "attack": "none"}))  # type: ignore[typeddict-item]  # click hands options over untyped
     if not pools:
         raise click.UsageError(

@@ -123,7 +123,7 @@ def run(
     from bench.runner.rundir import RunDir
 
     with until_sigterm():
-        run_dir = RunDir(options["run_dir"])
+        run_dir = RunDir(options["run_dir"], options["store"])
         settings = settings_of(options, device, jobs, executor, max_time, threads)
         uri = None if no_mlflow else tracking_uri or own_store(run_dir.path)
         summary = computed(options, settings, quiet, lambda watch: _mirrored(watch, uri, fpr))
@@ -179,7 +179,7 @@ def computed(
     from bench.runner.rundir import RunDir
 
     made = library.plan(**selected(options))
-    return executed(made, RunDir(options["run_dir"]), settings, quiet, options["owners"], also)
+    return executed(made, RunDir(options["run_dir"], options["store"]), settings, quiet, options["owners"], also)
 
 
 def executed(
