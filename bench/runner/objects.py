@@ -143,7 +143,7 @@ class Objects:
         except FileExistsError:
             raise
         except FileNotFoundError as error:
-            if what == "read":
+            if what in ("read", "remove"):
                 raise
             raise self._error(what, error, "Create the bucket or the folder first, or mend the URL.") from error
         except PermissionError as error:

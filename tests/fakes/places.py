@@ -30,7 +30,7 @@ def kept(store: Store, label: str = "step", inputs: dict[str, str] | None = None
 
 @contextmanager
 def moto() -> Iterator[str]:
-    """A server that answers as S3 does, with an empty bucket, of which the environment knows; gives the bucket's URL."""
+    """A server that answers as S3 does, and of which the environment knows; gives the URL of an empty bucket."""
     import boto3
     from moto.server import ThreadedMotoServer
 

@@ -206,7 +206,7 @@ def test_what_no_sender_writes_is_refused_even_with_a_true_checksum(
     meta = json.loads(place.objects.read(at(key), 1 << 20))
     place.objects.put(at(key), json.dumps(sealed({**meta, **change})).encode())
     refused(place, key, Store(tmp_path / "b"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"], "nothing was written elsewhere"
+    assert {path.name for path in tmp_path.iterdir()} <= {"a", "b"}, "nothing was written elsewhere"
 
 
 def test_another_steps_result_under_this_key_is_refused(place: Remote, tmp_path: Path) -> None:
@@ -373,11 +373,8 @@ def test_a_url_that_cannot_be_is_one_sentence(typed: str, sentence: str) -> None
 
 
 def test_what_opens_the_url_is_named_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    import fsspec
-
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    monkeypatch.delitem(fsspec.registry.target if hasattr(fsspec.registry, "target") else {}, "s3", raising=False)
-    monkeypatch.setattr("fsspec.registry._registry", {}, raising=False)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
     with pytest.raises(RemoteError, match=r"watermark-bench\[s3\]"):
         Remote("s3://bucket/x")
 
