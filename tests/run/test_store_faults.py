@@ -262,11 +262,10 @@ print(CliRunner().invoke(main, words).exit_code)
 """
 
 
-@pytest.mark.parametrize("room", ["4k", "64k"])
-def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on_with_more_room(room: str, tmp_path: Path) -> None:
-    """A disk of its own, that is full at the first file, or at some later one."""
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on_with_more_room(tmp_path: Path) -> None:
+    """A disk of its own, with room for some results and not for all."""
     run = shlex.join([sys.executable, "-c", TWICE, str(tmp_path), *RUN, "--run-dir", str(tmp_path)])
-    done = bench_in(f"mount -t tmpfs -o size={room} tmpfs {shlex.quote(str(tmp_path))}", run)
+    done = bench_in(f"mount -t tmpfs -o size=64k tmpfs {shlex.quote(str(tmp_path))}", run)
     first, ended, second = done.stdout.splitlines()
     assert first in ("1 True False", "2 True False"), done.stdout + done.stderr
     assert ended == "SystemExit []", "nothing half-written stays in the way"

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ import pytest
 import torch
 
 from bench.lease import myself
+from bench.runner import worker
 from bench.runner.objects import Objects
 from bench.runner.remote import Remote, RemoteError, _Lock, remote_at
 from bench.runner.shared import SharedStore, store_at
 from bench.runner.store import Store, StoreError, sealed
+from bench.runner.worker import Task, compute
+from bench.steps.workspace import Output, Place
+from tests.fakes import on_digits
 from tests.fakes.places import a_url, kept, moto
 
 KINDS = ("memory", "file", "s3")
@@ -341,6 +346,25 @@ def test_a_lease_far_away_is_waited_for_and_then_what_it_left_is_taken(
         kept(first)
     thread.join(10)
     assert seen == [True]
+
+
+def test_of_two_machines_that_want_a_step_one_computes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Lock, "poll_s", 0.02)
+    url, step, computed = a_url("memory", tmp_path), on_digits().steps["host"], []
+
+    def slowly(workspace: object) -> Output:
+        computed.append(1)
+        time.sleep(0.3)
+        return Output({"time_s": 1.0})
+
+    monkeypatch.setitem(worker.COMPUTE, "host", slowly)
+    task = Task(step.kind, step.key, step.identity, step.label)
+    with ThreadPoolExecutor(2) as machines:
+        outcomes = list(machines.map(lambda name: compute(task, tmp_path / name, Place(), url), "ab"))
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert sorted(outcome.found for outcome in outcomes) == [False, True]
+    assert len(computed) == 1
+    assert all(Store(tmp_path / name).holds(step.key) for name in "ab")
 
 
 def test_a_place_that_fails_in_the_middle_costs_nothing_that_is_here(
