@@ -95,7 +95,8 @@ def pull(run_dir: RunDir, remote: Remote, told: Callable[[str], None] = lambda l
             raise
         except StoreError as error:
             done.left_out.append(str(error))
-    for name in sorted(remote.objects.names("records")):  # failed ones come after those that replace them
+    names = remote.objects.names("records")
+    for name in sorted(names, key=lambda name: ("/failed/" in name, name)):  # what replaces failed ones comes first
         _pull_record(run_dir, remote, name, done)
     return done
 

@@ -13,7 +13,7 @@ import pytest
 from bench.records.files import load_record, load_records, save_record
 from bench.records.record import CellRecord
 from bench.runner.merging import merge
-from bench.runner.remote import Remote, remote_at
+from bench.runner.remote import Remote, RemoteError, remote_at
 from bench.runner.rundir import RunDir
 from tests.conftest import Bench, BenchHere
 from tests.fakes import cell, provenance, record
@@ -82,10 +82,26 @@ def test_damage_far_away_is_said_and_computed_again(
         (path,) = (tmp_path / "place" / "steps" / steps[kind][:2] / steps[kind]).glob(pattern)
         path.write_bytes(path.read_bytes()[:-9] + b"?" + path.read_bytes()[-8:])
     printed = bench_here(*RUN, "--store", tmp_path / "place", "--run-dir", tmp_path / "run").stdout
-    assert "was damaged" in printed
+    assert printed.count("was damaged: it was set aside, and computed again.") == 2
     assert the_record(tmp_path / "run").findings() == the_record(first).findings()
     remote = Remote(str(tmp_path / "place"))
     assert all(remote.fetch(key, RunDir(tmp_path / "other").store) for key in steps.values()), "sent again"
+
+
+def test_a_place_that_fails_in_the_middle_is_said_once_and_push_sends_the_rest(
+    bench_here: BenchHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise RemoteError("the network is gone.")
+
+    monkeypatch.setattr(Remote, "send", refuse)
+    url = a_url("file", tmp_path)
+    printed = bench_here(*RUN, "--store", url, "--run-dir", tmp_path / "run").stdout
+    monkeypatch.undo()
+    assert printed.count("were not sent: the network is gone. `bench push` sends them.") == 1
+    assert Remote(url).keys() == set()
+    bench_here("push", url, "--run-dir", tmp_path / "run")
+    assert Remote(url).keys() == {path.parent.name for path in (tmp_path / "run" / "store").glob("??/*/meta.json")}
 
 
 # ---- push and pull ---------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -150,8 +151,8 @@ def flips(content: bytes, most: int) -> Iterator[bytes]:
         yield content[:i]
 
 
-def refused(remote: Remote, key: str, store: Store) -> None:
-    with pytest.raises(StoreError, match="was damaged") as caught:
+def refused(remote: Remote, key: str, store: Store, why: str = "") -> None:
+    with pytest.raises(StoreError, match=rf"was damaged \({why}") as caught:
         remote.fetch(key, store)
     assert caught.value.key == key, "so that it is computed again"
     assert not store.folder(key).exists()
@@ -185,15 +186,35 @@ def test_a_mark_whose_data_are_gone_is_set_aside(url: str, tmp_path: Path) -> No
     assert remote.fetch(key, Store(tmp_path / "b"))
 
 
+def holding(*names: str) -> dict[str, Any]:
+    """What `meta.json` says of files of these names, `{}` each."""
+    return {"files": dict.fromkeys(names, hashlib.sha256(b"{}").hexdigest()), "sizes": dict.fromkeys(names, 2)}
+
+
+def test_a_hand_made_result_is_accepted_if_it_is_as_senders_write_it(place: Remote, tmp_path: Path) -> None:
+    """So that the next test is about what it changes."""
+    here = Store(tmp_path / "a")
+    key = kept(here)
+    place.send(key, here)
+    meta = json.loads(place.objects.read(at(key), 1 << 20))
+    place.objects.put(at(key), json.dumps(sealed({**meta, **holding("result.json", "x.json")})).encode())
+    place.objects.put(data_of(place, key)[0], b"{}{}")
+    assert place.fetch(key, Store(tmp_path / "b")) == 4
+
+
 @pytest.mark.parametrize(
     "change",
     [
-        {"files": {"result.json": "0" * 64, "../../x.json": "0" * 64}, "sizes": {"result.json": 2, "../../x.json": 2}},
-        {"files": {"result.json": "0" * 64, "meta.json": "0" * 64}, "sizes": {"result.json": 2, "meta.json": 2}},
-        {"files": {"result.json": "0" * 64, "x.pkl": "0" * 64}, "sizes": {"result.json": 2, "x.pkl": 2}},
-        {"files": {}, "sizes": {}},
-        {"files": {"result.json": "0" * 64}, "sizes": {"result.json": 1 << 40}},
-        {"files": {"result.json": "0" * 64}, "sizes": {"result.json": -1}},
+        holding("result.json", "../../x.json"),
+        holding("result.json", "/tmp/x.json"),
+        holding("result.json", "meta.json"),
+        holding("result.json", "x.pkl"),
+        holding("x.json"),
+        holding(),
+        {"sizes": {"result.json": 2}},
+        holding("result.json") | {"sizes": {"result.json": 1 << 40}},
+        holding("result.json") | {"sizes": {"result.json": -1}},
+        holding("result.json") | {"sizes": {"result.json": "2"}},
         {"data": "../../../x.data"},
         {"data": "x" * 5},
         {"data": None},
@@ -210,7 +231,8 @@ def test_what_no_sender_writes_is_refused_even_with_a_true_checksum(
     place.send(key, here)
     meta = json.loads(place.objects.read(at(key), 1 << 20))
     place.objects.put(at(key), json.dumps(sealed({**meta, **change})).encode())
-    refused(place, key, Store(tmp_path / "b"))
+    place.objects.put(data_of(place, key)[0], b"{}" * len(change.get("files", ())))
+    refused(place, key, Store(tmp_path / "b"), "meta.json: ")
     assert {path.name for path in tmp_path.iterdir()} <= {"a", "b"}, "nothing was written elsewhere"
 
 
