@@ -213,10 +213,10 @@ def console(stderr: bool = False) -> Console:
 
 
 def selected(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that `bench.library.plan` takes: the run directory, the store and the selectors."""
+    """The options that `bench.library.plan` takes: the run directory and the selectors."""
     from bench.plan.selection import DEFAULTS
 
-    return {name: options[name] for name in ("run_dir", "store", *DEFAULTS) if name in options}
+    return {name: options[name] for name in ("run_dir", *DEFAULTS) if name in options}
 
 
 def remarks(plan: Plan, owners: int) -> list[str]:

@@ -94,7 +94,7 @@ def _pools(options: dict[str, Any]) -> list[Pool]:
     if options["null_hosts"] is None:
         profile = PROFILES.get(options["profile"])
         options["null_hosts"] = max(TWINS, profile.null_hosts if profile else 0)
-    chosen = {name: value for name, value in selected(options).items() if name not in ("run_dir", "store")}
+    chosen = {name: value for name, value in selected(options).items() if name != "run_dir"}
     pools = pools_of(cells_of({**chosen, "attack": "none"}))  # type: ignore[typeddict-item]  # click hands options over untyped
     if not pools:
         raise click.UsageError(

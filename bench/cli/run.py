@@ -68,7 +68,7 @@ def plan(jobs: int, keys: bool, style: str, **options: Any) -> None:
     from bench.runner.estimate import Durations
     from bench.runner.rundir import RunDir
 
-    made = library.plan(**selected(options))
+    made = library.plan(**selected(options), store=options["store"])
     estimate_s = Durations(RunDir(options["run_dir"]).durations).total_s(made.missing, jobs)
     to_run, meaningless = (sum(c.reason is None for c in made.todo), [c for c in made.cells if c.reason is not None])
     if style == "json":
@@ -178,7 +178,7 @@ def computed(
     from bench import library
     from bench.runner.rundir import RunDir
 
-    made = library.plan(**selected(options))
+    made = library.plan(**selected(options), store=options["store"])
     return executed(made, RunDir(options["run_dir"], options["store"]), settings, quiet, options["owners"], also)
 
 

@@ -21,7 +21,7 @@ class Merged:
     """What was merged.
 
     Attributes:
-        results, records, durations: that were taken over.
+        results, records, durations: that were taken over; a record in the place of another counts as dropped alone.
         there: results and records that were there already, the same.
         dropped: a sentence for each record that lost against another of its cell.
         left_out: a sentence for each result and record that was damaged.
@@ -98,14 +98,15 @@ def _merge_record(record: AnyRecord, source: RunDir, target: RunDir, done: Merge
     if rival == record:
         done.there += 1
         return
-    if rival is not None:
+    if rival is None:
+        done.records += 1
+    else:
         loser, reason = _loser(record, rival, target.store)
         where = f"of {source.path}" if loser is record else "that was there"
         done.dropped.append(f"{record.filename} {where} was dropped: {reason}.")
         if loser is record:
             return
     save_record(record, target.records)
-    done.records += 1
 
 
 def _rival(record: AnyRecord, target: RunDir, done: Merged) -> AnyRecord | None:
