@@ -106,9 +106,13 @@ class Objects:
                 self._fs.pipe_file(path, content, mode="create")
 
     def put(self, name: str, content: bytes) -> None:
-        """Write an object, whether there is one or not."""
+        """Write an object, whether there is one or not; nobody reads half of it."""
+        path = self._path(name)
         with self._asked("write"):
-            self._fs.pipe_file(self._path(name), content)
+            if self._local:
+                _replace(Path(path), content)
+            else:
+                self._fs.pipe_file(path, content)
 
     def write(self, name: str, chunks: Iterable[bytes]) -> None:
         """Write a large object; nothing of it is left where its chunks raise."""
@@ -154,6 +158,16 @@ class Objects:
     def _error(self, what: str, error: Exception, advice: str) -> RemoteError:
         why = " ".join(str(error).split())[:300] or type(error).__name__
         return RemoteError(f"Expected to {what} in {self.shown}, but: {why.rstrip('.')}. {advice}")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid4().hex}")
+    try:
+        write_through(temporary, [content])
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _link(path: Path, content: bytes) -> None:

@@ -97,10 +97,10 @@ class Remote:
             raise self._set_aside(key, b"", str(error)) from error
         try:
             meta, name = _checked(raw, key)
-            with store.writing(key, meta) as folder, self.objects.reading(f"{_at(key)}/{name}") as take:
+            with self._data(f"{_at(key)}/{name}") as take, store.writing(key, meta) as folder:
                 for file, size in meta["sizes"].items():
                     write_through(folder / file, _whole(take, file, size, meta["files"][file]))
-        except (_DamageError, FileNotFoundError) as error:
+        except _DamageError as error:
             raise self._set_aside(key, raw, str(error)) from error
         return sum(meta["sizes"].values())
 
@@ -130,6 +130,16 @@ class Remote:
             with suppress(RemoteError):
                 held.enter_context(lease(_Lock(self.objects, key, expiry_s), expiry_s=expiry_s))
             yield
+
+    @contextmanager
+    def _data(self, name: str) -> Iterator[Callable[[int], bytes]]:
+        """What reads an object that a mark names; damage where it is gone."""
+        with ExitStack() as opened:
+            try:
+                take = opened.enter_context(self.objects.reading(name))
+            except FileNotFoundError as error:
+                raise _DamageError("its data are gone") from error
+            yield take
 
     def _set_aside(self, key: str, raw: bytes, why: str) -> StoreError:
         """Take the commit mark of a damaged result away, so that it can be sent again; returns the error to raise."""

@@ -181,7 +181,7 @@ def test_a_mark_whose_data_are_gone_is_set_aside(url: str, tmp_path: Path) -> No
     key = kept(here)
     remote.send(key, here)
     remote.objects.remove(data_of(remote, key)[0])
-    refused(remote, key, Store(tmp_path / "b"))
+    refused(remote, key, Store(tmp_path / "b"), "its data are gone")
     assert remote.send(key, here)
     assert remote.fetch(key, Store(tmp_path / "b"))
 
@@ -309,6 +309,22 @@ def test_a_held_lease_is_renewed_and_a_stolen_one_is_not(place: Remote) -> None:
         time.sleep(0.2)
         assert json.loads(place.objects.read("locks/k", 1000))["token"] == "x"
     assert place.objects.names("locks") == ["locks/k"], "that of the thief stays"
+
+
+def test_who_waits_reads_no_half_of_a_lease_that_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = Remote(a_url("file", tmp_path))
+    held, waits, seen = lock(remote), lock(remote), []
+    assert held.create()
+    fsync = os.fsync
+
+    def look(number: int) -> None:
+        seen.append(waits.void(60))
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", look)
+    held.touch()
+    assert seen == [False]
+    assert not waits.create()
 
 
 def test_an_expired_lease_is_stolen_and_given_back(place: Remote) -> None:
