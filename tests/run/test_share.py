@@ -247,6 +247,7 @@ def test_of_two_records_of_a_cell_the_better_is_kept_and_the_other_is_named(
     for folder, one in zip(folders, (loses, wins) if there else (wins, loses), strict=True):
         save_record(one, folder.records)
     done = merge(folders, RunDir(tmp_path / "out"))
+    assert done.records == 1, "one cell, one record"
     assert the_record(tmp_path / "out") == wins
     (line,) = done.dropped
     assert line.endswith(f"was dropped: {reason}.")
