@@ -2,7 +2,7 @@
 
 The file names its holder and is touched while it is held. A lease is void when its holder, a process of this machine,
 is gone, or when it was not touched for a minute. Two processes may, once in a great while, both find a lease void and
-both hold it: use it where that costs time, but breaks nothing.
+both hold it: use it where that costs time, but breaks nothing. A `Ticket` is the same somewhere else than in a file.
 """
 
 from __future__ import annotations
@@ -16,39 +16,88 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["is_gone", "lease", "myself"]
+__all__ = ["EXPIRY_S", "Ticket", "is_gone", "lease", "myself"]
 
 EXPIRY_S = 60.0
 POLL_S = 0.1
 
 
+class Ticket(Protocol):
+    """What says that a lease is held.
+
+    Attributes:
+        poll_s: seconds between two looks at a lease that another process holds.
+    """
+
+    poll_s: float
+
+    def create(self) -> bool:
+        """Take the lease; false where somebody has it."""
+
+    def void(self, expiry_s: float) -> bool:
+        """Whether the holder is gone, or has not touched its lease for so long."""
+
+    def clear(self) -> None:
+        """Remove a void lease."""
+
+    def touch(self) -> None:
+        """Say that the holder is alive."""
+
+    def release(self) -> None:
+        """Give back the lease that this process holds."""
+
+
+class _File:
+    """A lease file."""
+
+    poll_s = POLL_S
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def create(self) -> bool:
+        return _created(self.path)
+
+    def void(self, expiry_s: float) -> bool:
+        return _void(self.path, expiry_s)
+
+    def clear(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def touch(self) -> None:
+        with suppress(OSError):
+            os.utime(self.path)
+
+    def release(self) -> None:
+        self.clear()
+
+
 @contextmanager
-def lease(path: Path, *, expiry_s: float = EXPIRY_S) -> Iterator[None]:
-    """Hold the lease `path`; wait for whoever holds it.
+def lease(place: Path | Ticket, *, expiry_s: float = EXPIRY_S) -> Iterator[None]:
+    """Hold the lease at `place`; wait for whoever holds it.
 
     Args:
-        path: of the lease file; its folder exists.
+        place: the lease file, whose folder exists, or what stands for it elsewhere.
         expiry_s: seconds after which a lease that nobody touched is void.
 
     Raises:
         OSError: the file cannot be created, because the folder is read-only, full or missing.
     """
-    while not _created(path):
-        if _void(path, expiry_s):
-            with suppress(FileNotFoundError):
-                path.unlink()
+    ticket = _File(place) if isinstance(place, Path) else place
+    while not ticket.create():
+        if ticket.void(expiry_s):
+            ticket.clear()
         else:
-            time.sleep(POLL_S)
+            time.sleep(ticket.poll_s)
     released = threading.Event()
-    threading.Thread(target=_touch, args=(path, expiry_s / 4, released), daemon=True).start()
+    threading.Thread(target=_touch, args=(ticket, expiry_s / 4, released), daemon=True).start()
     try:
         yield
     finally:
         released.set()
-        with suppress(FileNotFoundError):
-            path.unlink()
+        ticket.release()
 
 
 def myself() -> dict[str, Any]:
@@ -97,10 +146,9 @@ def _alive(pid: object) -> bool:
     return True
 
 
-def _touch(path: Path, every_s: float, released: threading.Event) -> None:
+def _touch(ticket: Ticket, every_s: float, released: threading.Event) -> None:
     while not released.wait(every_s):
-        with suppress(OSError):
-            os.utime(path)
+        ticket.touch()
 
 
 @cache

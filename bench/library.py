@@ -40,18 +40,20 @@ class Silent:
         """A cell has its record."""
 
 
-def plan(run_dir: Path | str = RUN_DIR, **selectors: Unpack[Selectors]) -> Plan:
+def plan(run_dir: Path | str = RUN_DIR, *, store: str | None = None, **selectors: Unpack[Selectors]) -> Plan:
     """What of the selected cells is settled in this run directory, and which steps are missing; computes nothing.
 
     Args:
         run_dir: where earlier runs left what they computed.
+        store: URL of the place where other machines left what they computed; None for none.
         **selectors: which cells, as `bench run` takes them; see `bench.plan.selection.Selectors`.
 
     Raises:
         RegistryError: a selector, a name or a parameter does not exist, or a number is out of bounds.
         DataError: a data set does not exist, is broken or is too small.
+        RemoteError: the store cannot be read.
     """
-    place = RunDir(Path(run_dir))
+    place = RunDir(Path(run_dir), store)
     place.lend_home()
     made = place.plan(cells_of(selectors))
     remember(made.missing, place)
@@ -66,6 +68,7 @@ def run(
     threads: int = 0,
     executor: str = "local",
     max_time_s: float | None = None,
+    store: str | None = None,
     watch: Watch | None = None,
     **selectors: Unpack[Selectors],
 ) -> list[CellRecord]:
@@ -80,6 +83,7 @@ def run(
         threads: of one worker; 0 shares the cores.
         executor: `local` or `ray`.
         max_time_s: start no step after so many seconds.
+        store: URL of the place that shares results of steps with other machines; None for none.
         watch: told of the progress.
         **selectors: which cells, as `bench run` takes them; see `bench.plan.selection.Selectors`.
 
@@ -88,13 +92,14 @@ def run(
         DataError: as `plan`.
         ValueError: the device does not exist here.
         OSError: the run directory cannot be written.
+        RemoteError: the store cannot be read or written.
         KeyboardInterrupt: the run was interrupted; what is settled is kept.
     """
-    place = RunDir(Path(run_dir))
+    place = RunDir(Path(run_dir), store)
     where = selectors.get("data_root")
     at = Place(pick_device(device), None if where is None else Path(where), selectors.get("download", False))
     settings = Settings(at, jobs, executor, max_time_s, threads)
-    made = plan(run_dir, **selectors)
+    made = plan(run_dir, store=store, **selectors)
     summary = execute(made, place, settings, watch or Silent(), Durations(place.durations))
     if summary.signal:
         raise Terminated

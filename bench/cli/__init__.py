@@ -18,6 +18,7 @@ click.rich_click.COMMAND_GROUPS = {
         {"name": "Publish images", "commands": ["stamp", "verify-images"]},
         {"name": "Compute", "commands": ["run", "calibrate", "capacity", "detect"]},
         {"name": "Results", "commands": ["results", "compare", "sync", "leaderboard", "clean"]},
+        {"name": "Several machines", "commands": ["push", "pull", "merge"]},
         {"name": "Contribute", "commands": ["new", "check", "submit", "verify-submission"]},
         {"name": "Understand", "commands": ["why", "doctor"]},
     ]
@@ -46,8 +47,8 @@ def main(plugins: tuple[Path, ...]) -> None:
         sentences(add_plugins)(plugins)
 
 
-from bench.cli import author, calibrate, capacity, detect, keep, look, report, run, stamp, submit, verify  # noqa: E402  # the commands register themselves on `main`
+from bench.cli import author, calibrate, capacity, detect, keep, look, report, run, share, stamp, submit, verify  # noqa: E402  # the commands register themselves on `main`
 
-for group in (look, run, calibrate, capacity, detect, report, keep, stamp, verify, author, submit):
+for group in (look, run, calibrate, capacity, detect, report, keep, share, stamp, verify, author, submit):
     for command in group.COMMANDS:
         main.add_command(command)

@@ -86,7 +86,7 @@ def calibrate(
     if options["null_hosts"] is None:
         profile = PROFILES.get(options["profile"])
         options["null_hosts"] = max(NETWORKS, profile.null_hosts if profile else 0)
-    run_dir = RunDir(options["run_dir"])
+    run_dir = RunDir(options["run_dir"], options["store"])
     CALIBRATION.load(run_dir.path)  # refused, if so, before anything is computed
     with until_sigterm():
         settings = settings_of(options, device, jobs, threads=threads)

@@ -73,7 +73,10 @@ def capacity(
     from bench.runner.rundir import RunDir
 
     with until_sigterm():
-        settings, run_dir = settings_of(options, device, jobs, threads=threads), RunDir(options["run_dir"])
+        settings, run_dir = (
+            settings_of(options, device, jobs, threads=threads),
+            RunDir(options["run_dir"], options["store"]),
+        )
         run_dir.lend_home()
         options["scheme"] = _sized(options["scheme"])
         asked: Any = {**selected(options), "attack": "none", "null_keys": 0, "null_hosts": 0}

@@ -70,6 +70,10 @@ run_dir_option = click.option(
     "--run-dir", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), envvar="BENCH_RUN_DIR",
     help="Where records, results of steps, the MLflow store and the page are kept.",
 )  # fmt: skip
+store_option = click.option(
+    "--store", default=None, envvar="BENCH_STORE", metavar="URL",
+    help="Share results of steps with other machines: a folder or anything that fsspec opens, such as s3://bucket/x.",
+)  # fmt: skip
 
 PROFILES_SAY = "[default: the profile's]"
 
@@ -151,7 +155,7 @@ suite_argument = click.argument(
     "suite", required=False, is_eager=True, expose_value=False, metavar="[SUITE.yaml]", callback=_from_file,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
 )  # fmt: skip
-PLACES = (*DATA_OPTIONS, run_dir_option)
+PLACES = (*DATA_OPTIONS, run_dir_option, store_option)
 selectors = _apply((suite_argument, scheme_option, _attack_option("pruning"), *AXES, *NULLS, set_option, *PLACES))
 # Calibration is about nulls alone, and has options of its own for their numbers.
 calibration_selectors = _apply((suite_argument, scheme_option, _attack_option("none"), *AXES, set_option, *PLACES))
@@ -169,10 +173,11 @@ def sentences(function: Command) -> Command:
         from bench.data import DataError
         from bench.records.record import RecordError
         from bench.registry import RegistryError
+        from bench.runner.objects import RemoteError
 
         try:
             return function(*args, **kwargs)
-        except (RegistryError, DataError, RecordError) as error:
+        except (RegistryError, DataError, RecordError, RemoteError) as error:
             raise click.UsageError(str(error)) from error
         except OSError as error:
             if error.errno not in ADVICE:

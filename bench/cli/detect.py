@@ -58,7 +58,7 @@ def detect(fpr: float, style: str, device: str, jobs: int, threads: int, quiet: 
     from bench.runner.rundir import RunDir
     from bench.runner.store import StoreError
 
-    run_dir, pools = RunDir(options["run_dir"]), _pools(options)
+    run_dir, pools = RunDir(options["run_dir"], options["store"]), _pools(options)
     DETECTABILITY.load(run_dir.path)  # refused, if so, before anything is trained
     with until_sigterm():
         settings = settings_of(options, device, jobs, threads=threads)

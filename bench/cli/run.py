@@ -69,7 +69,7 @@ def plan(jobs: int, keys: bool, style: str, **options: Any) -> None:
     from bench.runner.estimate import Durations
     from bench.runner.rundir import RunDir
 
-    made = library.plan(**selected(options))
+    made = library.plan(**selected(options), store=options["store"])
     estimate_s = Durations(RunDir(options["run_dir"]).durations).total_s(made.missing, jobs)
     to_run, meaningless = (sum(c.reason is None for c in made.todo), [c for c in made.cells if c.reason is not None])
     if style == "json":
@@ -124,7 +124,7 @@ def run(
     from bench.runner.rundir import RunDir
 
     with until_sigterm():
-        run_dir = RunDir(options["run_dir"])
+        run_dir = RunDir(options["run_dir"], options["store"])
         settings = settings_of(options, device, jobs, executor, max_time, threads)
         uri = None if no_mlflow else tracking_uri or own_store(run_dir.path)
         summary = computed(options, settings, quiet, lambda watch: _mirrored(watch, uri, fpr))
@@ -179,8 +179,8 @@ def computed(
     from bench import library
     from bench.runner.rundir import RunDir
 
-    made = library.plan(**selected(options))
-    return executed(made, RunDir(options["run_dir"]), settings, quiet, options["owners"], also)
+    made = library.plan(**selected(options), store=options["store"])
+    return executed(made, RunDir(options["run_dir"], options["store"]), settings, quiet, options["owners"], also)
 
 
 def executed(

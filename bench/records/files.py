@@ -1,7 +1,8 @@
-"""Records as files: written atomically, read strictly."""
+"""Records as files: written atomically with a checksum, read strictly."""
 
 from __future__ import annotations
 
+import json
 import lzma
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -12,10 +13,21 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bench.identity import digest
 from bench.records.record import RECORDS, SCHEMA_VERSION, CalibrationRecord, CellRecord, ClaimRecord, RecordError
 from bench.records.strictjson import MAX_BYTES, StrictJSONError, parse_strict, read_strict
 
-__all__ = ["load_any", "load_record", "load_records", "pack_records", "save_record"]
+__all__ = [
+    "AnyRecord",
+    "as_text",
+    "load_all",
+    "load_any",
+    "load_record",
+    "load_records",
+    "pack_records",
+    "parsed",
+    "save_record",
+]
 
 AnyRecord = CellRecord | CalibrationRecord | ClaimRecord
 Reader = Callable[[], AnyRecord]
@@ -35,12 +47,18 @@ def save_record(record: AnyRecord, folder: Path) -> Path:
     path = kept / record.filename
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
-        file.write(record.model_dump_json(indent=1) + "\n")
+        file.write(as_text(record))
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
     (other / record.filename).unlink(missing_ok=True)
     return path
+
+
+def as_text(record: AnyRecord) -> str:
+    """A record as it stands in a file: indented JSON, with the SHA-256 of its canonical JSON as `checksum`."""
+    data = json.loads(record.model_dump_json())
+    return json.dumps({**data, "checksum": digest(data)}, indent=1, ensure_ascii=False) + "\n"
 
 
 def load_record(path: Path) -> CellRecord:
@@ -68,19 +86,23 @@ def load_records(
     Raises:
         RecordError: one of the files is not a record, and nobody is told.
     """
+    return (each for each in load_all(folder, unreadable, named=named) if isinstance(each, CellRecord))
+
+
+def load_all(
+    folder: Path, unreadable: Callable[[RecordError], None] | None = None, *, named: bool = True
+) -> Iterator[AnyRecord]:
+    """The records of every type below `folder`, as `load_records` reads those of cells."""
     paths = sorted([*folder.glob("*.json"), *folder.glob("failed/*.json")])
     alone: Iterator[Reader] = (partial(_load_named, path) if named else partial(load_any, path) for path in paths)
     packed = (read for path in sorted(folder.glob(PACKED)) for read in _unpacked(path))
     for read in chain(alone, packed):
         try:
-            record = read()
+            yield read()
         except RecordError as error:
             if unreadable is None:
                 raise
             unreadable(error)
-            continue
-        if isinstance(record, CellRecord):
-            yield record
 
 
 def pack_records(records: Iterable[CellRecord], path: Path) -> None:
@@ -101,7 +123,7 @@ def _unpacked(path: Path) -> Iterator[Reader]:
                 left -= len(line)
                 if left < 0 or len(line) > MAX_BYTES:
                     raise StrictJSONError(f"it holds more than {MAX_UNPACKED} bytes, or a line of {MAX_BYTES}")
-                yield partial(_read_line, path, line)
+                yield partial(parsed, path, line)
     except (OSError, EOFError, lzma.LZMAError, StrictJSONError) as error:
         yield partial(_refuse, path, str(error))
 
@@ -110,11 +132,20 @@ def _refuse(path: Path, why: str) -> AnyRecord:
     raise RecordError(f"Expected packed records in {path}, but could not read them: {why}.")
 
 
-def _read_line(path: Path, line: bytes) -> AnyRecord:
+def parsed(path: Path, content: bytes) -> AnyRecord:
+    """Validate one record of any type that was read from somewhere.
+
+    Args:
+        path: to name it by, in errors.
+        content: JSON.
+
+    Raises:
+        RecordError: it is not JSON within the bounds, or does not follow the schema.
+    """
     try:
-        return _validated(path, parse_strict(line.decode("utf-8")))
+        return _validated(path, parse_strict(content.decode("utf-8")))
     except (UnicodeDecodeError, StrictJSONError) as error:
-        return _refuse(path, str(error))
+        raise RecordError(f"Expected a record in {path}, but could not read it: {error}.") from error
 
 
 def _load_named(path: Path) -> AnyRecord:
@@ -138,12 +169,16 @@ def load_any(path: Path) -> AnyRecord:
 
 def _validated(path: Path, data: Any) -> AnyRecord:
     _check_version(path, data)
+    told = data.pop("checksum", None) if isinstance(data, dict) else None
     try:
-        return RECORDS.validate_python(data, strict=True)
+        record = RECORDS.validate_python(data, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))[:200] or "the record"
         raise RecordError(f"{path}: {where}: {first['msg'][:500]} ({error.error_count()} problems).") from error
+    if told is not None and told != digest(data):
+        raise RecordError(f"{path} is not as it was written (its checksum differs): run the command again.")
+    return record
 
 
 def _check_version(path: Path, data: Any) -> None:

@@ -86,7 +86,7 @@ def execute(plan: Plan, run_dir: RunDir, settings: Settings, watch: Watch, durat
         durations: told what each step took.
     """
     start = time.perf_counter()
-    run_dir.store.sweep()
+    run_dir.store.prepare()
     summary = Summary(records=list(plan.settled), cached=plan.cached)
     work = _Work(plan, run_dir, settings, watch, durations, summary)
     try:
@@ -146,6 +146,7 @@ class _Work:
         self.summary.stopped = bool(self.pending)
 
     def _submit(self, pool: Executor, start: Callable[[], Executor], running: dict[Future[Outcome], Step]) -> Executor:
+        store = self.run_dir.store
         while len(running) < (1 if self.alone else self.settings.jobs) and not self._late():
             step = next((s for s in self.pending if all(i.key in self.done for i in s.inputs.values())), None)
             if step is None:
@@ -154,10 +155,10 @@ class _Work:
             self.watch.started(step)
             task = Task(step.kind, step.key, step.identity, step.label)
             try:
-                future = pool.submit(compute, task, self.run_dir.store.root, self.settings.place)
+                future = pool.submit(compute, task, store.root, self.settings.place, store.url)
             except BrokenProcessPool:
                 pool = start()
-                future = pool.submit(compute, task, self.run_dir.store.root, self.settings.place)
+                future = pool.submit(compute, task, store.root, self.settings.place, store.url)
             running[future] = step
         return pool
 
@@ -176,6 +177,8 @@ class _Work:
         except Exception:  # an executor's own trouble is this step's failure, not the run's
             outcome = Outcome(step.key, 0.0, tracebacks.format_exc())
         self.alone.discard(step.key)
+        if outcome.note is not None and outcome.note not in self.summary.notes:
+            self.summary.notes.append(outcome.note)
         if outcome.damaged is not None and self._repair(outcome.damaged):
             self.pending.append(step)
             return

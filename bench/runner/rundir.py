@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.plan.matrix import Planned
 from bench.plan.plan import Plan
-from bench.runner.store import Store
+from bench.runner.shared import store_at
 
 __all__ = ["RunDir"]
 
@@ -16,11 +16,20 @@ __all__ = ["RunDir"]
 class RunDir:
     """Where a run keeps things: `records/`, `store/`, `mlflow.db`, `site/`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, url: str | None = None) -> None:
+        """Name the places; nothing is created.
+
+        Args:
+            path: the run directory.
+            url: where results of steps are shared with other machines; None for nowhere.
+
+        Raises:
+            RemoteError: the URL cannot be opened.
+        """
         path = path.resolve()
         self.path = path
         self.records = path / "records"
-        self.store = Store(path / "store")
+        self.store = store_at(path / "store", url)
         self.durations = path / "durations.jsonl"
         self.site = path / "site"
 

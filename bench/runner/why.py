@@ -13,6 +13,7 @@ from bench.plan.fingerprint import changed
 from bench.plan.matrix import Step
 from bench.records.files import load_records
 from bench.runner.rundir import RunDir
+from bench.runner.store import key_of
 
 __all__ = ["explain", "remember"]
 
@@ -95,7 +96,16 @@ def _planned(run_dir: RunDir) -> dict[str, Any]:
         found = json.loads((run_dir.path / "planned.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return {key: entry for key, entry in found.items() if _remembered(entry)} if isinstance(found, dict) else {}
+    entries = found.items() if isinstance(found, dict) else ()
+    return {key: entry for key, entry in entries if _remembered(entry) and _belongs(key, entry[1])}
+
+
+def _belongs(key: str, identity: Identity) -> bool:
+    """Whether an identity gives this key: one with a changed byte does not."""
+    try:
+        return key_of(identity) == key
+    except (AttributeError, ValueError):
+        return False
 
 
 def _remembered(entry: Any) -> bool:

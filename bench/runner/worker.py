@@ -15,7 +15,8 @@ import torch
 from bench.plan.fingerprint import changed
 from bench.registry import attacks, schemes
 from bench.runner.assembly import whereabouts
-from bench.runner.store import Store, StoreError
+from bench.runner.shared import store_at
+from bench.runner.store import StoreError
 from bench.steps import training
 from bench.steps.kinds import COMPUTE
 from bench.steps.scheme_workspace import SchemeWorkspace
@@ -41,6 +42,7 @@ class Outcome:
     Attributes:
         seconds: that it took here; those of waiting where another process was computing it.
         found: whether another process had stored it.
+        note: what a person should know of sharing it that went wrong.
         error: the traceback of a failure.
         damaged: key of an input whose stored result was damaged, and must be computed again first.
     """
@@ -50,17 +52,25 @@ class Outcome:
     error: str | None = None
     damaged: str | None = None
     found: bool = False
+    note: str | None = None
 
 
-def compute(task: Task, store_root: Path, place: Place) -> Outcome:
-    """Compute one step into the store, unless another process has; never raises for what the step does wrong."""
+def compute(task: Task, store_root: Path, place: Place, url: str | None = None) -> Outcome:
+    """Compute one step into the store, unless another process has; never raises for what the step does wrong.
+
+    Args:
+        task: the step.
+        store_root: of the local store.
+        place: where the step is computed.
+        url: where results are shared with other machines; None for nowhere.
+    """
     start = time.perf_counter()
-    store = Store(store_root)
     try:
+        store = store_at(store_root, url)
         _same_source(task)
         with store.lock(task.key):
-            if store.has(task.key):
-                return Outcome(task.key, time.perf_counter() - start, found=True)
+            if store.obtain(task.key):
+                return Outcome(task.key, time.perf_counter() - start, found=True, note=store.note)
             inputs = {name: store.load(key) for name, key in task.identity["inputs"].items()}
             workspace = SchemeWorkspace(task.identity["spec"], inputs, place, task.identity["data"])
             with training.watched_by(partial(store.note_epoch, task.key)):
@@ -76,7 +86,7 @@ def compute(task: Task, store_root: Path, place: Place) -> Outcome:
         return Outcome(task.key, time.perf_counter() - start, tracebacks.format_exc(), error.key)
     except (Exception, SystemExit):  # whatever a submitted scheme raises must fail its own cells only
         return Outcome(task.key, time.perf_counter() - start, tracebacks.format_exc())
-    return Outcome(task.key, time.perf_counter() - start)
+    return Outcome(task.key, time.perf_counter() - start, note=store.note)
 
 
 def _same_source(task: Task) -> None:

@@ -60,6 +60,18 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
+def test_every_fault_names_a_test_that_exists() -> None:
+    known = {
+        f"{path.name}::{name}"
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.M)
+    }
+    rows = [line for line in (ROOT / "docs" / "faults.md").read_text(encoding="utf-8").splitlines() if "|" in line][2:]
+    named = [re.findall(r"`(test_\w+\.py::test_\w+)`", row) for row in rows]
+    assert {name for row in named for name in row} <= known
+    assert all(found or "the same |" in row for found, row in zip(named, rows, strict=True))
+
+
 def test_schemes_and_attacks_name_their_deviations() -> None:
     for path in [*(ROOT / "schemes").glob("[!_]*.py"), *(ROOT / "attacks").glob("[!_]*.py")]:
         head = path.read_text(encoding="utf-8").split('"""')[1]
