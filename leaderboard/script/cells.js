@@ -1,6 +1,7 @@
 // Cells of the table: what a column shows of a row.
 const chosen = (row) => (state.attack && row.attacks.get(state.attack)) || {};
 const hardness = worst;
+const removes = (row) => hardness(row) && known(hardness(row).pp);
 const removal = (row) => hardness(row) && hardness(row).removal;
 const rate = (count) => (count ? count.hits / count.trials : null);
 const text = (id, label) => ({

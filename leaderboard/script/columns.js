@@ -56,7 +56,7 @@ const COLUMNS = [
     unit: "survives",
     number: true,
     // A worst case over few attacks is an easy one: coverage first, then survival, then the cost of removal.
-    keys: [covered, (row) => rate(hardness(row)), (row) => removal(row) && removal(row).pp],
+    keys: [covered, (row) => rate(hardness(row)), (row) => hardness(row) && hardness(row).pp],
     cell: robustnessCell,
   },
   {
@@ -77,7 +77,7 @@ const COLUMNS = [
     label: "Removal",
     unit: "pp",
     number: true,
-    value: (row) => removal(row) && removal(row).pp + (removal(row).more ? 1e-6 : 0),
+    value: (row) => (removes(row) ? hardness(row).pp + (hardness(row).more ? 1e-6 : 0) : null),
     cell: removalCell,
   },
   {

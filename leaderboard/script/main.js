@@ -1,7 +1,9 @@
 // Drawing everything, and what a reader does.
 function fill(select, choices, value, all, label = String) {
   const items = (all ? [["", all]] : []).concat(choices.map((choice) => [choice, label(choice)]));
-  select.replaceChildren(...items.map(([id, text]) => make("option", { value: id }, text)));
+  const key = JSON.stringify(items);
+  if (select.filled !== key) select.replaceChildren(...items.map(([id, text]) => make("option", { value: id }, text)));
+  select.filled = key;
   select.value = value;
 }
 
@@ -40,9 +42,10 @@ function chooseColumn(box) {
 }
 
 function counted(rows) {
-  const mine = rows.filter((row) => !reported(row)).length;
-  const told = rows.length - mine;
-  const others = [...new Set(rows.filter(reported).map((row) => row.origin))].join(", ");
+  const foreign = rows.filter(reported);
+  const told = foreign.length;
+  const mine = rows.length - told;
+  const others = [...new Set(foreign.map((row) => row.origin))].join(", ");
   return (
     `${mine} of ${plural(profile().own.length, "row")} of profile ${state.profile || MISSING}` +
     (told ? `, and ${told} ${others}` : "") +
@@ -50,15 +53,15 @@ function counted(rows) {
   );
 }
 
-function draw() {
+let answered = null; // the choice that the answer is of
+function draw(whole) {
+  const part = partly(whole);
+  if (part) holdWidths(); // before anything changes, as it is then known
   controls();
   const rows = visible();
-  const board = byId("board");
-  if (state.view === "table") {
-    board.tHead.replaceChildren(header());
-    board.tBodies[0].replaceChildren(...body(rows));
-  }
-  answer(rows);
+  if (state.view === "table") drawTable(rows, part);
+  if (answered !== seen.key) answer(rows);
+  answered = seen.key;
   drawView(rows);
   tabs();
   drawCell();
@@ -90,15 +93,15 @@ addEventListener("keydown", (event) => {
 });
 addEventListener("hashchange", () => {
   readHash();
-  draw();
+  draw(true);
 });
 // Paper does not scroll: it gets more rows than a screen does.
 addEventListener("beforeprint", () => {
   limit = 2000;
-  draw();
+  draw(true);
 });
 listen();
 readOutcomes();
 readHash();
-draw();
+draw(true);
 performance.mark("drawn");

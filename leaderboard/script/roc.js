@@ -11,8 +11,14 @@ function evidenceOf(attack, limits) {
     for (let o = 0; o < owners; o++) marked.push(pOf(codes[first + o] >> 1));
     at += points * (1 + timed + owners);
   }
-  const weakest = ({ weakest: code }) => (code === UNKNOWN ? 1 : pOf(code >> 1));
-  return { marked, attacked: trials([attack], limits).flatMap(({ all }) => all.map(weakest)) };
+  trials.follow([attack], limits);
+  const attacked = [];
+  for (let i = 0; i < trials.count; i++)
+    for (let o = 0; o < trials.owners[i]; o++) {
+      const code = trials.weakest[i * trials.stride + o];
+      attacked.push(code === UNKNOWN ? 1 : pOf(code >> 1));
+    }
+  return { marked, attacked };
 }
 
 const accepted = (values, rate) => (100 * values.filter((p) => p <= rate).length) / values.length;

@@ -104,7 +104,8 @@ function rivalsFaced(row) {
 // The worst case of a row under the choice, with the attacks that it is covered by, `of` those that rivals faced.
 function worst(row) {
   if (settled.worst[row.at] !== undefined) return settled.worst[row.at];
-  const found = judge(row.judged.filter((attack) => opened(attack.label)), settled.limits);
+  const can = (attack) => opened(attack.label);
+  const found = judge(row.judged.every(can) ? row.judged : row.judged.filter(can), settled.limits);
   if (found) {
     found.covered = found.of = found.attacks.length;
     for (const label of rivalsFaced(row)) {

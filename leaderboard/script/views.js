@@ -31,6 +31,8 @@ function tabs() {
     byId(`tab-${name}`).tabIndex = state.view === name ? 0 : -1;
   }
   const row = byId("views"); // on a phone the tabs scroll sideways
+  if (row.shown === state.view) return; // asking for its width costs as much as laying out the table
+  row.shown = state.view;
   if (row.scrollWidth > row.clientWidth) row.scrollLeft = byId(`tab-${state.view}`).offsetLeft - row.offsetLeft - 20;
 }
 
