@@ -12,6 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bench.records.calibration import CALIBRATION
+from bench.records.detectability import DETECTABILITY
 from bench.records.record import RECORDS, SCHEMA_VERSION, CalibrationRecord, CellRecord, ClaimRecord, RecordError
 from bench.records.strictjson import MAX_BYTES, StrictJSONError, parse_strict, read_strict
 
@@ -21,6 +23,7 @@ AnyRecord = CellRecord | CalibrationRecord | ClaimRecord
 Reader = Callable[[], AnyRecord]
 PACKED = "*.jsonl.xz"
 MAX_UNPACKED = 256 << 20
+BESIDE = (CALIBRATION.name, DETECTABILITY.name)  # files of rows that may lie among records
 
 
 def save_record(record: AnyRecord, folder: Path) -> Path:
@@ -68,7 +71,8 @@ def load_records(
     Raises:
         RecordError: one of the files is not a record, and nobody is told.
     """
-    paths = sorted([*folder.glob("*.json"), *folder.glob("failed/*.json")])
+    found = [*folder.glob("*.json"), *folder.glob("failed/*.json")]
+    paths = sorted(path for path in found if path.name not in BESIDE)
     alone: Iterator[Reader] = (partial(_load_named, path) if named else partial(load_any, path) for path in paths)
     packed = (read for path in sorted(folder.glob(PACKED)) for read in _unpacked(path))
     for read in chain(alone, packed):

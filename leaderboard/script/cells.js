@@ -130,6 +130,7 @@ function rankText(found) {
 }
 
 function securityCell(row) {
+  if (row.calibrated) return calibratedCell(row);
   const count = row.security && row.security.clean;
   if (!count) return { parts: [MISSING], kind: "num missing" };
   const over = count.beyond;

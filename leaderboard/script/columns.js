@@ -86,8 +86,17 @@ const COLUMNS = [
     unit: "all nulls",
     number: true,
     up: true,
-    value: (row) => row.security && rate(row.security.clean),
+    value: (row) => (row.calibrated ? row.calibrated.rate : row.security && rate(row.security.clean)),
     cell: securityCell,
+  },
+  {
+    id: "detectability",
+    label: "Detectability",
+    unit: "p-value",
+    number: true,
+    extra: true,
+    value: (row) => row.visible && row.visible.p,
+    cell: visibleCell,
   },
   {
     id: "forged",

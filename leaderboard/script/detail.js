@@ -51,7 +51,8 @@ function numbers(row) {
       ["Rank", row.rank && rankText(row.rank)],
       ...survived.map(([label, found]) => [`Under ${chain(label)}`, `survives ${proportion(found)}`]),
       ["Removal cost", worstCase && worstCase.removal && `${bounds(worstCase.removal)} pp, one for each of the decided ${units(row)}`],
-      ["False claims", securityText(row).join("; ")],
+      ["False claims", [...row.calibration.map(calibratedText), ...securityText(row)].join("; ")],
+      ["Detectability", row.detectability.map(visibleText).join("; ")],
       ["Capacity", row.capacity && mean(row.capacity, 0, " bits without an error, for one point at most")],
       ["Embedding", row.embed_ratio && mean(row.embed_ratio, 2, "×")],
       [

@@ -32,7 +32,18 @@ const FIELDS = {
   ],
   rank: () => [],
   removal: (row) => [["removal_cost_pp", removal(row) && removal(row).pp], ["removal_cost_is_lower_bound", removal(row) && removal(row).more]],
-  security: (row) => counts("false_claims", row.security && row.security.clean),
+  security: (row) => [
+    ...counts("false_claims", row.security && row.security.clean),
+    ...["rate", "low", "high", "n", "null", "nominal"].map((name) => [
+      `calibrated_${name}`,
+      row.calibrated && row.calibrated[name],
+    ]),
+  ],
+  detectability: (row) => [
+    ["detectability_p_value", row.visible && row.visible.p],
+    ["detectability_auc", row.visible && row.visible.auc],
+    ["detectability_test", row.visible && row.visible.test],
+  ],
   forged: (row) => [["forged_p_value_committed", bestForgery(row) && bestForgery(row).committed], ["forged_p_value_uncommitted", bestForgery(row) && bestForgery(row).uncommitted]],
   embedding: (row) => ends("embed_ratio", row.embed_ratio),
   runtime: (row) => [["cell_s", row.costs && row.costs.cell_s]],

@@ -10,6 +10,8 @@ async function byScheme(rows) {
     make("div", { class: "tools" }, make("label", { class: "inline" }, "Scheme", select)),
     mine.length ? sources(mine[0]) : null,
     mine.length ? placesTable(mine) : note("No rows."),
+    falseTable(mine.slice(0, PLACES), placeOf),
+    visibleTable(mine.slice(0, PLACES), placeOf),
     ...mine.slice(0, PLACES).map((row) => attacksOf(row, mine)),
     mine.length > PLACES ? note(`${mine.length - PLACES} more rows of this scheme: see the table.`) : null,
   ];
@@ -18,16 +20,17 @@ async function byScheme(rows) {
 const PLACES = 8; // rows of a scheme whose attacks are listed
 const PLACE_COLUMNS = ["seeds", "fidelity", "effectiveness", "protection", "evidence", "robustness", "rank", "removal", "security", "forged", "embedding", "cost", "date"];
 
+const placeOf = (row) => [row.arch, row.dataset, row.situation, row.variant].filter(Boolean).join(", ");
+
 function placesTable(rows) {
   const columns = PLACE_COLUMNS.map((id) => COLUMNS.find((column) => column.id === id));
-  const place = (row) => [row.arch, row.dataset, row.situation, row.variant].filter(Boolean).join(", ");
   const head = ["Architecture, data, situation", ...columns.map((column) => column.label)].map((text) => make("th", { scope: "col" }, text));
   const body = rows.map((row) => {
     const cells = columns.map((column) => {
       const { parts, kind, tip } = column.cell(row);
       return make("td", { class: kind, title: tip || null }, ...parts);
     });
-    return make("tr", {}, make("th", { scope: "row" }, place(row), row.origin === "computed here" ? null : sub(row.origin)), ...cells);
+    return make("tr", {}, make("th", { scope: "row" }, placeOf(row), row.origin === "computed here" ? null : sub(row.origin)), ...cells);
   });
   return block("Results by architecture and situation", make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Results" }, make("table", { class: "plain" }, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...body))));
 }
