@@ -25,9 +25,9 @@ __all__ = ["build"]
 
 HERE = Path(__file__).parent
 SCRIPTS = (
-    "elements", "intervals", "outcomes", "state", "address", "threat", "measured", "cells", "columns", "choice", "table",
-    "charts", "roc", "searches", "detail", "attacks", "schemes", "heatmap", "tradeoff", "removal", "claims", "views",
-    "export", "main",
+    "elements", "intervals", "outcomes", "state", "address", "threat", "measured", "cells", "columns", "choice",
+    "table", "charts", "roc", "searches", "detail", "attacks", "schemes", "heatmap", "tradeoff", "removal", "claims",
+    "views", "export", "main",
 )  # fmt: skip
 DIGITS, CURVE_DIGITS = 5, 4  # of numbers that are read, and of those that are drawn
 PACK = 16  # rows whose details are packed together: enough to deflate well, few enough to open at once

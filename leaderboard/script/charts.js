@@ -38,8 +38,7 @@ function frame({ label, axis, at, marks, unit, size = [300, 150, 38] }) {
   return { svg, x, y, left, right: width - right, top, bottom: height - bottom };
 }
 
-const line = (points) =>
-  points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
+const line = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
 const figure = (title, note, svg) =>
   make("figure", { class: "panel" }, make("figcaption", {}, title, note ? " " : null, note ? sub(note) : null), svg);
 
@@ -48,11 +47,17 @@ const small = (charts) => make("div", { class: "panels small" }, ...charts);
 
 function chart({ title, note, curves, unit, values, axis, limits, tips, size }) {
   const label = `${title} against strength in ${unit}, ${plural(curves.length, "seed")}`;
-  const { svg, x, y, left, right } = frame({ label, axis, unit: unit || "strength", ...(size ? { size } : {}), ...strengths(curves) });
+  const { svg, x, y, left, right } = frame({
+    label,
+    axis,
+    unit: unit || "strength",
+    ...(size ? { size } : {}),
+    ...strengths(curves),
+  });
   for (const limit of limits.filter((each) => each.at > axis.low && each.at < axis.high))
     svg.append(
       make("line", { class: "limit", x1: left, x2: right, y1: y(limit.at), y2: y(limit.at) }),
-      make("text", { x: left + 3, y: y(limit.at) + limit.shift }, limit.label),
+      make("text", { class: "said", x: left + 3, y: y(limit.at) + limit.shift }, limit.label),
     );
   for (const curve of curves) {
     const found = values(curve)

@@ -1,7 +1,11 @@
 // Columns: the value that sorts, and the cell that shows it.
 const COLUMNS = [
   { id: "scheme", label: "Scheme", value: (row) => row.scheme, cell: schemeCell },
-  { ...text("origin", "Origin"), extra: true, cell: (row) => ({ parts: [row.origin], kind: "tag", tip: ORIGINS[row.origin] }) },
+  {
+    ...text("origin", "Origin"),
+    extra: true,
+    cell: (row) => ({ parts: [row.origin], kind: "tag", tip: ORIGINS[row.origin] }),
+  },
   text("carrier", "Carrier"),
   text("access", "Access"),
   text("arch", "Arch"),
@@ -123,7 +127,8 @@ const COLUMNS = [
     up: true,
     extra: true,
     value: (row) => row.costs && row.costs.cell_s,
-    cell: (row) => (row.costs ? { parts: [duration(row.costs.cell_s)], kind: "num" } : { parts: [MISSING], kind: "num missing" }),
+    cell: (row) =>
+      row.costs ? { parts: [duration(row.costs.cell_s)], kind: "num" } : { parts: [MISSING], kind: "num missing" },
   },
   {
     id: "cost",
@@ -157,5 +162,7 @@ const reasons = (row, attack) =>
 // The scheme always, then what the reader chose; by default no extras, and no data set where only one is shown.
 const usualColumns = () => COLUMNS.filter((column) => !column.extra && (column.id !== "dataset" || !state.dataset));
 const shown = () =>
-  state.cols ? COLUMNS.filter((column) => column.id === "scheme" || state.cols.split(" ").includes(column.id)) : usualColumns();
+  state.cols
+    ? COLUMNS.filter((column) => column.id === "scheme" || state.cols.split(" ").includes(column.id))
+    : usualColumns();
 const measured = (column) => COLUMNS.indexOf(column) >= METRICS;

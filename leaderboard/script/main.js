@@ -13,11 +13,23 @@ function controls() {
   if (filledFor !== state.profile) {
     fill(byId("profile"), profiles, state.profile);
     for (const name of FILTERS)
-      fill(byId(name), choices[name], state[name], name === "attack" ? "worst case over all" : "all", name === "attack" ? chain : String);
+      fill(
+        byId(name),
+        choices[name],
+        state[name],
+        name === "attack" ? "worst case over all" : "all",
+        name === "attack" ? chain : String,
+      );
     filledFor = state.profile;
   }
   for (const name of ["profile", ...FILTERS]) byId(name).value = state[name];
-  fill(byId("sorter"), shown().map((column) => column.id), sorting(), null, (id) => COLUMNS.find((column) => column.id === id).label);
+  fill(
+    byId("sorter"),
+    shown().map((column) => column.id),
+    sorting(),
+    null,
+    (id) => COLUMNS.find((column) => column.id === id).label,
+  );
   if (byId("q").value !== state.q) byId("q").value = state.q;
   threatForm();
   columnBoxes();
@@ -26,19 +38,36 @@ function controls() {
 function columnBoxes() {
   const place = byId("columns").lastElementChild;
   if (!place.childElementCount) {
-    const box = (id, words) => make("label", { class: "check" }, make("input", { type: "checkbox", "data-column": id }), words);
-    place.append(...COLUMNS.slice(1).map((column) => box(column.id, column.label)), box("", "only rows that have a value in all of these"));
+    const box = (id, words) =>
+      make("label", { class: "check" }, make("input", { type: "checkbox", "data-column": id }), words);
+    place.append(
+      ...COLUMNS.slice(1).map((column) => box(column.id, column.label)),
+      box("", "only rows that have a value in all of these"),
+    );
     place.addEventListener("change", (event) => chooseColumn(event.target));
   }
   const on = shown().map((column) => column.id);
-  for (const box of place.querySelectorAll("input")) box.checked = box.dataset.column ? on.includes(box.dataset.column) : state.whole === "1";
+  for (const box of place.querySelectorAll("input"))
+    box.checked = box.dataset.column ? on.includes(box.dataset.column) : state.whole === "1";
 }
 
 function chooseColumn(box) {
   if (!box.dataset.column) return change({ whole: box.checked ? "1" : "" });
-  const kept = shown().map((column) => column.id).filter((id) => id !== box.dataset.column);
-  const cols = COLUMNS.map((column) => column.id).filter((id) => kept.includes(id) || (box.checked && id === box.dataset.column));
-  change({ cols: cols.join(" ") === usualColumns().map((column) => column.id).join(" ") ? "" : cols.join(" ") });
+  const kept = shown()
+    .map((column) => column.id)
+    .filter((id) => id !== box.dataset.column);
+  const cols = COLUMNS.map((column) => column.id).filter(
+    (id) => kept.includes(id) || (box.checked && id === box.dataset.column),
+  );
+  change({
+    cols:
+      cols.join(" ") ===
+      usualColumns()
+        .map((column) => column.id)
+        .join(" ")
+        ? ""
+        : cols.join(" "),
+  });
 }
 
 function counted(rows) {

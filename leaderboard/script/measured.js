@@ -21,34 +21,39 @@ function sightCells({ part, p, auc, low, high, seeds, clean, verdict }) {
   return [part ?? MISSING, pValue(p), fixed(auc, 2), ends, plural(seeds, "seed"), clean, said];
 }
 
-// A table of several rows of the leaderboard; lines are [row, head of the line, cells].
-function measuredTable(title, heads, lines, place, words) {
-  const several = new Set(lines.map(([row]) => row)).size > 1;
-  const head = [...(several ? ["Of"] : []), ...heads].map((text) => make("th", { scope: "col" }, text));
-  const body = lines.map(([row, name, cells]) => {
-    const first = several ? [make("th", { scope: "row" }, place(row)), make("td", {}, name)] : [make("th", { scope: "row" }, name)];
-    return make("tr", {}, ...first, ...cells.map((cell) => make("td", { class: "num" }, cell)));
+// A table, below a head for each row of the leaderboard where there are several; lines are [row, first cell, cells].
+function measuredTable(title, heads, lines, words) {
+  const rows = [...new Set(lines.map(([row]) => row))];
+  const head = make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text)));
+  const body = rows.flatMap((row) => {
+    const above = make("th", { scope: "colgroup", class: "of", colspan: heads.length }, placeOf(row));
+    const mine = lines
+      .filter(([each]) => each === row)
+      .map(([, name, cells]) =>
+        make("tr", {}, make("th", { scope: "row" }, name), ...cells.map((cell) => make("td", {}, cell))),
+      );
+    return rows.length > 1 ? [make("tr", {}, above), ...mine] : mine;
   });
-  const table = make("table", { class: "plain" }, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...body));
+  const table = make("table", { class: "plain" }, make("thead", {}, head), make("tbody", {}, ...body));
   const scroll = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title }, table);
   return block(title, make("p", { class: "sub" }, words), scroll);
 }
 
-function falseTable(rows, place) {
+function falseTable(rows) {
   const lines = rows.flatMap((row) => row.details.calibration.map((found) => [row, nullName(found), rateCells(found)]));
   const words =
-    "Claims that are false by construction and accepted, on networks and with keys of their own, at the measured rate " +
-    "nearest to the one of this page. ▲ marks more than chance explains.";
-  return lines.length ? measuredTable("False claims", NULLS, lines, place, words) : null;
+    "Claims that are false by construction and accepted, on networks and with keys of their own, at the measured " +
+    "rate nearest to the one of this page. ▲ marks more than chance explains.";
+  return lines.length ? measuredTable("False claims", NULLS, lines, words) : null;
 }
 
-function visibleTable(rows, place) {
+function visibleTable(rows) {
   const name = (found) => TESTS[found.test] || found.test;
   const lines = rows.flatMap((row) => row.details.detectability.map((found) => [row, name(found), sightCells(found)]));
   const words =
-    "To somebody with the network's weights and clean networks of its kind, and no key. AUC: the chance that a marked " +
-    "network stands out more than a clean one, 0.5 where nothing shows. p is adjusted for the number of tests.";
-  return lines.length ? measuredTable("Is the mark visible in the weights?", SIGHTS, lines, place, words) : null;
+    "To somebody with the network's weights and clean networks of its kind, and no key. AUC: the chance that a " +
+    "marked network stands out more than a clean one, 0.5 where nothing shows. p is adjusted for the number of tests.";
+  return lines.length ? measuredTable("Is the mark visible in the weights?", SIGHTS, lines, words) : null;
 }
 
 const calibratedText = (found) =>

@@ -52,8 +52,8 @@ function affordableRungs(layout, limits) {
   return layout.able;
 }
 
-// The claims of each seed under all attacks at once. They stand in flat arrays, which the next call uses again: an object
-// for each claim of ten thousand rows costs more than all the arithmetic.
+// The claims of each seed under all attacks at once. They stand in flat arrays, which the next call uses again: an
+// object for each claim of ten thousand rows costs more than all the arithmetic.
 class Trials {
   constructor() {
     this.count = 0; // seeds

@@ -29,7 +29,10 @@ data.rows.forEach((row, at) => {
   row.at = at;
   row.reported = !trusted(row.origin);
   row.attacks = new Map(
-    Object.entries(row.attacks).map(([label, [status, stage, place, drawn]]) => [label, { label, status, stage, place, drawn: Boolean(drawn) }]),
+    Object.entries(row.attacks).map(([label, [status, stage, place, drawn]]) => [
+      label,
+      { label, status, stage, place, drawn: Boolean(drawn) },
+    ]),
   );
   row.judged = [...row.attacks.values()].filter((attack) => known(attack.place));
 });
@@ -96,7 +99,8 @@ const drawnOf = (rows) =>
   distinct(rows.flatMap((row) => [...row.attacks.values()].filter((each) => each.drawn).map((each) => each.label)));
 // The attack with a curve in most rows, which the overview opens with.
 function usual(rows) {
-  const count = (attack) => rows.filter((row) => (row.attacks.get(attack) || {}).drawn && known(row.attacks.get(attack).place)).length;
+  const count = (attack) =>
+    rows.filter((row) => (row.attacks.get(attack) || {}).drawn && known(row.attacks.get(attack).place)).length;
   const counts = drawnOf(rows).map((attack) => [attack, count(attack)]);
   return counts.reduce((best, each) => (each[1] > best[1] ? each : best), ["", 0])[0];
 }
@@ -205,7 +209,8 @@ function keysOf(rows, value, sign) {
   const values = rows.map(value);
   const order = values.some((each) => typeof each === "string") ? alphabetOf(value) : null;
   const keys = new Float64Array(rows.length).fill(Infinity);
-  for (let i = 0; i < keys.length; i++) if (known(values[i])) keys[i] = sign * (order ? order.get(values[i]) : values[i]);
+  for (let i = 0; i < keys.length; i++)
+    if (known(values[i])) keys[i] = sign * (order ? order.get(values[i]) : values[i]);
   return keys;
 }
 function alphabetOf(value) {

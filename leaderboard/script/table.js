@@ -6,11 +6,11 @@ const HEADS = {
     "Self-reported: these records arrived by pull request and nobody here has run them again. The numbers are their " +
     "authors' word: listed by name, never ranked, and compared with nothing above.",
   stale:
-    "Stale: these records were verified, but the code has changed since. Listed by name, never ranked, until somebody runs " +
-    "them again.",
+    "Stale: these records were verified, but the code has changed since. Listed by name, never ranked, until somebody " +
+    "runs them again.",
   failed:
-    "Failed verification: cells were run again here and disagree with what was sent. Listed by name, so that nobody takes " +
-    "these numbers for evidence.",
+    "Failed verification: cells were run again here and disagree with what was sent. Listed by name, so that nobody " +
+    "takes these numbers for evidence.",
 };
 
 const groupOf = (row) => (!reported(row) ? (baseline(row) ? "baselines" : "") : row.origin);
@@ -29,12 +29,15 @@ const sight = { rows: 0, scrolled: false, widths: null, later: 0 }; // kept, as 
 const look = () => (sight.rows = Math.ceil(innerHeight / ROW_PX));
 addEventListener("resize", look);
 look();
-byId("board").parentElement.addEventListener("scroll", (event) => (sight.scrolled = event.target.scrollTop > 0), { passive: true });
+byId("board").parentElement.addEventListener("scroll", (event) => (sight.scrolled = event.target.scrollTop > 0), {
+  passive: true,
+});
 
 const partly = (whole) => !whole && !sight.scrolled && state.view === "table";
 function holdWidths() {
   const heads = [...byId("board").querySelectorAll("thead th")];
-  sight.widths = sight.widths || new Map(heads.map((head) => [head.dataset.column, head.getBoundingClientRect().width]));
+  sight.widths =
+    sight.widths || new Map(heads.map((head) => [head.dataset.column, head.getBoundingClientRect().width]));
 }
 
 function drawTable(rows, part) {
@@ -68,7 +71,8 @@ function body(rows, from, to) {
     last = group;
     return [...head, tableRow(row), ...(row.id === state.row ? [detail(row)] : [])];
   });
-  if (!rows.length) drawn.push(wideRow(data.rows.length ? "No row fits these filters." : "No records yet: run `bench run` first."));
+  if (!rows.length)
+    drawn.push(wideRow(data.rows.length ? "No row fits these filters." : "No records yet: run `bench run` first."));
   if (rows.length > to && to === limit) drawn.push(moreRow(rows.length));
   return drawn;
 }
@@ -77,7 +81,11 @@ const wideRow = (content) =>
   make("tr", { role: "row" }, make("td", { role: "cell", class: "empty", colspan: shown().length }, content));
 
 function moreRow(all) {
-  const button = make("button", { type: "button", id: "more" }, `Show ${Math.min(MORE, all - limit)} more of ${all} rows`);
+  const button = make(
+    "button",
+    { type: "button", id: "more" },
+    `Show ${Math.min(MORE, all - limit)} more of ${all} rows`,
+  );
   button.addEventListener("click", () => {
     limit += MORE;
     draw(true);
@@ -138,7 +146,11 @@ function tableRow(row) {
     );
   const element = make(
     "tr",
-    { role: "row", class: `row${state.row === row.id ? " open" : ""}${reported(row) ? " told" : ""}`, "data-id": row.id },
+    {
+      role: "row",
+      class: `row${state.row === row.id ? " open" : ""}${reported(row) ? " told" : ""}`,
+      "data-id": row.id,
+    },
     ...cells,
   );
   element.addEventListener("click", (event) => {

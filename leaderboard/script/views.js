@@ -14,7 +14,16 @@ function tabs() {
   if (!byId("views").childElementCount)
     byId("views").append(
       ...names.map((name) => {
-        const tab = make("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": name === "table" ? "view-table" : "view-other" }, VIEWS[name].label);
+        const tab = make(
+          "button",
+          {
+            type: "button",
+            role: "tab",
+            id: `tab-${name}`,
+            "aria-controls": name === "table" ? "view-table" : "view-other",
+          },
+          VIEWS[name].label,
+        );
         tab.addEventListener("click", () => change({ view: name, cell: "" }));
         tab.addEventListener("keydown", (event) => {
           const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -62,7 +71,8 @@ function drawView(rows) {
 
 // The focus stays where it was when a view is drawn anew.
 function regain({ id, ariaLabel }) {
-  const labelled = () => [...byId("view-other").querySelectorAll("[aria-label]")].find((each) => each.ariaLabel === ariaLabel);
+  const labelled = () =>
+    [...byId("view-other").querySelectorAll("[aria-label]")].find((each) => each.ariaLabel === ariaLabel);
   const again = id ? byId(id) : ariaLabel && labelled();
   if (again) again.focus({ preventScroll: true });
 }

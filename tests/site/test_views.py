@@ -387,3 +387,66 @@ def test_the_keyboard_reaches_tabs_and_header_and_name_stay_in_sight(tab):
     }"""
     for where, side in (("tr.row td.scheme", 0), ("thead th.num", 1)):
         assert tab.page.locator(where).first.evaluate(place)[side] == pytest.approx(1, abs=2)
+
+
+CONTRAST = """pairs => {
+    const part = (c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    const light = (name) => {
+        const [r, g, b] = getComputedStyle(document.documentElement).getPropertyValue(name).trim().match(/\\w\\w/g)
+            .map((hex) => part(parseInt(hex, 16) / 255));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    return pairs.map(([a, b]) => {
+        const [low, high] = [light(a), light(b)].sort((x, y) => x - y);
+        return (high + 0.05) / (low + 0.05);
+    });
+}"""
+INKS = [
+    (f"--{ink}", f"--{on}") for ink in ("ink", "soft", "focus", "good", "some", "bad") for on in ("paper", "raised")
+]
+INKS += [
+    ("--good", "--good-bg"),
+    ("--some", "--some-bg"),
+    ("--bad", "--bad-bg"),
+    ("--paper", "--good"),
+    ("--paper", "--mid"),
+]
+EDGES = [("--edge", "--paper"), ("--edge", "--raised")]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_and_the_edges_of_controls_stand_out_from_their_ground(open_tab, path, scheme):
+    tab = open_tab(path, "#profile=small")
+    tab.page.emulate_media(color_scheme=scheme)
+    for least, pairs in ((4.5, INKS), (3.0, EDGES)):
+        found = dict(zip(pairs, tab.page.evaluate(CONTRAST, pairs), strict=True))
+        assert {pair: ratio for pair, ratio in found.items() if ratio < least} == {}
+
+
+SIDES = "t => [...t.querySelectorAll('thead th, tbody td')].map(cell => getComputedStyle(cell).textAlign)"
+
+
+def test_numbers_stand_below_their_heads_and_lists_show_their_choice(tab):
+    for name in ("schemes", "claims"):
+        view = tab.view(name)
+        for table in view.locator("table.plain").all():
+            sides = table.evaluate(
+                "t => [...t.querySelectorAll('thead th, tbody td')].map(c => getComputedStyle(c).textAlign)"
+            )
+            assert set(sides[1:]) == {"right"}, name
+    tab.view("heatmap")
+    room = "select => [select.scrollWidth, select.clientWidth]"
+    wanted, width = tab.page.locator("#shade").evaluate(room)
+    assert width >= 200
+    assert wanted <= width
+
+
+def test_rows_of_one_scheme_are_told_apart_where_no_column_does(open_tab, tmp_path):
+    made = [of_scheme(arch=arch, curve=ladder((1, 1e-9))) for arch in ("wrn", "vgg")]
+    tab = open_tab(build(made, tmp_path))
+    assert [text.strip() for text in tab.schemes] == ["uchida-random"] * 2
+    assert tab.page.locator("td.scheme", has_text="vgg").locator(".only-wide").count() == 0, "a column says it"
+    tab.page.evaluate("change({ cols: 'scheme fidelity' })")
+    assert tab.page.locator("td.scheme .only-wide").all_inner_texts() == ["vgg", "wrn"]
+    tab.choose("arch", "vgg")
+    assert tab.page.locator("td.scheme .only-wide").count() == 0, "the filter says it"
