@@ -23,7 +23,7 @@ function removalCosts(rows) {
       "p",
       { class: "sub" },
       `The cheapest attacks first; at most ${CHEAPEST} of each scheme, within the budget chosen above. ` +
-        `What costs more than ${most} points stands at the right edge.`,
+        `What costs more than ${fixed(most, 1)} points stands at the right edge.`,
     ),
     make("div", { class: "panels" }, ...charts),
     rows.length > drawn.length

@@ -67,7 +67,7 @@ function placesTable(rows) {
 function attacksOf(row, siblings) {
   const order = (found) => (found ? found.share : 2);
   const all = [...row.attacks.values()].filter(
-    (attack) => attack.status !== "not applicable" && attack.stage !== "evidence",
+    (attack) => attack.status !== "not applicable" && !["evidence", "none"].includes(attack.stage),
   );
   const each = all
     .map((attack) => ({ attack, found: under(row, attack.label) }))

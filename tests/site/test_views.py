@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from urllib.parse import urlsplit
 
 import pytest
@@ -450,3 +451,28 @@ def test_rows_of_one_scheme_are_told_apart_where_no_column_does(open_tab, tmp_pa
     assert tab.page.locator("td.scheme .only-wide").all_inner_texts() == ["vgg", "wrn"]
     tab.choose("arch", "vgg")
     assert tab.page.locator("td.scheme .only-wide").count() == 0, "the filter says it"
+
+
+def test_the_label_of_a_limit_lies_above_lines_and_below_dots(tab):
+    tab.page.locator("tr.row .name").first.click()
+    kinds = "svg => [...svg.children].map(each => each.getAttribute('class') || '')"
+    drawn = tab.page.locator("tr.detail figure svg").first.evaluate(kinds)
+    assert max(i for i, kind in enumerate(drawn) if kind == "seed") < drawn.index("said")
+    assert drawn.index("said") < min(i for i, kind in enumerate(drawn) if kind in ("on", "off", "part"))
+
+
+def test_no_text_shows_more_digits_than_mean_anything(open_tab, tmp_path):
+    tab = open_tab(build([of_scheme(curve=ladder((16.0166666667, 0.5)), profile="small")], tmp_path), "#profile=small")
+    for view in ("removal", "tradeoff", "attacks", "schemes", "claims"):
+        tab.view(view)
+        assert not re.findall(r"\d\.\d{6,}", tab.page.locator("main").inner_text()), view
+
+
+def test_paper_keeps_the_colours_that_the_legend_of_the_heat_map_names(tab):
+    view = tab.view("heatmap")
+    tab.page.emulate_media(media="print")
+    grounds = [view.locator(f".key.{kind}").evaluate("e => getComputedStyle(e).backgroundColor") for kind in KINDS]
+    assert len({*grounds, "rgb(255, 255, 255)", "rgba(0, 0, 0, 0)"}) == len(KINDS) + 2
+
+
+KINDS = ("all", "some", "none")
