@@ -45,7 +45,7 @@ def row_of(origin: str, key: str, group: list[CellRecord], fpr: float, beside: B
         key: the question, which names the row.
         group: in the order of attacks and seeds.
         fpr: the false positive rate that every p-value is held to.
-        beside: what was measured beside the records; it says nothing of a submission.
+        beside: what was measured beside the records.
     """
     first, done = group[0], [record for record in group if record.status == "ok"]
     return {
@@ -67,7 +67,7 @@ def row_of(origin: str, key: str, group: list[CellRecord], fpr: float, beside: B
         "removal": _as_lists(as_dict(removal_cost(group, fpr))),
         "security": _security(done, fpr),
         "attacks": {label: _attack(found, fpr) for label, found in _by_attack(group).items()},
-        **measured(first.cell, (origin == COMPUTED and beside) or Beside(), fpr),
+        **measured(first.cell, beside or Beside(), fpr),
         "costs": costs(done) if done else None,
         "commands": commands(_by_attack(group).values(), fpr),
         "environments": _environments(done or group),

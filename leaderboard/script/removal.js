@@ -25,7 +25,7 @@ function removalCosts(rows) {
       `The cheapest attacks first; at most ${CHEAPEST} of each scheme, within the budget chosen above. ` +
         `What costs more than ${fixed(most, 1)} points stands at the right edge.`,
     ),
-    make("div", { class: "panels" }, ...charts),
+    make("div", { class: "panels costs" }, ...charts),
     rows.length > drawn.length
       ? make("p", { class: "sub" }, `Drawn: ${charts.length} of ${rows.length} rows. Filter to see others.`)
       : null,
