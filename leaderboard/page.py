@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from bench.metrics import BUDGET_PP, DEFAULT_FPR, DEMONSTRATIONS
+from bench.metrics.beside import Beside
 from bench.records.record import CellRecord
 from leaderboard.outcomes import Stream, steps, together
 from leaderboard.summary import Row, canonical
@@ -24,13 +25,16 @@ __all__ = ["build"]
 
 HERE = Path(__file__).parent
 SCRIPTS = (
-    "elements", "intervals", "outcomes", "state", "address", "threat", "cells", "columns", "choice", "table", "charts",
-    "roc", "searches", "detail", "attacks", "schemes", "heatmap", "tradeoff", "removal", "claims", "views", "export",
-    "main",
+    "elements", "intervals", "outcomes", "state", "address", "threat", "measured", "cells", "columns", "choice",
+    "table", "charts", "roc", "searches", "detail", "attacks", "schemes", "heatmap", "tradeoff", "removal", "claims",
+    "views", "export", "main",
 )  # fmt: skip
 DIGITS, CURVE_DIGITS = 5, 4  # of numbers that are read, and of those that are drawn
 PACK = 16  # rows whose details are packed together: enough to deflate well, few enough to open at once
-DETAILS = ("heldout", "searches", "histories", "capacity", "commands", "environments", "finished")
+DETAILS = (
+    "heldout", "searches", "histories", "capacity", "commands", "environments", "finished", "calibration",
+    "detectability",
+)  # fmt: skip
 RECOMPUTED = ("robustness", "removal", "survival", "outcomes")  # which the page finds for the choice of its reader
 Cards = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
@@ -43,6 +47,7 @@ def build(
     cards: Cards | None = None,
     fpr: float = DEFAULT_FPR,
     generated: str | None = None,
+    beside: Beside | None = None,
 ) -> Path:
     """Write the leaderboard as one self-contained page.
 
@@ -55,13 +60,14 @@ def build(
             and `knows`, `copies`), of which any may be missing: an attack of unknown needs is open to everybody.
         fpr: the false positive rate that every p-value on the page is held to.
         generated: what the page says of its own date; None leaves it out, so that equal records give equal bytes.
+        beside: what was measured about the schemes of `records` beside them; it says nothing of `submitted` ones.
 
     Returns:
         The path of `index.html`, which opens from file:// without a server.
     """
     own, reported = list(records), list(submitted)
     script = "\n".join((HERE / "script" / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
-    made = rows(own, fpr, submitted=reported)
+    made = rows(own, fpr, submitted=reported, beside=beside)
     payload, stream, details = _payload(made, fpr, cards or {})
     html = (
         _environment()

@@ -133,12 +133,10 @@ def _interval(row: DetectabilityRow) -> str | None:
 
 def _verdicts(found: Sequence[DetectabilityRow], fpr: float) -> list[str]:
     """`visible`, `not seen`, or why a row cannot tell, with Holm's adjustment over the tests of one subject."""
-    from bench.metrics.inference import holm
+    from bench.metrics.beside import verdict, visibility
 
     said: dict[str, str] = {}
     for subject in dict.fromkeys(row.subject for row in found):
-        rows = [row for row in found if row.subject == subject and row.p_value is not None]
-        for row, adjusted in zip(rows, holm([row.p_value or 0.0 for row in rows]), strict=True):
-            few = (row.least_p_value or 0.0) * len(rows) > fpr
-            said[row.about] = "visible" if adjusted <= fpr else "cannot tell: too few networks" if few else "not seen"
-    return [said.get(row.about, f"cannot tell: {row.reason}") for row in found]
+        tests = visibility([row for row in found if row.subject == subject])
+        said |= {test.row.about: verdict(test, fpr) for test in tests}
+    return [said[row.about] for row in found]

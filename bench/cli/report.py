@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
@@ -14,10 +14,16 @@ from bench.metrics import DEFAULT_FPR
 
 if TYPE_CHECKING:
     from bench.api import Adversary, AttackCard, SchemeCard
+    from bench.metrics.beside import Beside
+    from bench.records.calibration import CalibrationRow
+    from bench.records.detectability import DetectabilityRow
     from bench.records.record import CellRecord
+    from bench.records.rowfile import RowFile
     from bench.runner.rundir import RunDir
 
-__all__ = ["COMMANDS", "existing", "print_ranks", "print_rungs", "records_in", "write_page"]
+__all__ = ["COMMANDS", "existing", "measured_beside", "print_ranks", "print_rungs", "records_in", "write_page"]
+
+Measured = TypeVar("Measured", "CalibrationRow", "DetectabilityRow")
 
 
 @click.command()
@@ -62,7 +68,8 @@ def sync(run_dir: Path, fpr: float, tracking_uri: str | None) -> None:
     uri = tracking_uri or own_store(run_dir)
     try:
         records = records_in(run_dir)
-        synced = tracking.sync(records, uri, fpr=fpr, ranked=records)
+        beside = measured_beside(RunDir(run_dir), fpr)
+        synced = tracking.sync(records, uri, fpr=fpr, ranked=records, beside=beside)
     except tracking.TrackingError as error:
         raise click.UsageError(str(error)) from error
     out = console()
@@ -100,7 +107,30 @@ def write_page(run_dir: RunDir, out: Path, fpr: float = DEFAULT_FPR) -> Path:
 
     submissions = load_submissions(Path(site.__file__).parent / "submissions", today, _complain)
     own = load_records(run_dir.records, _complain)
-    return site.build(own, out, submitted=submissions, cards=_cards(), fpr=fpr)
+    return site.build(own, out, submitted=submissions, cards=_cards(), fpr=fpr, beside=measured_beside(run_dir, fpr))
+
+
+def measured_beside(run_dir: RunDir, fpr: float) -> Beside:
+    """What `bench calibrate` and `bench detect` left in the run directory, or among its records.
+
+    A file that cannot be read is named and passed over, as unreadable records are.
+    """
+    from bench.metrics.beside import Beside
+    from bench.records.calibration import CALIBRATION
+    from bench.records.detectability import DETECTABILITY
+
+    return Beside(_rows_of(CALIBRATION, run_dir), _rows_of(DETECTABILITY, run_dir), fpr)
+
+
+def _rows_of(file: RowFile[Measured], run_dir: RunDir) -> list[Measured]:
+    from bench.records.record import RecordError
+
+    folders = (run_dir.path, run_dir.records)
+    try:
+        return file.load(next((folder for folder in folders if (folder / file.name).exists()), run_dir.path))
+    except RecordError as error:
+        _complain(error)
+        return []
 
 
 def _cards() -> dict[str, dict[str, dict[str, Any]]]:

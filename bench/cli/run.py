@@ -381,10 +381,11 @@ def complaints(out: Console, run_dir: RunDir, summary: Summary) -> None:
 
 def _track(summary: Summary, uri: str, run_dir: RunDir, fpr: float, quiet: bool) -> None:
     from bench import tracking
-    from bench.cli.report import records_in
+    from bench.cli.report import measured_beside, records_in
 
     try:
-        synced = tracking.sync(summary.records, uri, fpr=fpr, ranked=records_in(run_dir.path))
+        ranked, beside = records_in(run_dir.path), measured_beside(run_dir, fpr)
+        synced = tracking.sync(summary.records, uri, fpr=fpr, ranked=ranked, beside=beside)
     except tracking.TrackingError as error:
         words = f"MLflow was not filled; the records are safe, and `bench sync` tries again: {error}"
         console(stderr=quiet).print(words, style="red", soft_wrap=True)

@@ -14,6 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.identity import digest
+from bench.records.calibration import CALIBRATION
+from bench.records.detectability import DETECTABILITY
 from bench.records.record import RECORDS, SCHEMA_VERSION, CalibrationRecord, CellRecord, ClaimRecord, RecordError
 from bench.records.strictjson import MAX_BYTES, StrictJSONError, parse_strict, read_strict
 
@@ -33,6 +35,7 @@ AnyRecord = CellRecord | CalibrationRecord | ClaimRecord
 Reader = Callable[[], AnyRecord]
 PACKED = "*.jsonl.xz"
 MAX_UNPACKED = 256 << 20
+BESIDE = (CALIBRATION.name, DETECTABILITY.name)  # files of rows that may lie among records
 
 
 def save_record(record: AnyRecord, folder: Path) -> Path:
@@ -93,7 +96,8 @@ def load_all(
     folder: Path, unreadable: Callable[[RecordError], None] | None = None, *, named: bool = True
 ) -> Iterator[AnyRecord]:
     """The records of every type below `folder`, as `load_records` reads those of cells."""
-    paths = sorted([*folder.glob("*.json"), *folder.glob("failed/*.json")])
+    found = [*folder.glob("*.json"), *folder.glob("failed/*.json")]
+    paths = sorted(path for path in found if path.name not in BESIDE)
     alone: Iterator[Reader] = (partial(_load_named, path) if named else partial(load_any, path) for path in paths)
     packed = (read for path in sorted(folder.glob(PACKED)) for read in _unpacked(path))
     for read in chain(alone, packed):

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 from bench.identity import digest
 from bench.lease import is_gone, myself
 from bench.metrics import DEFAULT_FPR
+from bench.metrics.beside import Beside
 from bench.records.record import CellRecord
 from bench.tracking import projection
 from bench.tracking.figure import draw_curve, draw_histories, draw_searches
@@ -85,6 +86,7 @@ def sync(
     fpr: float = DEFAULT_FPR,
     experiment: str = "watermark-bench",
     ranked: Iterable[CellRecord] | None = None,
+    beside: Beside | None = None,
 ) -> Synced:
     """Make the tracking store show exactly these records: one run each, none left RUNNING by a process that ended.
 
@@ -98,6 +100,7 @@ def sync(
         experiment: the MLflow experiment's name.
         ranked: all records whose schemes are compared: their ranks become tags of the runs. By default the tags stay
             as they are, because a part of the records gives other ranks than the whole.
+        beside: what was measured about the schemes beside the records: metrics of their runs.
 
     Raises:
         TrackingError: the URI is not a tracking store, or the store cannot be reached or refuses a run.
@@ -106,7 +109,7 @@ def sync(
     with opened(tracking_uri) as client:
         experiment_id = _experiment_id(client, tracking_uri, experiment)
         ranks = None if ranked is None else projection.rank_tags(ranked, fpr)
-        outcomes = _Projector(client, experiment_id, fpr, ranks).settle(latest)
+        outcomes = _Projector(client, experiment_id, fpr, ranks, beside or Beside()).settle(latest)
     return Synced(outcomes["created"], outcomes["updated"], outcomes["unchanged"], experiment_id)
 
 
@@ -133,12 +136,18 @@ class _Projector:
     """Writes records as runs of one experiment."""
 
     def __init__(
-        self, client: Any, experiment_id: str, fpr: float, ranks: Mapping[str, Mapping[str, str]] | None
+        self,
+        client: Any,
+        experiment_id: str,
+        fpr: float,
+        ranks: Mapping[str, Mapping[str, str]] | None,
+        beside: Beside,
     ) -> None:
         self.client = client
         self.experiment_id = experiment_id
         self.fpr = fpr
         self.ranks = ranks
+        self.beside = beside
 
     def settle(self, latest: Mapping[str, CellRecord]) -> Counter[str]:
         """Leave one whole run per cell that has a meaning; returns how many were created, updated and unchanged."""
@@ -155,6 +164,7 @@ class _Projector:
                 self._create(record, record_digest)
             else:
                 self._tag_rank(kept, identity)
+                self._log_beside(kept.info.run_id, record, kept.data.metrics)
             self._delete(run for run in old if run is not kept)
             outcomes["unchanged" if kept else "updated" if old else "created"] += 1
         self._close_orphans()
@@ -170,6 +180,16 @@ class _Projector:
                 self.client.set_tag(run.info.run_id, name, tags[name])
             elif name not in tags and name in run.data.tags:
                 self.client.delete_tag(run.info.run_id, name)
+
+    def _log_beside(self, run_id: str, record: CellRecord, logged: Mapping[str, float]) -> None:
+        """What stands beside the records changes without them; the last value of a metric counts."""
+        from mlflow.entities import Metric
+
+        found = projection.measured_beside(record.cell, self.beside)
+        now_ms = int(1000 * time.time())
+        fresh = [Metric(name, value, now_ms, 0) for name, value in found.items() if logged.get(name) != value]
+        if fresh:
+            self.client.log_batch(run_id, metrics=fresh)
 
     def _delete(self, runs: Iterable[Any]) -> None:
         for run in runs:
@@ -228,6 +248,7 @@ class _Projector:
         params = [Param(name, value) for name, value in projection.params(record, self.fpr).items()]
         metrics = [Metric(name, value, end_ms, step) for name, value, step in projection.metrics(record, self.fpr)]
         self.client.log_batch(run_id, metrics=metrics, params=params)  # the client splits what is too much at once
+        self._log_beside(run_id, record, {})
         data = Dataset(**projection.dataset(record))
         self.client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
         with tempfile.TemporaryDirectory() as name:

@@ -12,6 +12,7 @@ from typing import Any
 from bench.contract.verdict import Point
 from bench.metrics import DEMONSTRATIONS
 from bench.metrics.aggregate import average
+from bench.metrics.beside import Beside, most_visible, worst
 from bench.metrics.capacity import carried_bits
 from bench.metrics.efficiency import embed_ratio
 from bench.metrics.fidelity import fidelity_pp
@@ -25,13 +26,14 @@ from bench.metrics.security import (
     forged,
     forged_claims,
 )
-from bench.records.record import CellRecord
+from bench.records.record import Cell, CellRecord
 
 __all__ = [
     "VIEW",
     "dataset",
     "experiment_tags",
     "log10",
+    "measured_beside",
     "metrics",
     "or_nan",
     "params",
@@ -54,6 +56,8 @@ One run per cell of the matrix (scheme x attack x architecture x data set x situ
   `removal_cost_pp`: the least accuracy given up to break the claim. `survived_share`: the share of rungs survived.
 - `curve/...`: the same along the attack; the step is the strength, or the number of the rung where strengths are
   fractions (`curve/strength` has them).
+- `calibrated_false_positive_rate`, `detectability_p_value` and their like: what `bench calibrate` and `bench detect`
+  measured about the scheme, over seeds of their own; the same in all runs of the scheme.
 - Tags `rank` and `rank_of`: the ranks of the scheme that are possible over all its seeds, among so many schemes.
 - A run that FAILED has its traceback in its description. Cells that are not applicable have no run: `bench results`
   and the leaderboard page give their reasons.
@@ -212,6 +216,25 @@ def metrics(record: CellRecord, fpr: float) -> list[tuple[str, float, int]]:
     ]
     values.update(dict.fromkeys((name for name, _, _ in rows), math.nan))  # names that are taken
     return headline + rows + _histories(record, values)
+
+
+def measured_beside(cell: Cell, beside: Beside) -> dict[str, float]:
+    """Metrics about the scheme of a cell that no record holds; nothing where nothing was measured.
+
+    False claims are those of the kind of null that speaks most against the scheme, visibility is that of the test which
+    sees most, adjusted for the number of tests.
+    """
+    found: dict[str, float | None] = {}
+    claims = worst(beside.rates(cell))
+    if claims:
+        found["calibrated_false_positive_rate"] = claims.false_positive_rate
+        found["calibrated_false_positive_rate_low"] = claims.interval_low
+        found["calibrated_false_positive_rate_high"] = claims.interval_high
+    seen = most_visible(beside.visibility(cell))
+    if seen:
+        found["detectability_p_value"] = seen.adjusted
+        found["detectability_auc"] = seen.row.auc
+    return {name: float(value) for name, value in found.items() if value is not None}
 
 
 def _histories(record: CellRecord, values: dict[str, float]) -> list[tuple[str, float, int]]:

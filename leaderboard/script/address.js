@@ -6,23 +6,36 @@ function settle() {
   const { choices, rows, drawn, usual, schemes } = profile();
   for (const name of FILTERS) oneOf(name, choices[name]);
   oneOf("view", Object.keys(VIEWS));
-  for (const [name, allowed] of [["verify", VERIFY], ["has", HAS]]) oneOf(name, allowed.map(([value]) => value));
+  for (const [name, allowed] of [
+    ["verify", VERIFY],
+    ["has", HAS],
+  ])
+    oneOf(
+      name,
+      allowed.map(([value]) => value),
+    );
   oneOf("give", GIVE);
   oneOf("by", Object.keys(BUDGETS));
   oneOf("shade", ["", "p"]);
   oneOf("whole", ["", "1"]);
   oneOf("most", BUDGETS[state.by].values.map(String));
-  state.lacks = MEANS.map(([name]) => name).filter((name) => state.lacks.split(" ").includes(name)).join(" ");
+  state.lacks = MEANS.map(([name]) => name)
+    .filter((name) => state.lacks.split(" ").includes(name))
+    .join(" ");
   const loss = +state.loss;
   if (!(loss >= LOSSES.least && loss <= LOSSES.most) || loss === data.budget_pp) state.loss = "";
   state.loss = state.loss && String(Math.round(loss / LOSSES.step) * LOSSES.step);
   if (!COLUMNS.some((column) => column.id === state.sort)) state.sort = state.order = "";
   if (!["up", "down"].includes(state.order)) state.order = "";
-  state.cols = COLUMNS.map((column) => column.id).filter((id) => state.cols.split(" ").includes(id)).join(" ");
+  state.cols = COLUMNS.map((column) => column.id)
+    .filter((id) => state.cols.split(" ").includes(id))
+    .join(" ");
   if (!rows.some((row) => row.id === state.row)) state.row = "";
   if (!cellOf(state.cell)) state.cell = "";
-  if (!drawn.includes(state.curves)) state.curves = drawn.includes(state.attack) ? state.attack : usual || drawn[0] || "";
-  if (!schemes.includes(state.scheme)) state.scheme = (schemes.find((name) => !rows.find((row) => row.scheme === name).baseline) || schemes[0]) ?? "";
+  if (!drawn.includes(state.curves))
+    state.curves = drawn.includes(state.attack) ? state.attack : usual || drawn[0] || "";
+  if (!schemes.includes(state.scheme))
+    state.scheme = (schemes.find((name) => !rows.find((row) => row.scheme === name).baseline) || schemes[0]) ?? "";
   settleChoice();
 }
 
@@ -44,6 +57,8 @@ function readHash() {
 
 function writeHash() {
   const idle = { curves: state.view !== "attacks", scheme: state.view !== "schemes", shade: state.view !== "heatmap" };
-  const kept = new URLSearchParams(Object.entries(state).filter(([name, value]) => value !== defaults[name] && !idle[name]));
+  const kept = new URLSearchParams(
+    Object.entries(state).filter(([name, value]) => value !== defaults[name] && !idle[name]),
+  );
   history.replaceState(null, "", "#" + kept);
 }

@@ -10,8 +10,12 @@ async function byAttack(rows) {
   const legend = make(
     "span",
     { class: "legend inline" },
-    make("span", { class: "dot on" }), " ownership detected ", make("span", { class: "dot off" }), " not detected ",
-    make("span", { class: "rule" }), ` ${lossAllowed()} points below the marked models`,
+    make("span", { class: "dot on" }),
+    " ownership detected ",
+    make("span", { class: "dot off" }),
+    " not detected ",
+    make("span", { class: "rule" }),
+    ` ${lossAllowed()} points below the marked models`,
   );
   const faced = rows.filter((row) => (row.attacks.get(state.curves) || {}).drawn);
   const telling = tellingOf(faced);
@@ -20,11 +24,16 @@ async function byAttack(rows) {
     const attack = (row.details || (await detailsOf(row))).attacks[state.curves];
     if (attack && flat(attack.curves, accuracies).length) panels.push(panel(row, attack, telling));
   }
-  if (faced.length > PANELS) panels.push(note(`${faced.length - PANELS} more rows: filter the table to see their curves.`));
+  if (faced.length > PANELS)
+    panels.push(note(`${faced.length - PANELS} more rows: filter the table to see their curves.`));
   return [
     make("div", { class: "tools" }, make("label", { class: "inline" }, "Attack", select), legend),
     make("div", { class: "about" }, ...attackSources(state.curves), attackFacts(rows)),
-    make("div", { id: "panels", class: "panels" }, ...(panels.length ? panels : [note("No row that is shown has curves for this attack.")])),
+    make(
+      "div",
+      { id: "panels", class: "panels" },
+      ...(panels.length ? panels : [note("No row that is shown has curves for this attack.")]),
+    ),
   ];
 }
 
@@ -33,8 +42,12 @@ function attackFacts(rows) {
   const own = rows.filter((row) => !reported(row) && !baseline(row));
   const found = own.map((row) => under(row, state.curves)).filter(Boolean);
   const survive = found.filter((each) => each.hits === each.trials).length;
-  const open = lacks.length ? `Not open to the attacker chosen above, who lacks: ${lacks.join(", ")}.` : "Open to the attacker chosen above.";
-  const counted = found.length ? ` For ${lossAllowed()} points at most, ${survive} of ${plural(found.length, "row")} keep every claim.` : "";
+  const open = lacks.length
+    ? `Not open to the attacker chosen above, who lacks: ${lacks.join(", ")}.`
+    : "Open to the attacker chosen above.";
+  const counted = found.length
+    ? ` For ${lossAllowed()} points at most, ${survive} of ${plural(found.length, "row")} keep every claim.`
+    : "";
   return make("p", {}, open + counted);
 }
 

@@ -1,6 +1,7 @@
 // Cells of the table: what a column shows of a row.
 const chosen = (row) => (state.attack && row.attacks.get(state.attack)) || {};
 const hardness = worst;
+const removes = (row) => hardness(row) && known(hardness(row).pp);
 const removal = (row) => hardness(row) && hardness(row).removal;
 const rate = (count) => (count ? count.hits / count.trials : null);
 const text = (id, label) => ({
@@ -19,6 +20,16 @@ function stateCell(count, lines, tip) {
     kind: "num state " + kind,
     tip,
   };
+}
+
+// What tells rows of one scheme apart, where no column says it.
+function hiddenPlace(row) {
+  const said = shown().map((column) => column.id);
+  const told = (name) => said.includes(name) || state[name] || profile().choices[name].length < 2;
+  return ["arch", "dataset", "situation"]
+    .filter((name) => !told(name))
+    .map((name) => row[name])
+    .join(" · ");
 }
 
 const originClass = (row) => (row.origin === "verified" ? "sure" : row.origin === "failed" ? "told fail" : "told");
@@ -43,8 +54,12 @@ function schemeCell(row) {
       );
   }
   if (row.origin !== "computed here")
-    badges.push(make("span", { class: `badge ${originClass(row)}`, title: ORIGINS[row.origin] || null }, row.origin), " ");
-  if (row.warnings.length) badges.push(make("span", { class: "badge warn", title: row.warnings.join("\n") }, "warning"));
+    badges.push(
+      make("span", { class: `badge ${originClass(row)}`, title: ORIGINS[row.origin] || null }, row.origin),
+      " ",
+    );
+  if (row.warnings.length)
+    badges.push(make("span", { class: "badge warn", title: row.warnings.join("\n") }, "warning"));
   const tags = [row.carrier, row.access, row.arch, row.dataset, row.situation, plural(row.seeds.length, "seed")].map(
     (t) => t ?? MISSING,
   );
@@ -58,6 +73,7 @@ function schemeCell(row) {
     parts: [
       button,
       row.variant ? sub(row.variant, "wrap") : null,
+      hiddenPlace(row) ? sub(hiddenPlace(row), "wrap only-wide") : null,
       sub(tags.join(" · "), "only-narrow"),
       badges.length ? make("span", { class: "badges" }, ...badges) : null,
       links.length ? make("span", { class: "sub links" }, ...links) : null,
@@ -125,10 +141,12 @@ function rankText(found) {
       ? `; with ${plural(found.seeds, "seed")} no two can be told apart: it takes ${found.needed}`
       : "";
   const end = known(found.score.low) ? ` (95 %: ${percent(found.score.low)} to ${percent(found.score.high)} %)` : "";
-  return `rank ${ranks(found)} of ${found.of}; survives ${percent(found.score.mean)} % of the attacks${end}, mean over seeds${few}`;
+  const survives = `survives ${percent(found.score.mean)} % of the attacks${end}, mean over seeds`;
+  return `rank ${ranks(found)} of ${found.of}; ${survives}${few}`;
 }
 
 function securityCell(row) {
+  if (row.calibrated) return calibratedCell(row);
   const count = row.security && row.security.clean;
   if (!count) return { parts: [MISSING], kind: "num missing" };
   const over = count.beyond;

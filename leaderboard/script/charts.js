@@ -38,8 +38,7 @@ function frame({ label, axis, at, marks, unit, size = [300, 150, 38] }) {
   return { svg, x, y, left, right: width - right, top, bottom: height - bottom };
 }
 
-const line = (points) =>
-  points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
+const line = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
 const figure = (title, note, svg) =>
   make("figure", { class: "panel" }, make("figcaption", {}, title, note ? " " : null, note ? sub(note) : null), svg);
 
@@ -48,27 +47,29 @@ const small = (charts) => make("div", { class: "panels small" }, ...charts);
 
 function chart({ title, note, curves, unit, values, axis, limits, tips, size }) {
   const label = `${title} against strength in ${unit}, ${plural(curves.length, "seed")}`;
-  const { svg, x, y, left, right } = frame({ label, axis, unit: unit || "strength", ...(size ? { size } : {}), ...strengths(curves) });
-  for (const limit of limits.filter((each) => each.at > axis.low && each.at < axis.high))
-    svg.append(
-      make("line", { class: "limit", x1: left, x2: right, y1: y(limit.at), y2: y(limit.at) }),
-      make("text", { x: left + 3, y: y(limit.at) + limit.shift }, limit.label),
-    );
-  for (const curve of curves) {
+  const { svg, x, y, left, right } = frame({
+    label,
+    axis,
+    unit: unit || "strength",
+    ...(size ? { size } : {}),
+    ...strengths(curves),
+  });
+  const drawn = limits.filter((each) => each.at > axis.low && each.at < axis.high);
+  for (const { at } of drawn) svg.append(make("line", { class: "limit", x1: left, x2: right, y1: y(at), y2: y(at) }));
+  const dots = curves.flatMap((curve) => {
     const found = values(curve)
-      .map((value, i) => ({ value, i }))
+      .map((value, i) => ({ curve, value, i, at: [x(curve.strength[i]), known(value) && y(value)] }))
       .filter((each) => known(each.value));
-    svg.append(make("path", { class: "seed", d: line(found.map(({ value, i }) => [x(curve.strength[i]), y(value)])) }));
-    for (const { value, i } of found) {
-      const kind = curve.hits[i] === curve.trials[i] ? "on" : curve.hits[i] === 0 ? "off" : "part";
-      svg.append(
-        make(
-          "circle",
-          { class: kind, r: 2.6, cx: x(curve.strength[i]).toFixed(1), cy: y(value).toFixed(1) },
-          make("title", {}, tips(curve, i)),
-        ),
-      );
-    }
+    svg.append(make("path", { class: "seed", d: line(found.map(({ at }) => at)) }));
+    return found;
+  });
+  // Above the lines, which would strike them through, and below the dots, which they would hide.
+  for (const { at, label, shift } of drawn)
+    svg.append(make("text", { class: "said", x: left + 3, y: y(at) + shift }, label));
+  for (const { curve, i, at } of dots) {
+    const kind = curve.hits[i] === curve.trials[i] ? "on" : curve.hits[i] === 0 ? "off" : "part";
+    const [cx, cy] = at.map((place) => place.toFixed(1));
+    svg.append(make("circle", { class: kind, r: 2.6, cx, cy }, make("title", {}, tips(curve, i))));
   }
   return figure(title, note, svg);
 }

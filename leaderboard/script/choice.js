@@ -1,8 +1,20 @@
 // The form of the threat model, and the answer to it.
 function threatForm() {
   const words = (pairs) => (value) => pairs.find(([each]) => each === value)[1];
-  fill(byId("verify"), VERIFY.map(([value]) => value), state.verify, null, words(VERIFY));
-  fill(byId("has"), HAS.map(([value]) => value), state.has, null, words(HAS));
+  fill(
+    byId("verify"),
+    VERIFY.map(([value]) => value),
+    state.verify,
+    null,
+    words(VERIFY),
+  );
+  fill(
+    byId("has"),
+    HAS.map(([value]) => value),
+    state.has,
+    null,
+    words(HAS),
+  );
   fill(byId("give"), GIVE, state.give, null, (value) => (value ? `at most ${value} points` : "whatever it takes"));
   fill(byId("by"), Object.keys(BUDGETS), state.by, null, (name) => BUDGETS[name].label);
   const { values } = BUDGETS[state.by];
@@ -29,7 +41,8 @@ function means([name, words]) {
 }
 
 function listen() {
-  for (const name of ["verify", "has", "give"]) byId(name).addEventListener("change", (event) => change({ [name]: event.target.value }));
+  for (const name of ["verify", "has", "give"])
+    byId(name).addEventListener("change", (event) => change({ [name]: event.target.value }));
   byId("by").addEventListener("change", (event) => change({ by: event.target.value, most: "" }));
   byId("loss").addEventListener("input", (event) => change({ loss: event.target.value }));
   byId("most").addEventListener("input", (event) => {
@@ -73,7 +86,10 @@ function answer(rows) {
 }
 
 function question() {
-  const budget = state.most === "" ? "" : ` and ${{ time: "a time of", queries: "queries:", images: "images of its own:" }[state.by]} ${mostSaid()}`;
+  const budget =
+    state.most === ""
+      ? ""
+      : ` and ${{ time: "a time of", queries: "queries:", images: "images of its own:" }[state.by]} ${mostSaid()}`;
   const attacks = profile().judged;
   const open = attacks.filter(opened).length;
   const faced = state.attack ? `${chain(state.attack)} alone` : `${open} of ${plural(attacks.length, "attack")}`;
@@ -83,7 +99,13 @@ function question() {
 function outcomeLine([kind, words, rows]) {
   const telling = tellingOf(rows);
   const chips = rows.slice(0, NAMED).map((row) => {
-    const button = make("button", { type: "button", class: `chip ${kind}` }, row.scheme, " ", sub(chipText(row, telling), "inline"));
+    const button = make(
+      "button",
+      { type: "button", class: `chip ${kind}` },
+      row.scheme,
+      " ",
+      sub(chipText(row, telling), "inline"),
+    );
     button.addEventListener("click", () => {
       change({ row: row.id, view: "table" });
       byId("board").querySelector(`tr[data-id="${row.id}"]`).scrollIntoView({ block: "start" });
@@ -91,13 +113,19 @@ function outcomeLine([kind, words, rows]) {
     return button;
   });
   const more = rows.length > NAMED ? sub(`and ${rows.length - NAMED} more`, "inline") : null;
-  return make("div", { class: "outcome" }, make("span", { class: `mark ${kind}` }, words), make("span", { class: "chips" }, ...chips, more));
+  return make(
+    "div",
+    { class: "outcome" },
+    make("span", { class: `mark ${kind}` }, words),
+    make("span", { class: "chips" }, ...chips, more),
+  );
 }
 
 function chipText(row, telling) {
   const found = worst(row);
   const parts = telling.map((name) => row[name]).filter(Boolean);
-  if (found && broken(row) && !state.attack && !unmarked(row)) parts.push(`${broken(row)} of ${found.covered} break it`);
+  if (found && broken(row) && !state.attack && !unmarked(row))
+    parts.push(`${broken(row)} of ${found.covered} break it`);
   if (row.fidelity) parts.push(`fidelity ${fixed(row.fidelity.mean, 1)}`);
   if (found && found.covered < found.of) parts.push(`only ${coverage(found)}`);
   return parts.join(", ");
@@ -109,22 +137,33 @@ function caveats(own) {
   const most = Math.max(0, ...own.map((row) => row.seeds.length));
   if (own.length && most < 5)
     found.push(
-      `Few replications: ${plural(most, "seed")} a row. ${most} of ${most} survived leaves anything from ${percent(wilson(most || 1, most || 1).low, 0)} to 100 % possible.`,
+      `Few replications: ${plural(most, "seed")} a row. ${most} of ${most} survived leaves anything from ` +
+        `${percent(wilson(most || 1, most || 1).low, 0)} to 100 % possible.`,
     );
   const leaders = own.filter((row) => ranked(row) && row.rank.low === 1);
   if (leaders.length) found.push(leading(leaders, own));
-  else if (own.some((row) => row.rank)) found.push("Ranks are of the usual choice (every attack, no limit, the usual loss) and not shown for this one.");
+  else if (own.some((row) => row.rank))
+    found.push("Ranks are of the usual choice (every attack, no limit, the usual loss) and not shown for this one.");
   return found;
 }
 
 // Who may be first; rows that are not told apart share the rank.
 function leading(leaders, own) {
   const few = leaders.find((row) => row.rank.seeds < row.rank.needed);
-  if (few) return `With ${plural(few.rank.seeds, "seed")} no two rows can be told apart (it takes ${few.rank.needed}): rank 1 is possible for each.`;
+  if (few)
+    return (
+      `With ${plural(few.rank.seeds, "seed")} no two rows can be told apart (it takes ${few.rank.needed}): ` +
+      "rank 1 is possible for each."
+    );
   const telling = tellingOf(own);
-  const names = leaders.slice(0, NAMED).map((row) => nameOf(row, telling)).join("; ");
+  const names = leaders
+    .slice(0, NAMED)
+    .map((row) => nameOf(row, telling))
+    .join("; ");
   const more = leaders.length > NAMED ? ` and ${leaders.length - NAMED} more` : "";
-  return leaders.length > 1 ? `Rank 1 is shared, as these are not told apart: ${names}${more}.` : `Rank 1, told apart from all others of its table: ${names}.`;
+  return leaders.length > 1
+    ? `Rank 1 is shared, as these are not told apart: ${names}${more}.`
+    : `Rank 1, told apart from all others of its table: ${names}.`;
 }
 
 // The choice in words, for paper, which has no form.

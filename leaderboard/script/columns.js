@@ -1,7 +1,11 @@
 // Columns: the value that sorts, and the cell that shows it.
 const COLUMNS = [
   { id: "scheme", label: "Scheme", value: (row) => row.scheme, cell: schemeCell },
-  { ...text("origin", "Origin"), extra: true, cell: (row) => ({ parts: [row.origin], kind: "tag", tip: ORIGINS[row.origin] }) },
+  {
+    ...text("origin", "Origin"),
+    extra: true,
+    cell: (row) => ({ parts: [row.origin], kind: "tag", tip: ORIGINS[row.origin] }),
+  },
   text("carrier", "Carrier"),
   text("access", "Access"),
   text("arch", "Arch"),
@@ -56,7 +60,7 @@ const COLUMNS = [
     unit: "survives",
     number: true,
     // A worst case over few attacks is an easy one: coverage first, then survival, then the cost of removal.
-    keys: [covered, (row) => rate(hardness(row)), (row) => removal(row) && removal(row).pp],
+    keys: [covered, (row) => rate(hardness(row)), (row) => hardness(row) && hardness(row).pp],
     cell: robustnessCell,
   },
   {
@@ -77,7 +81,7 @@ const COLUMNS = [
     label: "Removal",
     unit: "pp",
     number: true,
-    value: (row) => removal(row) && removal(row).pp + (removal(row).more ? 1e-6 : 0),
+    value: (row) => (removes(row) ? hardness(row).pp + (hardness(row).more ? 1e-6 : 0) : null),
     cell: removalCell,
   },
   {
@@ -86,8 +90,17 @@ const COLUMNS = [
     unit: "all nulls",
     number: true,
     up: true,
-    value: (row) => row.security && rate(row.security.clean),
+    value: (row) => (row.calibrated ? row.calibrated.rate : row.security && rate(row.security.clean)),
     cell: securityCell,
+  },
+  {
+    id: "detectability",
+    label: "Detectability",
+    unit: "p-value",
+    number: true,
+    extra: true,
+    value: (row) => row.visible && row.visible.p,
+    cell: visibleCell,
   },
   {
     id: "forged",
@@ -114,7 +127,8 @@ const COLUMNS = [
     up: true,
     extra: true,
     value: (row) => row.costs && row.costs.cell_s,
-    cell: (row) => (row.costs ? { parts: [duration(row.costs.cell_s)], kind: "num" } : { parts: [MISSING], kind: "num missing" }),
+    cell: (row) =>
+      row.costs ? { parts: [duration(row.costs.cell_s)], kind: "num" } : { parts: [MISSING], kind: "num missing" },
   },
   {
     id: "cost",
@@ -148,5 +162,7 @@ const reasons = (row, attack) =>
 // The scheme always, then what the reader chose; by default no extras, and no data set where only one is shown.
 const usualColumns = () => COLUMNS.filter((column) => !column.extra && (column.id !== "dataset" || !state.dataset));
 const shown = () =>
-  state.cols ? COLUMNS.filter((column) => column.id === "scheme" || state.cols.split(" ").includes(column.id)) : usualColumns();
+  state.cols
+    ? COLUMNS.filter((column) => column.id === "scheme" || state.cols.split(" ").includes(column.id))
+    : usualColumns();
 const measured = (column) => COLUMNS.indexOf(column) >= METRICS;

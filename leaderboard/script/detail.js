@@ -39,7 +39,9 @@ const block = (title, ...children) => make("div", { class: "block" }, make("h3",
 
 function numbers(row) {
   const worstCase = worst(data.rows[row.at]);
-  const survived = data.rows[row.at].judged.map(({ label }) => [label, under(data.rows[row.at], label)]).filter(([, found]) => found);
+  const survived = data.rows[row.at].judged
+    .map(({ label }) => [label, under(data.rows[row.at], label)])
+    .filter(([, found]) => found);
   return block(
     "Numbers",
     facts([
@@ -47,11 +49,18 @@ function numbers(row) {
       ["Effectiveness", row.effectiveness && proportion(row.effectiveness)],
       ["Protection", row.protection && protection(row.protection)],
       ["Held-out users", row.heldout && heldoutText(row.heldout)],
-      ["Worst case", worstCase && `survives ${proportion(worstCase)}, over ${coverage(worstCase)}; ${worstCase.undecided} undecided`],
+      [
+        "Worst case",
+        worstCase && `survives ${proportion(worstCase)}, over ${coverage(worstCase)}; ${worstCase.undecided} undecided`,
+      ],
       ["Rank", row.rank && rankText(row.rank)],
       ...survived.map(([label, found]) => [`Under ${chain(label)}`, `survives ${proportion(found)}`]),
-      ["Removal cost", worstCase && worstCase.removal && `${bounds(worstCase.removal)} pp, one for each of the decided ${units(row)}`],
-      ["False claims", securityText(row).join("; ")],
+      [
+        "Removal cost",
+        worstCase && worstCase.removal && `${bounds(worstCase.removal)} pp, one for each of the decided ${units(row)}`,
+      ],
+      ["False claims", [...row.calibration.map(calibratedText), ...securityText(row)].join("; ")],
+      ["Detectability", row.detectability.map(visibleText).join("; ")],
       ["Capacity", row.capacity && mean(row.capacity, 0, " bits without an error, for one point at most")],
       ["Embedding", row.embed_ratio && mean(row.embed_ratio, 2, "×")],
       [
@@ -67,7 +76,12 @@ function numbers(row) {
 function problems(row) {
   if (!row.problems.length && !row.warnings.length) return null;
   const items = row.problems.map((p) =>
-    make("li", {}, make("b", {}, `${chain(p.attack)}, seed ${p.seeds.join(", ")}: ${p.status}`), ` ${MISSING} ${p.reason}`),
+    make(
+      "li",
+      {},
+      make("b", {}, `${chain(p.attack)}, seed ${p.seeds.join(", ")}: ${p.status}`),
+      ` ${MISSING} ${p.reason}`,
+    ),
   );
   items.push(...row.warnings.map((warning) => make("li", {}, make("b", {}, "warning"), ` ${MISSING} ${warning}`)));
   return block("Cells without numbers, and warnings", make("ul", { class: "reasons" }, ...items));
@@ -138,7 +152,10 @@ function protocol(row) {
     facts([
       ["Profile", [row.profile, WORTH[row.profile]].filter(Boolean).join(": ")],
       ["Images", sizes.join(" | ")],
-      ["Held to", `a false positive rate of ${100 * data.fpr} %, and ${lossAllowed()} points of accuracy given up at most`],
+      [
+        "Held to",
+        `a false positive rate of ${100 * data.fpr} %, and ${lossAllowed()} points of accuracy given up at most`,
+      ],
     ]),
     button,
   );
@@ -157,7 +174,10 @@ function sources(row) {
 
 // Each attack of a chain: what it is, what its adversary has, where it comes from.
 function attackSources(label) {
-  const names = label.replace(/ \([0-9a-f]{4}\)$/, "").split("+").map((step) => step.split("=")[0]);
+  const names = label
+    .replace(/ \([0-9a-f]{4}\)$/, "")
+    .split("+")
+    .map((step) => step.split("=")[0]);
   return names
     .filter((name) => card("attacks", name))
     .map((name) => {

@@ -21,7 +21,10 @@ const fixed = (value, digits) =>
         .replace("-", "−")
     : MISSING;
 const shortly = (value) =>
-  (value !== 0 && (Math.abs(value) >= 1e5 || Math.abs(value) < 1e-4) ? value.toExponential(1) : `${+value.toPrecision(4)}`)
+  (value !== 0 && (Math.abs(value) >= 1e5 || Math.abs(value) < 1e-4)
+    ? value.toExponential(1)
+    : `${+value.toPrecision(4)}`
+  )
     .replace("e+", "e")
     .replaceAll("-", "−");
 const percent = (value, digits = 1) => fixed(known(value) ? 100 * value : null, digits);
@@ -29,9 +32,11 @@ const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 const pValue = (p) =>
   !known(p) ? MISSING : p === 0 ? "0" : p >= 0.001 ? p.toFixed(3) : p.toExponential(0).replace("-", "−");
 const of = (count) => `${count.hits} of ${count.trials}`;
-const interval = (found, said) => (known(found.low) ? ` (95 %: ${said(found.low)} to ${said(found.high)}` : " (no interval");
+const interval = (found, said) =>
+  known(found.low) ? ` (95 %: ${said(found.low)} to ${said(found.high)}` : " (no interval";
 const proportion = (count) =>
-  `${of(count)} = ${percent(count.hits / count.trials)} %${interval(count, percent)}${known(count.low) ? " %" : ": they share fewer than five networks"})`;
+  `${of(count)} = ${percent(count.hits / count.trials)} %${interval(count, percent)}` +
+  `${known(count.low) ? " %" : ": they share fewer than five networks"})`;
 const ranks = (found) => (found.low === found.high ? `${found.low}` : `${found.low}–${found.high}`);
 const mean = (found, digits, unit) =>
   [
@@ -53,5 +58,6 @@ const chain = (label) =>
     .split("+")
     .map((step) => step.replace("=", " "))
     .join(" → ");
-const duration = (s) => (s < 120 ? `${shortly(+s.toPrecision(2))} s` : s < 7200 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`);
+const duration = (s) =>
+  s < 120 ? `${shortly(+s.toPrecision(2))} s` : s < 7200 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`;
 const units = (row) => (row.owners > 1 ? "claims" : "seeds");

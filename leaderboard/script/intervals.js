@@ -11,7 +11,10 @@ function wilson(hits, trials) {
 
 // log Gamma, Lanczos' approximation.
 function logGamma(x) {
-  const factors = [76.18009172947146, -86.50532032941677, 24.01409824083091, -1.231739572450155, 1.208650973866179e-3, -5.395239384953e-6];
+  const factors = [
+    76.18009172947146, -86.50532032941677, 24.01409824083091, -1.231739572450155, 1.208650973866179e-3,
+    -5.395239384953e-6,
+  ];
   const sum = factors.reduce((all, factor, i) => all + factor / (x + i + 1), 1.000000000190015);
   return (x + 0.5) * Math.log(x + 5.5) - (x + 5.5) + Math.log((2.5066282746310005 * sum) / x);
 }

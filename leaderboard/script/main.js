@@ -1,7 +1,9 @@
 // Drawing everything, and what a reader does.
 function fill(select, choices, value, all, label = String) {
   const items = (all ? [["", all]] : []).concat(choices.map((choice) => [choice, label(choice)]));
-  select.replaceChildren(...items.map(([id, text]) => make("option", { value: id }, text)));
+  const key = JSON.stringify(items);
+  if (select.filled !== key) select.replaceChildren(...items.map(([id, text]) => make("option", { value: id }, text)));
+  select.filled = key;
   select.value = value;
 }
 
@@ -11,11 +13,23 @@ function controls() {
   if (filledFor !== state.profile) {
     fill(byId("profile"), profiles, state.profile);
     for (const name of FILTERS)
-      fill(byId(name), choices[name], state[name], name === "attack" ? "worst case over all" : "all", name === "attack" ? chain : String);
+      fill(
+        byId(name),
+        choices[name],
+        state[name],
+        name === "attack" ? "worst case over all" : "all",
+        name === "attack" ? chain : String,
+      );
     filledFor = state.profile;
   }
   for (const name of ["profile", ...FILTERS]) byId(name).value = state[name];
-  fill(byId("sorter"), shown().map((column) => column.id), sorting(), null, (id) => COLUMNS.find((column) => column.id === id).label);
+  fill(
+    byId("sorter"),
+    shown().map((column) => column.id),
+    sorting(),
+    null,
+    (id) => COLUMNS.find((column) => column.id === id).label,
+  );
   if (byId("q").value !== state.q) byId("q").value = state.q;
   threatForm();
   columnBoxes();
@@ -24,25 +38,43 @@ function controls() {
 function columnBoxes() {
   const place = byId("columns").lastElementChild;
   if (!place.childElementCount) {
-    const box = (id, words) => make("label", { class: "check" }, make("input", { type: "checkbox", "data-column": id }), words);
-    place.append(...COLUMNS.slice(1).map((column) => box(column.id, column.label)), box("", "only rows that have a value in all of these"));
+    const box = (id, words) =>
+      make("label", { class: "check" }, make("input", { type: "checkbox", "data-column": id }), words);
+    place.append(
+      ...COLUMNS.slice(1).map((column) => box(column.id, column.label)),
+      box("", "only rows that have a value in all of these"),
+    );
     place.addEventListener("change", (event) => chooseColumn(event.target));
   }
   const on = shown().map((column) => column.id);
-  for (const box of place.querySelectorAll("input")) box.checked = box.dataset.column ? on.includes(box.dataset.column) : state.whole === "1";
+  for (const box of place.querySelectorAll("input"))
+    box.checked = box.dataset.column ? on.includes(box.dataset.column) : state.whole === "1";
 }
 
 function chooseColumn(box) {
   if (!box.dataset.column) return change({ whole: box.checked ? "1" : "" });
-  const kept = shown().map((column) => column.id).filter((id) => id !== box.dataset.column);
-  const cols = COLUMNS.map((column) => column.id).filter((id) => kept.includes(id) || (box.checked && id === box.dataset.column));
-  change({ cols: cols.join(" ") === usualColumns().map((column) => column.id).join(" ") ? "" : cols.join(" ") });
+  const kept = shown()
+    .map((column) => column.id)
+    .filter((id) => id !== box.dataset.column);
+  const cols = COLUMNS.map((column) => column.id).filter(
+    (id) => kept.includes(id) || (box.checked && id === box.dataset.column),
+  );
+  change({
+    cols:
+      cols.join(" ") ===
+      usualColumns()
+        .map((column) => column.id)
+        .join(" ")
+        ? ""
+        : cols.join(" "),
+  });
 }
 
 function counted(rows) {
-  const mine = rows.filter((row) => !reported(row)).length;
-  const told = rows.length - mine;
-  const others = [...new Set(rows.filter(reported).map((row) => row.origin))].join(", ");
+  const foreign = rows.filter(reported);
+  const told = foreign.length;
+  const mine = rows.length - told;
+  const others = [...new Set(foreign.map((row) => row.origin))].join(", ");
   return (
     `${mine} of ${plural(profile().own.length, "row")} of profile ${state.profile || MISSING}` +
     (told ? `, and ${told} ${others}` : "") +
@@ -50,15 +82,15 @@ function counted(rows) {
   );
 }
 
-function draw() {
+let answered = null; // the choice that the answer is of
+function draw(whole) {
+  const part = partly(whole);
+  if (part) holdWidths(); // before anything changes, as it is then known
   controls();
   const rows = visible();
-  const board = byId("board");
-  if (state.view === "table") {
-    board.tHead.replaceChildren(header());
-    board.tBodies[0].replaceChildren(...body(rows));
-  }
-  answer(rows);
+  if (state.view === "table") drawTable(rows, part);
+  if (answered !== seen.key) answer(rows);
+  answered = seen.key;
   drawView(rows);
   tabs();
   drawCell();
@@ -90,15 +122,15 @@ addEventListener("keydown", (event) => {
 });
 addEventListener("hashchange", () => {
   readHash();
-  draw();
+  draw(true);
 });
 // Paper does not scroll: it gets more rows than a screen does.
 addEventListener("beforeprint", () => {
   limit = 2000;
-  draw();
+  draw(true);
 });
 listen();
 readOutcomes();
 readHash();
-draw();
+draw(true);
 performance.mark("drawn");

@@ -25,7 +25,9 @@ function readOutcomes() {
       timed: time === null ? 1 : 0, // whether the codes hold times
     })),
   );
-  const sizes = layouts.map((layout) => layout.reduce((all, { points, owners, timed }) => all + points * (1 + timed + owners), 0));
+  trials.stride = layouts.flat().reduce((most, { owners }) => Math.max(most, owners), 1);
+  const size = ({ points, owners, timed }) => points * (1 + timed + owners);
+  const sizes = layouts.map((layout) => layout.reduce((all, each) => all + size(each), 0));
   let at = 0;
   for (const row of data.rows)
     for (const attack of row.judged) {
@@ -35,73 +37,96 @@ function readOutcomes() {
     }
 }
 
-const fits = (amounts, i, limit) => {
-  if (limit === Infinity) return true;
-  const amount = Array.isArray(amounts) ? amounts[i] : amounts;
-  return !known(amount) || amount <= limit;
-};
+// Whether each rung of a layout is affordable; the time, where it differs from point to point, stands among the codes.
+function affordableRungs(layout, limits) {
+  if (layout.limits === limits) return layout.able;
+  const { points, time, timed, queries, images } = layout;
+  const within = (amounts, i, limit) => {
+    const amount = Array.isArray(amounts) ? amounts[i] : amounts;
+    return !known(amount) || amount <= limit;
+  };
+  const quick = timed || time === UNKNOWN || time <= limits.time;
+  const able = (i) => quick && within(queries, i, limits.queries) && within(images, i, limits.images);
+  layout.able = Uint8Array.from({ length: points }, (_, i) => !i || able(i));
+  layout.limits = limits;
+  return layout.able;
+}
 
-// One claim of one owner on one seed's model.
-class Trial {
+// The claims of each seed under all attacks at once. They stand in flat arrays, which the next call uses again: an
+// object for each claim of ten thousand rows costs more than all the arithmetic.
+class Trials {
   constructor() {
-    this.clear();
+    this.count = 0; // seeds
+    [this.seed, this.met, this.owners] = [[], [], []]; // of each: its number, attacks with a result, claims
+    this.stride = 1; // the most claims of any seed: seed i has its own from i * stride on
+    this.grow(16);
   }
-  clear() {
-    this.broken = UNKNOWN; // least loss at which it broke
-    this.held = 0; // largest loss at which it held; 0 for none
-    this.open = false; // it broke at a loss that nobody measured
-    this.weakest = UNKNOWN; // least evidence within the limits
-    return this;
+  grow(size) {
+    const larger = (kind, old) => {
+      const made = new kind(size);
+      if (old) made.set(old);
+      return made;
+    };
+    this.broken = larger(Uint16Array, this.broken); // least loss at which a claim broke
+    this.held = larger(Uint16Array, this.held); // largest loss at which it held; 0 for none
+    this.weakest = larger(Uint16Array, this.weakest); // least evidence within the limits
+    this.open = larger(Uint8Array, this.open); // whether it broke at a loss that nobody measured
   }
-  add(loss, code, most) {
-    if (code & 1) {
-      if (loss !== UNKNOWN && loss > this.held) this.held = loss;
-    } else if (loss === UNKNOWN) this.open = true;
-    else if (loss < this.broken) this.broken = loss;
-    if (loss <= most && code < this.weakest) this.weakest = code;
+  // The number of a seed, which the attacks mostly have in the same order.
+  place({ seed, owners }, guess) {
+    let i = guess < this.count && this.seed[guess] === seed ? guess : 0;
+    while (i < this.count && this.seed[i] !== seed) i++;
+    if (i === this.count) {
+      this.count++;
+      [this.seed[i], this.met[i], this.owners[i]] = [seed, 0, 0];
+      if (this.count * this.stride > this.broken.length) this.grow(2 * this.count * this.stride);
+    }
+    for (; this.owners[i] < owners; this.owners[i]++) {
+      const t = i * this.stride + this.owners[i];
+      this.broken[t] = this.weakest[t] = UNKNOWN;
+      this.held[t] = this.open[t] = 0;
+    }
+    this.met[i]++;
+    return i;
   }
-}
-
-// The trials of each seed under all these attacks at once; `met` counts the attacks that the seed has a result of.
-// They are valid until the next call, which uses them again: new ones for each row cost more than all the arithmetic.
-const pool = [];
-let taken = 0;
-function fresh() {
-  if (taken === pool.length) pool.push(new Trial());
-  return pool[taken++].clear();
-}
-function trials(attacks, limits) {
-  const found = [];
-  taken = 0;
-  for (const attack of attacks) {
-    let at = attack.at;
-    for (const layout of attack.seeds) {
-      const seed = seedOf(found, layout);
-      seed.met++;
-      at = follow(layout, at, seed.all, limits);
+  follow(attacks, limits) {
+    this.count = 0;
+    for (const attack of attacks) {
+      let at = attack.at;
+      for (let k = 0; k < attack.seeds.length; k++) {
+        const layout = attack.seeds[k];
+        const from = this.place(layout, k) * this.stride;
+        at = this.climb(layout, at, from, limits, affordableRungs(layout, limits));
+      }
     }
   }
-  return found;
-}
-
-function seedOf(found, { seed, owners }) {
-  let mine = found.find((each) => each.seed === seed);
-  if (!mine) found.push((mine = { seed, met: 0, all: [] }));
-  while (mine.all.length < owners) mine.all.push(fresh());
-  return mine;
-}
-
-// Hands every rung within the limits to the trials; returns where the next codes stand.
-function follow({ points, owners, time, timed, queries, images }, at, all, limits) {
-  for (let i = 0; i < points; i++) {
-    const loss = codes[at++];
-    const spent = timed ? codes[at++] : time;
-    const able = !i || ((spent === UNKNOWN || spent <= limits.time) && fits(queries, i, limits.queries) && fits(images, i, limits.images));
-    if (able) for (let o = 0; o < owners; o++) all[o].add(loss, codes[at + o], limits.loss);
-    at += owners;
+  // Every rung within the limits; returns where the next codes stand.
+  climb(layout, at, from, { loss: most, time: longest }, able) {
+    const { points, owners, timed } = layout;
+    const { broken, held, weakest, open } = this;
+    const all = codes;
+    for (let i = 0; i < points; i++) {
+      const loss = all[at];
+      const spent = timed && i ? all[at + 1] : UNKNOWN;
+      at += 1 + timed;
+      if (able[i] && (spent === UNKNOWN || spent <= longest))
+        for (let o = 0, t = from; o < owners; o++, t++) {
+          const code = all[at + o];
+          if (code & 1) {
+            if (loss !== UNKNOWN && loss > held[t]) held[t] = loss;
+          } else if (loss === UNKNOWN) open[t] = 1;
+          else if (loss < broken[t]) broken[t] = loss;
+          if (loss <= most && code < weakest[t]) weakest[t] = code;
+        }
+      at += owners;
+    }
+    return at;
   }
-  return at;
 }
+const trials = new Trials();
+
+const costs = []; // of the row in hand: twice the code of a cost, and one more where it is a bound
+const pointsOf = (cost) => Math.max(0, (cost >> 1) - 0.5 - ZERO) / PER_POINT; // a code is rounded up
 
 // Decided claims that survive, of so many; what removal costs; the weakest evidence. Null where nothing is decided.
 class Judged {
@@ -110,23 +135,49 @@ class Judged {
     this.limits = limits;
     this.hits = this.trials = this.undecided = 0;
     this.weakest = UNKNOWN;
-    this.clusters = []; // hits and trials of each seed, one after another
-    this.costs = []; // twice the code of a cost, and one more where it is a bound
-    this.found = this.cost = this.alone = undefined;
-    for (const { met, all } of trials(attacks, limits)) {
-      const { hits, trials: before } = this;
-      for (const trial of all) this.count(trial, met === attacks.length && !trial.open);
-      this.clusters.push(this.hits - hits, this.trials - before);
-    }
+    this.pp = null; // what removal costs, of which `more` says whether it is a bound
+    this.more = false;
+    this.found = this.alone = undefined; // what few rows are asked for is found then
+    costs.length = 0;
+    trials.follow(attacks, limits);
+    for (let i = 0; i < trials.count; i++) this.seed(i);
+    if (costs.length) this.price();
   }
-  count(trial, complete) {
-    if (trial.weakest < this.weakest) this.weakest = trial.weakest;
-    const fell = trial.broken <= this.limits.loss;
-    if (!fell && !complete) return void this.undecided++;
-    this.trials++;
-    if (!fell) this.hits++;
-    if (complete && trial.broken !== UNKNOWN) this.costs.push(2 * Math.max(ZERO, trial.broken));
-    else if (complete && trial.held) this.costs.push(2 * Math.max(ZERO, trial.held) + 1);
+  // The claims of one seed; returns how many survive, of how many.
+  seed(i) {
+    const { hits, trials: before } = this;
+    const whole = trials.met[i] === this.attacks.length;
+    const from = i * trials.stride;
+    for (let t = from; t < from + trials.owners[i]; t++) {
+      const broken = trials.broken[t];
+      const complete = whole && !trials.open[t];
+      const fell = broken <= this.limits.loss;
+      if (trials.weakest[t] < this.weakest) this.weakest = trials.weakest[t];
+      if (fell || complete) this.trials++;
+      else this.undecided++;
+      if (!fell && complete) this.hits++;
+      if (complete && broken !== UNKNOWN) costs.push(2 * Math.max(ZERO, broken));
+      else if (complete && trials.held[t]) costs.push(2 * Math.max(ZERO, trials.held[t]) + 1);
+    }
+    return [this.hits - hits, this.trials - before];
+  }
+  // The lower median of what removal costs, of which some are lower bounds.
+  price() {
+    if (costs.length > 1) costs.sort((a, b) => a - b);
+    const middle = (costs.length - 1) >> 1;
+    this.pp = pointsOf(costs[middle]);
+    for (let i = 0; i <= middle; i++) if (costs[i] & 1) this.more = true;
+  }
+  // Hits and trials of each seed, and all costs of removal.
+  get all() {
+    if (this.found) return this.found;
+    const again = new Judged([], this.limits);
+    again.attacks = this.attacks;
+    trials.follow(this.attacks, this.limits);
+    const clusters = Array.from({ length: trials.count }, (_, i) => again.seed(i));
+    const sorted = [...costs].sort((a, b) => a - b);
+    this.found = { interval: clustered(clusters), costs: sorted.map((cost) => [pointsOf(cost), Boolean(cost & 1)]) };
+    return this.found;
   }
   get p() {
     return this.weakest === UNKNOWN ? null : pOf(this.weakest >> 1);
@@ -134,19 +185,14 @@ class Judged {
   get share() {
     return this.hits / this.trials;
   }
-  get interval() {
-    const pairs = () => this.clusters.flatMap((hits, i) => (i % 2 ? [] : [[hits, this.clusters[i + 1]]]));
-    return (this.found = this.found || clustered(pairs()));
-  }
   get low() {
-    return this.interval.low;
+    return this.all.interval.low;
   }
   get high() {
-    return this.interval.high;
+    return this.all.interval.high;
   }
   get removal() {
-    if (this.cost === undefined) this.cost = this.costs.length ? lowerMedian(this.costs) : null;
-    return this.cost;
+    return known(this.pp) ? { pp: this.pp, more: this.more, values: this.all.costs } : null;
   }
   // Under the attacks one by one.
   get each() {
@@ -161,20 +207,6 @@ class Judged {
   get breakers() {
     return this.attacks.filter((_, i) => this.each[i] && this.each[i].share < 1).map((attack) => attack.label);
   }
-}
-
-// The lower median of what removal costs, of which some are lower bounds, with all of it. A code is rounded up.
-function lowerMedian(costs) {
-  const values = costs.length > 1 ? costs.sort((a, b) => a - b) : costs;
-  const middle = (values.length - 1) >> 1;
-  const points = (cost) => Math.max(0, (cost >> 1) - 0.5 - ZERO) / PER_POINT;
-  return {
-    pp: points(values[middle]),
-    more: values.slice(0, middle + 1).some((cost) => cost & 1),
-    get values() {
-      return values.map((cost) => [points(cost), Boolean(cost & 1)]);
-    },
-  };
 }
 
 function judge(attacks, limits) {

@@ -11,8 +11,14 @@ function evidenceOf(attack, limits) {
     for (let o = 0; o < owners; o++) marked.push(pOf(codes[first + o] >> 1));
     at += points * (1 + timed + owners);
   }
-  const weakest = ({ weakest: code }) => (code === UNKNOWN ? 1 : pOf(code >> 1));
-  return { marked, attacked: trials([attack], limits).flatMap(({ all }) => all.map(weakest)) };
+  trials.follow([attack], limits);
+  const attacked = [];
+  for (let i = 0; i < trials.count; i++)
+    for (let o = 0; o < trials.owners[i]; o++) {
+      const code = trials.weakest[i * trials.stride + o];
+      attacked.push(code === UNKNOWN ? 1 : pOf(code >> 1));
+    }
+  return { marked, attacked };
 }
 
 const accepted = (values, rate) => (100 * values.filter((p) => p <= rate).length) / values.length;
@@ -29,14 +35,26 @@ function rocChart(attack) {
   const { marked, attacked } = evidenceOf(attack, choice().limits);
   if (marked.length < FEWEST_CLAIMS) return null;
   const said = (values) => `${Math.round(accepted(values, data.fpr))} % at ${100 * data.fpr} %`;
-  const label = `Detection over the false positive rate, ${plural(marked.length, "claim")}: unattacked ${said(marked)}, attacked ${said(attacked)}`;
+  const label =
+    `Detection over the false positive rate, ${plural(marked.length, "claim")}: ` +
+    `unattacked ${said(marked)}, attacked ${said(attacked)}`;
   const at = (rate) => 1 - Math.log10(rate) / Math.log10(LEAST_RATE);
-  const { svg, x, y, top, bottom } = frame({ label, axis: PERCENT, at, marks: [1e-4, 1e-3, 0.01, 0.1, 1], unit: "false positive rate" });
+  const { svg, x, y, top, bottom } = frame({
+    label,
+    axis: PERCENT,
+    at,
+    marks: [1e-4, 1e-3, 0.01, 0.1, 1],
+    unit: "false positive rate",
+  });
   svg.append(
     make("line", { class: "limit", x1: x(data.fpr), x2: x(data.fpr), y1: top, y2: bottom }),
     make("path", { class: "roc", d: steps(marked, x, y) }),
     make("path", { class: "roc off", d: steps(attacked, x, y) }),
     make("title", {}, label),
   );
-  return figure("Detected, %", `of ${plural(marked.length, "claim")}, by rate; orange: within the losses and budgets chosen above`, svg);
+  return figure(
+    "Detected, %",
+    `of ${plural(marked.length, "claim")}, by rate; orange: within the losses and budgets chosen above`,
+    svg,
+  );
 }

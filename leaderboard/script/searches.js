@@ -107,7 +107,8 @@ function rungSearches(attack) {
 function historyChart({ name, lines }) {
   const last = Math.max(...lines.map((each) => each.epochs));
   const all = lines.flatMap((each) => each.values);
-  const marks = last === 1 ? [1] : [1, ...ticks(1, last, 5).filter((epoch) => epoch % 1 === 0 && epoch > 1 + last / 12)];
+  const marks =
+    last === 1 ? [1] : [1, ...ticks(1, last, 5).filter((epoch) => epoch % 1 === 0 && epoch > 1 + last / 12)];
   const ends = lines.map((each) => `seed ${each.seed} ends at ${shortly(each.values[each.values.length - 1])}`);
   const label = `${name} against the epoch: ${ends.join(", ")}`;
   const at = (epoch) => (last === 1 ? 0.5 : (epoch - 1) / (last - 1));

@@ -7,7 +7,8 @@ const VERIFY = [
   ["labels", "its labels alone"],
   ["data set", "a suspect data set"],
 ];
-const OFFERS = ["labels", "scores", "activations", "white-box"]; // from the weakest: each includes what stands before it
+// From the weakest: each includes what stands before it.
+const OFFERS = ["labels", "scores", "activations", "white-box"];
 const HAS = [
   ["", "a copy of the model"],
   ["scores", "scores of its answers"],
@@ -42,11 +43,14 @@ function limits() {
   return {
     ...UNLIMITED,
     loss: ZERO + Math.round(lossAllowed() * PER_POINT),
-    ...(most === Infinity ? {} : { [state.by || "time"]: state.by && state.by !== "time" ? most : Math.round(most * PER_TRAINING) }),
+    ...(most === Infinity
+      ? {}
+      : { [state.by || "time"]: state.by && state.by !== "time" ? most : Math.round(most * PER_TRAINING) }),
   };
 }
 
-// What an adversary lacks of what an attack needs: nothing, and the attack is open to it. Unknown needs are open to all.
+// What an adversary lacks of what an attack needs: nothing, and the attack is open to it. Unknown needs are open to
+// all.
 function lacked(label) {
   const needs = Object.hasOwn(data.needs, label) ? data.needs[label] : null;
   if (!needs) return [];
@@ -73,7 +77,15 @@ const kept = new Map();
 function settleChoice() {
   const key = JSON.stringify(CHOICE.map((name) => state[name]));
   const known = kept.get(key);
-  const made = { key, usual: usualChoice(), limits: limits(), open: new Map(), faced: new Map(), worst: new Array(data.rows.length), cells: new Map() };
+  const made = {
+    key,
+    usual: usualChoice(),
+    limits: limits(),
+    open: new Map(),
+    faced: new Map(),
+    worst: new Array(data.rows.length),
+    cells: new Map(),
+  };
   settled = known || made;
   kept.delete(key);
   kept.set(key, settled);
@@ -104,7 +116,8 @@ function rivalsFaced(row) {
 // The worst case of a row under the choice, with the attacks that it is covered by, `of` those that rivals faced.
 function worst(row) {
   if (settled.worst[row.at] !== undefined) return settled.worst[row.at];
-  const found = judge(row.judged.filter((attack) => opened(attack.label)), settled.limits);
+  const can = (attack) => opened(attack.label);
+  const found = judge(row.judged.every(can) ? row.judged : row.judged.filter(can), settled.limits);
   if (found) {
     found.covered = found.of = found.attacks.length;
     for (const label of rivalsFaced(row)) {
@@ -121,7 +134,8 @@ function under(row, label) {
   const { cells, limits } = choice();
   if (!cells.has(row)) cells.set(row, new Map());
   const attack = row.attacks.get(label);
-  if (!cells.get(row).has(label)) cells.get(row).set(label, attack && known(attack.place) ? judge([attack], limits) : null);
+  if (!cells.get(row).has(label))
+    cells.get(row).set(label, attack && known(attack.place) ? judge([attack], limits) : null);
   return cells.get(row).get(label);
 }
 

@@ -14,7 +14,16 @@ function tabs() {
   if (!byId("views").childElementCount)
     byId("views").append(
       ...names.map((name) => {
-        const tab = make("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": name === "table" ? "view-table" : "view-other" }, VIEWS[name].label);
+        const tab = make(
+          "button",
+          {
+            type: "button",
+            role: "tab",
+            id: `tab-${name}`,
+            "aria-controls": name === "table" ? "view-table" : "view-other",
+          },
+          VIEWS[name].label,
+        );
         tab.addEventListener("click", () => change({ view: name, cell: "" }));
         tab.addEventListener("keydown", (event) => {
           const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -31,6 +40,8 @@ function tabs() {
     byId(`tab-${name}`).tabIndex = state.view === name ? 0 : -1;
   }
   const row = byId("views"); // on a phone the tabs scroll sideways
+  if (row.shown === state.view) return; // asking for its width costs as much as laying out the table
+  row.shown = state.view;
   if (row.scrollWidth > row.clientWidth) row.scrollLeft = byId(`tab-${state.view}`).offsetLeft - row.offsetLeft - 20;
 }
 
@@ -60,7 +71,8 @@ function drawView(rows) {
 
 // The focus stays where it was when a view is drawn anew.
 function regain({ id, ariaLabel }) {
-  const labelled = () => [...byId("view-other").querySelectorAll("[aria-label]")].find((each) => each.ariaLabel === ariaLabel);
+  const labelled = () =>
+    [...byId("view-other").querySelectorAll("[aria-label]")].find((each) => each.ariaLabel === ariaLabel);
   const again = id ? byId(id) : ariaLabel && labelled();
   if (again) again.focus({ preventScroll: true });
 }

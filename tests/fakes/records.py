@@ -12,6 +12,8 @@ from typing import Any
 from bench.contract.verdict import Point, Search, Verdict
 from bench.plan.matrix import Planned, Request, expand
 from bench.plan.profiles import PROFILES
+from bench.records.calibration import CalibrationRow
+from bench.records.detectability import DetectabilityRow
 from bench.records.record import AFTER_ATTACK, FRESH_KEY, Cell, CellRecord, NullSet, Provenance
 
 HASH = "0" * 64
@@ -152,6 +154,30 @@ def of_scheme(
         **fields,
     }
     return CellRecord.model_validate(data)
+
+
+def measured_rate(accepted: int = 1, n: int = 100, **fields: Any) -> CalibrationRow:
+    """A row of `calibration.json` about the cell of `of_scheme()`."""
+    share = accepted / n
+    base: dict[str, Any] = {
+        "scheme": "uchida-random", "scheme_params": {"bits": 256}, "arch": "wrn-10-4", "datasets": ["digits-m"],
+        "profile": "quick", "seeds": 2, "attack": "none", "null": "fresh key", "nominal": 0.01, "accepted": accepted,
+        "n": n, "networks": 8, "keys": 20, "false_positive_rate": share, "interval_low": share / 2,
+        "interval_high": min(1.0, share + 0.05), "p_value": 0.5, "beyond": False,
+    }  # fmt: skip
+    return CalibrationRow(**{**base, **fields})
+
+
+def measured_test(test: str, p_value: float | None, **fields: Any) -> DetectabilityRow:
+    """A row of `detectability.json` about the cell of `of_scheme()`."""
+    base: dict[str, Any] = {
+        "scheme": "uchida-random", "scheme_params": {"bits": 256}, "arch": "wrn-10-4", "dataset": "digits-m",
+        "situation": "train", "profile": "quick", "owners": 1, "seeds": 5, "clean": 25, "networks": "0" * 64,
+        "test": test, "p_value": p_value,
+    }  # fmt: skip
+    if p_value is not None:
+        base |= {"least_p_value": 1e-4, "auc": 0.9, "interval_low": 0.5, "interval_high": 1.0, "part": "block1.conv"}
+    return DetectabilityRow(**{**base, **fields})
 
 
 def idle(

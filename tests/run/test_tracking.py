@@ -16,10 +16,11 @@ from bench import tracking
 from bench.contract.verdict import Point, Verdict
 from bench.identity import digest
 from bench.lease import myself
+from bench.metrics.beside import Beside
 from bench.records.record import AFTER_ATTACK, Cell, CellRecord, Provenance
 from bench.tracking import TrackingError, default_uri, ui_command, ui_link
 from bench.tracking.mirror import Mirror
-from tests.fakes import contest, identified, member, nulls
+from tests.fakes import contest, identified, measured_rate, measured_test, member, nulls
 
 QUICK = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "OMP_NUM_THREADS": "1"}
 ENVIRONMENT = {**os.environ, **QUICK}
@@ -708,3 +709,27 @@ def test_the_real_server_shows_the_runs_and_takes_a_sync_itself(server, drawing_
     assert _call(server, f"get-artifact?path=curve.png&run_uuid={run_id}").startswith(b"\x89PNG")
     assert sync([make(), make(seed=2)], server) == (1, 0, 1)
     assert len(runs_of(server)) == 3
+
+
+def test_what_was_measured_beside_the_records_follows_without_a_new_run(store):
+    about = {"scheme_params": {"bits": 8}, "arch": "wrn", "profile": "smoke"}
+    rates = [measured_rate(2, 100, **about), measured_rate(30, 100, null="permuted labels", beyond=True, **about)]
+    tests = [measured_test("ks", 0.3, **about), measured_test("variance", 0.001, **about)]
+    records = [make(), make("xinv")]
+    assert sync(records, store) == (2, 0, 0)
+    assert sync(records, store, beside=Beside(rates, tests)) == (0, 0, 2), "metrics are added to the runs there are"
+    (run,) = runs_of(store, "tags.scheme = 'uchida-random'")
+    expected = {
+        "calibrated_false_positive_rate": 0.3, "calibrated_false_positive_rate_low": 0.15,
+        "calibrated_false_positive_rate_high": 0.35, "detectability_p_value": 0.002, "detectability_auc": 0.9,
+        "false_positive_rate": 0.02,
+    }  # fmt: skip
+    assert {name: run.data.metrics[name] for name in expected} == pytest.approx(expected)
+    (other,) = runs_of(store, "tags.scheme = 'xinv'")
+    assert not any(name.startswith(("calibrated", "detectability")) for name in other.data.metrics)
+    assert sync(records, store, beside=Beside(rates[:1], tests)) == (0, 0, 2)
+    (run,) = runs_of(store, "tags.scheme = 'uchida-random'")
+    assert run.data.metrics["calibrated_false_positive_rate"] == pytest.approx(0.02)
+    assert sync([make(seed=3)], store, beside=Beside(rates, tests)) == (1, 0, 0)
+    (new,) = runs_of(store, "tags.seed = '3'")
+    assert new.data.metrics["calibrated_false_positive_rate"] == pytest.approx(0.3)

@@ -517,3 +517,22 @@ def test_all_columns_fit_on_paper(open_tab, site):
         rb"/MediaBox *\[0 0 ([0-9]+)[0-9.]* ([0-9]+)", tab.page.pdf(prefer_css_page_size=True)
     ).groups()
     assert int(width) > int(height)
+
+
+def test_rows_below_the_window_follow_a_slider_in_their_order(open_tab, tmp_path):
+    made = [of_scheme(f"s{i:02d}", seed=0, curve=[rung(10, 0.9 - i / 100, said(0.5))]) for i in range(40)]
+    tab = open_tab(build(made, tmp_path))
+    whole = [f"s{i:02d}" for i in range(40)]
+    assert tab.schemes == whole
+    tab.page.evaluate("change({ loss: '20', sort: 'scheme', order: 'down' })")
+    assert tab.page.locator("tr.row").count() < 40, "the slider waits for what is out of sight"
+    assert tab.schemes[:5] == whole[:-6:-1]
+    tab.page.wait_for_selector("tr.row >> nth=39")
+    assert tab.schemes == whole[::-1]
+    assert tab.page.locator("thead th[style]").count() == 0, "widths are held no longer than that"
+    tab.page.locator(".scroll").first.evaluate("e => e.scrollTo(0, 500)")
+    tab.page.wait_for_timeout(100)
+    tab.page.evaluate("change({ order: 'up' })")
+    assert tab.schemes == whole, "a reader who scrolled sees all at once"
+    tab.page.locator("tr.row .name").nth(35).click()
+    assert tab.schemes == whole

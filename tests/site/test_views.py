@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from urllib.parse import urlsplit
 
 import pytest
@@ -117,6 +118,21 @@ def test_rows_sort_by_the_worst_case_under_the_choice(tab):
     tab.choose("loss", 12)
     assert [text.split("\n")[0] for text in cells.all_inner_texts()] == ["● 2 of 2", "○ 0 of 2", "○ 0 of 2"]
     assert tab.column("Removal") == ["> 12.0", "4.0", "1.0"]
+
+
+def test_rows_that_survive_as_much_sort_by_what_removal_costs_and_then_keep_their_order(open_tab, tmp_path):
+    costs = {"a": 1, "b": 3, "c": 2, "d": 3, "e": 3}
+    made = [of_scheme(scheme, curve=ladder((cost, 0.5)), profile="small") for scheme, cost in costs.items()]
+    halves = [of_scheme("f", seed=n, curve=[ladder(one)[0]], profile="small") for n, one in enumerate(HALF)]
+    tab = open_tab(build([*made, *halves], tmp_path), "#profile=small")
+    assert tab.schemes == ["f", "b", "d", "e", "c", "a"], "what survives counts before what removal costs"
+    tab.page.evaluate("change({ sort: 'robustness', order: 'up' })")
+    assert tab.schemes == ["a", "c", "b", "d", "e", "f"]
+    tab.page.evaluate("change({ sort: 'scheme', order: 'down' })")
+    assert tab.schemes == ["f", "e", "d", "c", "b", "a"]
+
+
+HALF = ((1, 0.5), (20, 1e-9))  # one of two seeds is broken, for one point
 
 
 def test_a_link_reproduces_the_view_and_nonsense_is_passed_over(tab, open_tab, path):
@@ -387,3 +403,91 @@ def test_the_keyboard_reaches_tabs_and_header_and_name_stay_in_sight(tab):
     }"""
     for where, side in (("tr.row td.scheme", 0), ("thead th.num", 1)):
         assert tab.page.locator(where).first.evaluate(place)[side] == pytest.approx(1, abs=2)
+
+
+CONTRAST = """pairs => {
+    const part = (c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    const light = (name) => {
+        const [r, g, b] = getComputedStyle(document.documentElement).getPropertyValue(name).trim().match(/\\w\\w/g)
+            .map((hex) => part(parseInt(hex, 16) / 255));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    return pairs.map(([a, b]) => {
+        const [low, high] = [light(a), light(b)].sort((x, y) => x - y);
+        return (high + 0.05) / (low + 0.05);
+    });
+}"""
+INKS = [
+    (f"--{ink}", f"--{on}") for ink in ("ink", "soft", "focus", "good", "some", "bad") for on in ("paper", "raised")
+]
+INKS += [
+    ("--good", "--good-bg"),
+    ("--some", "--some-bg"),
+    ("--bad", "--bad-bg"),
+    ("--paper", "--good"),
+    ("--paper", "--mid"),
+]
+EDGES = [("--edge", "--paper"), ("--edge", "--raised")]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_and_the_edges_of_controls_stand_out_from_their_ground(open_tab, path, scheme):
+    tab = open_tab(path, "#profile=small")
+    tab.page.emulate_media(color_scheme=scheme)
+    for least, pairs in ((4.5, INKS), (3.0, EDGES)):
+        found = dict(zip(pairs, tab.page.evaluate(CONTRAST, pairs), strict=True))
+        assert {pair: ratio for pair, ratio in found.items() if ratio < least} == {}
+
+
+SIDES = "t => [...t.querySelectorAll('thead th, tbody td')].map(cell => getComputedStyle(cell).textAlign)"
+
+
+def test_numbers_stand_below_their_heads_and_lists_show_their_choice(tab):
+    for name in ("schemes", "claims"):
+        view = tab.view(name)
+        for table in view.locator("table.plain").all():
+            sides = table.evaluate(
+                "t => [...t.querySelectorAll('thead th, tbody td')].map(c => getComputedStyle(c).textAlign)"
+            )
+            assert set(sides[1:]) == {"right"}, name
+    tab.view("heatmap")
+    room = "select => [select.scrollWidth, select.clientWidth]"
+    wanted, width = tab.page.locator("#shade").evaluate(room)
+    assert width >= 200
+    assert wanted <= width
+
+
+def test_rows_of_one_scheme_are_told_apart_where_no_column_does(open_tab, tmp_path):
+    made = [of_scheme(arch=arch, curve=ladder((1, 1e-9))) for arch in ("wrn", "vgg")]
+    tab = open_tab(build(made, tmp_path))
+    assert [text.strip() for text in tab.schemes] == ["uchida-random"] * 2
+    assert tab.page.locator("td.scheme", has_text="vgg").locator(".only-wide").count() == 0, "a column says it"
+    tab.page.evaluate("change({ cols: 'scheme fidelity' })")
+    assert tab.page.locator("td.scheme .only-wide").all_inner_texts() == ["vgg", "wrn"]
+    tab.choose("arch", "vgg")
+    assert tab.page.locator("td.scheme .only-wide").count() == 0, "the filter says it"
+
+
+def test_the_label_of_a_limit_lies_above_lines_and_below_dots(tab):
+    tab.page.locator("tr.row .name").first.click()
+    kinds = "svg => [...svg.children].map(each => each.getAttribute('class') || '')"
+    drawn = tab.page.locator("tr.detail figure svg").first.evaluate(kinds)
+    assert max(i for i, kind in enumerate(drawn) if kind == "seed") < drawn.index("said")
+    assert drawn.index("said") < min(i for i, kind in enumerate(drawn) if kind in ("on", "off", "part"))
+
+
+def test_no_text_shows_more_digits_than_mean_anything(open_tab, tmp_path):
+    tab = open_tab(build([of_scheme(curve=ladder((16.6, 0.5)), profile="small")], tmp_path), "#profile=small")
+    for view in ("removal", "tradeoff", "attacks", "schemes", "claims"):
+        tab.view(view)
+        assert not re.findall(r"\d\.\d{6,}", tab.page.locator("main").inner_text()), view
+
+
+def test_paper_keeps_the_colours_that_the_legend_of_the_heat_map_names(tab):
+    view = tab.view("heatmap")
+    tab.page.emulate_media(media="print")
+    grounds = [view.locator(f".key.{kind}").evaluate("e => getComputedStyle(e).backgroundColor") for kind in KINDS]
+    assert len({*grounds, "rgb(255, 255, 255)", "rgba(0, 0, 0, 0)"}) == len(KINDS) + 2
+
+
+KINDS = ("all", "some", "none")
