@@ -14,6 +14,7 @@ import torch
 
 from bench.plan.fingerprint import changed
 from bench.registry import attacks, schemes
+from bench.runner.arithmetic import pin
 from bench.runner.assembly import whereabouts
 from bench.runner.store import Store, StoreError
 from bench.steps import training
@@ -58,6 +59,7 @@ def compute(task: Task, store_root: Path, place: Place) -> Outcome:
     store = Store(store_root)
     try:
         _same_source(task)
+        pin(place.device)
         with store.lock(task.key):
             if store.has(task.key):
                 return Outcome(task.key, time.perf_counter() - start, found=True)

@@ -7,6 +7,7 @@ that mixes raises as there, and one that waits is counted.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -115,7 +116,7 @@ class SimulatedDevice(TorchFunctionMode):
         if before and not after:
             self.waits["to the CPU"] += 1
         self.sent += after and not before
-        if before != after and found.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr():
+        if before != after and _storage(found).data_ptr() == _storage(tensor).data_ptr():
             found = found.clone(memory_format=torch.preserve_format)
         return _mark(found, after)
 
@@ -131,14 +132,22 @@ class SimulatedDevice(TorchFunctionMode):
 def on_device(tensor: Tensor) -> bool:
     """Whether the tensor's storage is on the simulated device."""
     with torch._C.DisableTorchFunction():
-        return getattr(tensor.untyped_storage(), "simulated", False)
+        return getattr(_storage(tensor), "simulated", False)
 
 
 def _mark(tensor: Tensor, on: bool) -> Tensor:
     with torch._C.DisableTorchFunction():
-        if on or getattr(tensor.untyped_storage(), "simulated", False):
-            tensor.untyped_storage().simulated = on
+        storage = _storage(tensor)
+        if on or getattr(storage, "simulated", False):
+            storage.simulated = on
     return tensor
+
+
+def _storage(tensor: Tensor) -> torch.UntypedStorage:
+    """The storage; that of what `torch.func` wraps, where it does."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor.untyped_storage()
 
 
 def _name(func: Any) -> str:
@@ -167,6 +176,13 @@ def _tensors(found: Any) -> Iterator[Tensor]:
             yield from _tensors(each)
 
 
+class _Generator(torch.Generator):
+    """Draws on the CPU, wherever it is asked to."""
+
+    def __new__(cls, device: Any = "cpu") -> _Generator:
+        return super().__new__(cls)
+
+
 @contextmanager
 def simulated_gpu() -> Iterator[SimulatedDevice]:
     """Scope with a GPU that computes on the CPU: what PyTorch asks of the driver is answered, too."""
@@ -174,7 +190,10 @@ def simulated_gpu() -> Iterator[SimulatedDevice]:
         mock.patch("torch.cuda.synchronize"),
         mock.patch("torch.cuda.is_bf16_supported", return_value=True),
         mock.patch("torch.autocast", return_value=nullcontext()),
+        mock.patch("torch.Generator", _Generator),
         mock.patch("bench.steps.training._seeded", _seeded),
+        mock.patch.dict(os.environ),
+        torch.backends.cudnn.flags(torch.backends.cudnn.enabled),
         SimulatedDevice() as device,
     ):
         yield device
