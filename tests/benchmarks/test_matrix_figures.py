@@ -66,8 +66,8 @@ def test_the_matrix_costs_little_more_than_its_trainings(
     rungs = sum(len(record.points) for record in load_records(tmp_path / "records"))
     passes_s = rungs * pass_s(profile)
     details = {
-        "profile": profile, "schemes": chosen, "wall_s": round(wall_s, 1), "trainings_s": round(clock.total_s, 1), "rungs": rungs,
-        "passes_s": round(passes_s, 2),
+        "profile": profile, "schemes": chosen, "wall_s": round(wall_s, 1), "trainings_s": round(clock.total_s, 1),
+        "rungs": rungs, "passes_s": round(passes_s, 2),
     }  # fmt: skip
     assert figures.add("matrix_ratio", wall_s / (clock.total_s + passes_s), at_most=1.25, **details), details
 
