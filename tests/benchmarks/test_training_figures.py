@@ -17,7 +17,7 @@ from bench.api import ImageSet, Recipe, Rng, pixels
 from bench.data import augment
 from bench.plan.profiles import PROFILES
 from bench.steps import training
-from tests.benchmarks.figures import SIDE, Figures, alternating, product, ratio, seconds_of
+from tests.benchmarks.figures import PRODUCT_FLOPS, Figures, alternating, product, ratio, seconds_of
 
 SMALL = PROFILES["small"]
 BATCH, AUGMENT, BUDGET_S, ROUNDS = 64, ("crop", "flip"), 6.0, 5
@@ -85,7 +85,7 @@ def test_the_loop_is_near_a_bare_step(arch: str, figures: Figures) -> None:
     }  # fmt: skip
     near = figures.add("loop_ratio", ratio(bares, loops), case=arch, at_least=0.93, **details)
     done = flops_of_a_step(arch) * count
-    peak = [2 * SIDE**3 / seconds for seconds in products]
+    peak = [PRODUCT_FLOPS / seconds for seconds in products]
     used = median(done / taken / most for taken, most in zip(loops, peak, strict=True))
     gflops = {"gflop_a_step": round(done / count / 1e9, 2), "matmul_gflops": round(median(peak) / 1e9, 1)}
     figures.add("peak_ratio", used, case=arch, **gflops)
