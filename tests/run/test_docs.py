@@ -72,10 +72,10 @@ def test_the_chain_of_attacks_is_one_epoch_each() -> None:
     from bench.cli import main
     from bench.cli.common import selected
     from bench.plan.matrix import expand, steps_of
-    from bench.plan.selection import request
+    from bench.plan.selection import DEFAULTS, request
 
     with main.commands["plan"].make_context("plan", [str(ROOT / "docs" / "chain.yaml")]) as context:
-        wish = request(selected(context.params))
+        wish = request(selected({name: value for name, value in context.params.items() if name in DEFAULTS}))
     steps = steps_of(expand(wish, {"cifar10": "any"}))
     assert sorted(step.kind for step in steps) == ["attack"] * 4 + ["host", "keys", "mark", "nulls"]
     assert {(s.spec["arch"], s.spec["width"], s.spec["owner"], s.spec["adversary"]) for s in steps} == {
