@@ -1,11 +1,12 @@
 # make demo   install, then the main job on the embedded data set, minutes on two cores
 # make test   install, then the whole test suite, under 10 minutes on two cores
 # make lint   ruff, mypy, import directions
-# make bench  timed benchmarks (never part of make test)
+# make bench  timed benchmarks (never part of make test); writes benchmarks.json (FIGURES=PATH)
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+FIGURES ?= benchmarks.json
 
 .PHONY: demo test lint bench docs clean install
 
@@ -30,7 +31,7 @@ lint: install
 	$(BIN)/lint-imports
 
 bench: install
-	$(BIN)/python -m pytest tests/benchmarks -p no:xdist --benchmark-sort=name --benchmark-columns=min,median,max,rounds
+	$(BIN)/python -m pytest tests/benchmarks -p no:xdist --benchmark-sort=name --benchmark-columns=min,median,max,rounds --figures $(FIGURES)
 
 docs: install
 	$(BIN)/python tools/generate.py

@@ -155,6 +155,24 @@ SMALL = Profile(
     trained_null_keys=1,
 )
 
+# What the Watermark-Robustness-Toolbox's networks and their first attacks take: `docs/performance.md` has the command.
+CHAIN = Profile(
+    name="chain",
+    title="One epoch each on 5,000 images of CIFAR-10: how long a chain of attacks takes",
+    ranked=False,
+    archs=("wrn-16-6",),
+    dataset="cifar10",
+    situation="train",
+    seeds=1,
+    owner=5_000,
+    adversary=5_000,
+    heldout=500,
+    host={"*": Recipe(1, 0.1, 64), "alexnet": Recipe(1, 0.001, 64, "adam")},
+    embed={"*": Recipe(1, 0.1, 64), "alexnet": Recipe(1, 0.001, 64, "adam")},
+    null_keys=20,
+    attacked_null_keys=0,
+)
+
 STANDARD = Profile(
     name="standard",
     title="The full data set, a modern schedule, one GPU",
@@ -199,4 +217,4 @@ PAPER = Profile(
     null_hosts=2,
 )
 
-PROFILES: dict[str, Profile] = {profile.name: profile for profile in (SMOKE, QUICK, SMALL, STANDARD, PAPER)}
+PROFILES: dict[str, Profile] = {profile.name: profile for profile in (SMOKE, QUICK, SMALL, STANDARD, PAPER, CHAIN)}

@@ -119,6 +119,7 @@ class Provenance(Strict):
     Attributes:
         cpu_capability: the instructions that PyTorch used, for instance `AVX512`, and variables that limit them.
         math_library: names and versions of what multiplies matrices.
+        arithmetic: how the device computed: half precision, TF32, determinism; empty where it was not kept.
     """
 
     bench_version: Name
@@ -136,6 +137,7 @@ class Provenance(Strict):
     cpu_model: Annotated[str, Field(max_length=200)] = ""
     cpu_capability: Annotated[str, Field(max_length=200)] = ""
     math_library: Annotated[str, Field(max_length=200)] = ""
+    arithmetic: Annotated[str, Field(max_length=200)] = ""
     finished: Annotated[str, Field(max_length=40)] = ""
 
 

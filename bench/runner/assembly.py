@@ -18,6 +18,7 @@ from bench.identity import digest
 from bench.plan.fingerprint import closure
 from bench.plan.matrix import Planned
 from bench.records.record import AFTER_ATTACK, FRESH_KEY, LEFT_OUT, CellRecord, NullSet, Provenance
+from bench.runner.arithmetic import spoken
 from bench.runner.machine import processor
 from bench.runner.store import Store
 
@@ -89,6 +90,7 @@ def whereabouts(device: str, threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": " ".join((platform.system(), platform.machine(), *platform.libc_ver())).strip(),
         "device": device,
+        "arithmetic": spoken(device),
         "threads": threads,
         **processor(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -14,6 +14,7 @@ import torch
 
 from bench.plan.fingerprint import changed
 from bench.registry import attacks, schemes
+from bench.runner.arithmetic import pin
 from bench.runner.assembly import whereabouts
 from bench.runner.shared import store_at
 from bench.runner.store import StoreError
@@ -68,6 +69,7 @@ def compute(task: Task, store_root: Path, place: Place, url: str | None = None) 
     try:
         store = store_at(store_root, url)
         _same_source(task)
+        pin(place.device)
         with store.lock(task.key):
             if store.obtain(task.key):
                 return Outcome(task.key, time.perf_counter() - start, found=True, note=store.note)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,38 +14,9 @@ from bench.contract.networks import predict
 from bench.records.files import load_records
 from bench.runner import estimate
 from bench.steps import training
+from tests.benchmarks.figures import Clock
 
 LIMIT = 1.5
-
-
-class _Clock:
-    """Seconds spent inside what it wraps; what is wrapped inside counts once."""
-
-    def __init__(self) -> None:
-        self.total_s, self._depth = 0.0, 0
-
-    def __call__(self, work: Any) -> Any:
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            self._depth += 1
-            start = time.perf_counter()
-            try:
-                return work(*args, **kwargs)
-            finally:
-                self._depth -= 1
-                self.total_s += time.perf_counter() - start if not self._depth else 0.0
-
-        return timed
-
-    def epochs(self, train: Any) -> Any:
-        """A generator's own time, epoch by epoch."""
-
-        def timed(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            made = train(*args, **kwargs)
-            step = self(lambda: next(made, None))
-            while (epoch := step()) is not None:
-                yield epoch
-
-        return timed
 
 
 @pytest.mark.timeout(1800)
@@ -60,7 +30,7 @@ def test_the_demonstration_costs_little_more_than_its_trainings(
     from bench.cli import main
     from bench.registry import schemes
 
-    clock, first = _Clock(), list[float]()
+    clock, first = Clock(), list[float]()
     monkeypatch.setattr(training, "train_epochs", clock.epochs(training.train_epochs))
     for name in ("deepstamp", "radioactive"):
         scheme = schemes()[name]

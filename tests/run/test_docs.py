@@ -77,3 +77,24 @@ def test_schemes_and_attacks_name_their_deviations() -> None:
         head = path.read_text(encoding="utf-8").split('"""')[1]
         assert "http" in head, f"{path.name} opens without a link to the paper"
         assert re.search(r"differ|deviat", head, re.I), f"{path.name} does not say where it differs from the paper"
+
+
+def test_the_chain_of_attacks_is_one_epoch_each() -> None:
+    """`docs/chain.yaml`: a host, a mark, four attacks of eight rungs in all; five trainings of one epoch each."""
+    from bench.cli import main
+    from bench.cli.common import selected
+    from bench.plan.matrix import expand, steps_of
+    from bench.plan.selection import DEFAULTS, request
+
+    with main.commands["plan"].make_context("plan", [str(ROOT / "docs" / "chain.yaml")]) as context:
+        wish = request(selected({name: value for name, value in context.params.items() if name in DEFAULTS}))
+    steps = steps_of(expand(wish, {"cifar10": "any"}))
+    assert sorted(step.kind for step in steps) == ["attack"] * 4 + ["host", "keys", "mark", "nulls"]
+    assert {(s.spec["arch"], s.spec["width"], s.spec["owner"], s.spec["adversary"]) for s in steps} == {
+        ("wrn-16-6", 1.0, 5_000, 5_000)
+    }
+    attacks = {name: params for step in steps for name, params in step.spec.get("attacks", ())}
+    assert sum(len(params["ladder"]) for params in attacks.values()) == 8
+    epochs = [step.spec["recipe"]["epochs"] for step in steps if step.kind in ("host", "mark")]
+    epochs += [*attacks["ftal"]["ladder"], attacks["quantisation-trained"]["epochs"], attacks["distillation"]["epochs"]]
+    assert epochs == [1, 1, 1, 1, 1]

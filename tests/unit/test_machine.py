@@ -5,8 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
+import pytest
+import torch
+
+from bench.runner import arithmetic
+from bench.runner.arithmetic import Arithmetic
 from bench.runner.assembly import whereabouts
 from bench.runner.machine import libraries, model
 
@@ -36,3 +43,40 @@ def test_whereabouts_tell_another_instruction_set() -> None:
     assert done.stdout.strip() == "DEFAULT ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41"
     here = whereabouts("cpu", 1)
     assert all(here[name] for name in ("cpu_model", "cpu_capability", "math_library"))
+
+
+@pytest.fixture
+def as_it_was() -> Iterator[None]:
+    """PyTorch's settings come back."""
+    names = (
+        (torch.backends.cudnn, ("deterministic", "benchmark", "allow_tf32")),
+        (torch.backends.cuda.matmul, ("allow_tf32",)),
+    )
+    before = [(where, name, getattr(where, name)) for where, each in names for name in each]
+    with mock.patch.dict(os.environ), mock.patch("torch.cuda.is_bf16_supported", return_value=True):
+        yield
+    for where, name, value in before:
+        setattr(where, name, value)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        (Arithmetic(), "bfloat16 training, TF32 convolutions, float32 products, deterministic"),
+        (Arithmetic(False, True, False), "bfloat16 training, float32 convolutions, TF32 products"),
+    ],
+)
+def test_one_setting_pins_how_a_gpu_computes_and_the_record_says_it(
+    as_it_was: None, chosen: Arithmetic, told: str
+) -> None:
+    torch.backends.cudnn.benchmark = chosen.deterministic
+    arithmetic.pin("cuda:1", chosen)
+    assert whereabouts("cuda:1", 1)["arithmetic"] == told
+    assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == chosen.deterministic
+
+
+def test_a_cpu_has_no_choice(as_it_was: None) -> None:
+    before = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    arithmetic.pin("cpu")
+    assert before == (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
+    assert whereabouts("cpu", 1)["arithmetic"] == "float32"

@@ -1,0 +1,1 @@
+"""Timed benchmarks: run by `make bench`, never by `make test`."""

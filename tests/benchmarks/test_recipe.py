@@ -1,0 +1,64 @@
+"""How many epochs does the short recipe need to reach what a paper's schedule reaches?"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+from bench import archs, data
+from bench.api import Rng
+from bench.plan.profiles import PROFILES
+from bench.steps import training
+from tests.benchmarks.figures import Figures
+
+# Uchida et al.'s schedule: all of it on CIFAR-10, or a part of it on few images and a narrow network.
+SCALES = {
+    "small": {"dataset": "digits-m", "width": 0.125, "epochs": 100, "seeds": 2, "profile": "small"},
+    "full": {"dataset": "cifar10", "width": 1.0, "epochs": 200, "seeds": 1, "profile": "standard"},
+}
+SHARES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+WITHIN = 0.01
+
+
+@pytest.mark.timeout(0)
+def test_the_short_recipe_needs_a_tenth_of_the_epochs(
+    request: pytest.FixtureRequest, figures: Figures, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first share of the paper's epochs at which `onecycle` ends within a point of the paper's accuracy.
+
+    Each is a whole training of its own, since the learning rate falls to zero at its end; one that diverges answers
+    what it has come to. `--recipe full` takes a day on two cores, and needs CIFAR-10 (`BENCH_DATA_ROOT`); with `small`
+    the networks see few images, and what holds there need not hold on CIFAR-10.
+    """
+    scale = SCALES[request.config.getoption("--recipe")]
+    loaded = data.load(scale["dataset"], data_root=Path(os.environ.get("BENCH_DATA_ROOT", ".")))
+    paper = replace(PROFILES["paper"].host["wrn"], epochs=scale["epochs"])
+    short = PROFILES[scale["profile"]].recipe("host", "wrn")
+
+    def reached(recipe: training.Recipe) -> float:
+        found = []
+        for seed in range(scale["seeds"]):
+            model = archs.build("wrn", 10, width=scale["width"], rng=Rng("recipe", seed))
+            with suppress(training.Diverged):
+                training.train(model, loaded.owner, recipe, rng=Rng("recipe", seed), augment=loaded.card.augment)
+            found.append(training.accuracy(model, loaded.heldout))
+        return mean(found)
+
+    goal, tried = reached(paper), dict[str, float]()
+    for share in SHARES:
+        recipe = replace(short, epochs=max(1, round(share * scale["epochs"])))
+        tried[f"{share:g}"] = reached(recipe)
+        if tried[f"{share:g}"] >= goal - WITHIN:
+            break
+    details = {"scale": request.config.getoption("--recipe"), "paper_accuracy": round(goal, 4), "short": tried}
+    details["reached"] = tried[f"{share:g}"] >= goal - WITHIN
+    met = figures.add("recipe_epochs_ratio", share, at_most=0.1, **scale, **details)
+    with capsys.disabled():
+        print(f"\npaper {goal:.3f} in {scale['epochs']} epochs; short recipe by share of them: {tried}")
+    if request.config.getoption("--recipe") == "full":
+        assert met
