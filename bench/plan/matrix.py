@@ -428,6 +428,7 @@ class _Builder:
         common = {
             "arch": cell.arch, "width": at.width, "dataset": cell.dataset, "seed": cell.seed,
             "owner": profile.owner, "adversary": profile.adversary, "heldout": profile.heldout,
+            **({} if profile.all_unseen else {"all_unseen": False}),
         }  # fmt: skip
         modules = [ROOTS[kind], archs.module_of(cell.arch)]
         modules += [type(at.scheme).__module__] if "scheme" in spec else []

@@ -18,6 +18,7 @@ class Profile:
         ranked: whether its results may be ranked on the leaderboard.
         archs, dataset, situation, seeds: what is run when the command line does not say.
         owner, adversary, heldout: images of each part of the split; None for the data set's own division.
+        all_unseen: measure accuracy on all unseen images, too, where few networks are judged.
         widths: width multiplier per architecture; 1 where it is missing.
         host: recipe of the clean host per architecture (`*`: the others); used by situation `train` too.
         embed: recipe of fine-tuning and distilling while embedding.
@@ -54,6 +55,7 @@ class Profile:
     null_hosts: int = 0
     heldout_users: int = 10
     left_out_owners: int = 10
+    all_unseen: bool = True
 
     def recipe(self, phase: str, arch: str) -> Recipe:
         """The recipe of a phase (`host`, `embed` or `learner`); `wrn-16-2` takes that of `wrn`."""
@@ -167,6 +169,7 @@ CHAIN = Profile(
     owner=5_000,
     adversary=5_000,
     heldout=500,
+    all_unseen=False,
     host={"*": Recipe(1, 0.1, 64), "alexnet": Recipe(1, 0.001, 64, "adam")},
     embed={"*": Recipe(1, 0.1, 64), "alexnet": Recipe(1, 0.001, 64, "adam")},
     null_keys=20,

@@ -20,7 +20,7 @@ def train_host(workspace: Workspace) -> Output:
     images = workspace.data
     trained = workspace.train(workspace.fresh(), images.owner, workspace.recipe, workspace.rng("host training"))
     result = {
-        **training.accuracies(trained.model, images),
+        **workspace.accuracies(trained.model),
         "train_accuracy": training.accuracy(trained.model, images.owner),
         "history": [asdict(epoch) for epoch in trained.history],
         "time_s": trained.time_s,
@@ -33,7 +33,7 @@ def train_control(workspace: Workspace) -> Output:
     """The clean host after the same further training without a mark: what fidelity is measured against."""
     rng, published = workspace.rng("embedding", "control"), _unmarked(workspace)
     trained = workspace.train(workspace.start(), published, workspace.recipe, rng)
-    return Output({**training.accuracies(trained.model, workspace.data), "time_s": trained.time_s})
+    return Output({**workspace.accuracies(trained.model), "time_s": trained.time_s})
 
 
 def _unmarked(workspace: Workspace) -> ImageSet:

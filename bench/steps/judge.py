@@ -165,7 +165,7 @@ class Judge:
 
     def _accuracies(self, model: nn.Module) -> dict[str, float | None]:
         if self.all_unseen:
-            return training.accuracies(model, self.workspace.data)
+            return self.workspace.accuracies(model)
         return {"test_accuracy": training.accuracy(model, self.workspace.data.heldout)}
 
     def verdicts(self, state: State, *, details: bool) -> list[Verdict]:

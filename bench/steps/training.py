@@ -168,14 +168,20 @@ def accuracy(model: nn.Module, images: ImageSet) -> float:
     return (predict(model, images.images).argmax(1) == images.labels).float().mean().item()
 
 
-def accuracies(model: nn.Module, data: Data) -> dict[str, float | None]:
+def accuracies(model: nn.Module, data: Data, *, all_unseen: bool = True) -> dict[str, float | None]:
     """Accuracy on the held-out images, and on all that neither owner nor adversary has, from the same answers.
 
+    Args:
+        model: in eval mode, on the device of the images.
+        data: what was dealt out.
+        all_unseen: ask about all unseen images.
+
     Returns:
-        `test_accuracy` and `unseen_accuracy`; the second is None where all unseen images are held out.
+        `test_accuracy` and `unseen_accuracy`; the second is None where it was not asked for, or no more are unseen.
     """
-    right = predict(model, data.unseen.images).argmax(1) == data.unseen.labels
-    more = len(data.unseen) > len(data.heldout)
+    more = all_unseen and len(data.unseen) > len(data.heldout)
+    asked = data.unseen if more else data.heldout
+    right = predict(model, asked.images).argmax(1) == asked.labels
     every = right.float().mean().item() if more else None
     return {"test_accuracy": right[: len(data.heldout)].float().mean().item(), "unseen_accuracy": every}
 

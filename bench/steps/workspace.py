@@ -97,6 +97,14 @@ class Workspace:
             )
         return loaded
 
+    def accuracies(self, model: nn.Module) -> dict[str, float | None]:
+        """Accuracy on the held-out images, and on all unseen ones where the profile has these asked about.
+
+        Args:
+            model: in eval mode, on the device.
+        """
+        return training.accuracies(model, self.data, all_unseen=self.spec.get("all_unseen", True))
+
     def rng(self, *names: str | int) -> Rng:
         """The stream of something within this host: named, and the same for every step that names it."""
         return Rng(self.spec["dataset"], self.spec["arch"], self.spec["seed"], *names)

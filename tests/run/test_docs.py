@@ -98,3 +98,4 @@ def test_the_chain_of_attacks_is_one_epoch_each() -> None:
     epochs = [step.spec["recipe"]["epochs"] for step in steps if step.kind in ("host", "mark")]
     epochs += [*attacks["ftal"]["ladder"], attacks["quantisation-trained"]["epochs"], attacks["distillation"]["epochs"]]
     assert epochs == [1, 1, 1, 1, 1]
+    assert {s.spec.get("all_unseen") for s in steps} == {False}, "which would take longer than a training"

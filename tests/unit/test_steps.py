@@ -155,6 +155,13 @@ def test_the_clean_host_learns_the_owners_images_and_is_measured_on_both_parts()
     assert output.result["split"] == {"owner": 300, "adversary": 200, "heldout": 200, **output.result["split"]}
 
 
+def test_a_profile_may_leave_it_at_the_held_out_images() -> None:
+    workspace = untrained("host", {"all_unseen": False})
+    result = train_host(workspace).result
+    assert 0 <= result["test_accuracy"] <= 1
+    assert result["unseen_accuracy"] is None
+
+
 @pytest.mark.parametrize("situation", ["fine-tune", "distill"])
 def test_the_control_learns_as_the_marked_model_does_without_a_mark(situation: str) -> None:
     workspace = untrained("control", situations=(situation,))
