@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -18,7 +18,7 @@ from bench.runner.cores import cores
 from bench.runner.worker import compute
 from bench.steps.workspace import Place
 
-__all__ = ["Inline", "Settings", "pick_device", "pool_for"]
+__all__ = ["Inline", "Settings", "device_of", "pick_device", "pool_for"]
 
 
 TRIES = 2
@@ -33,7 +33,8 @@ class Settings:
         jobs: worker processes; 1 computes in this process.
         executor: `local` or `ray`.
         threads: threads of one worker; 0 lets the workers share the cores that this process may use.
-        max_time_s: start no further step after this many seconds; None for no limit.
+        address: of the Ray cluster to join; None for `RAY_ADDRESS`, else a cluster of this machine alone.
+        max_time_s: start no step that is expected to end after this many seconds; None for no limit.
     """
 
     place: Place
@@ -41,10 +42,22 @@ class Settings:
     executor: str = "local"
     max_time_s: float | None = None
     threads: int = 0
+    address: str | None = None
 
     def __post_init__(self) -> None:
         if not self.threads:
             object.__setattr__(self, "threads", max(1, cores() // self.jobs))
+
+
+def device_of(worker: int, devices: Sequence[int]) -> int:
+    """The device of the worker that started as this one, from 0: each device has one before any has two.
+
+    Raises:
+        ValueError: there is no device.
+    """
+    if not devices:
+        raise ValueError("Expected a GPU for --device cuda, but this worker sees none: try --device cpu.")
+    return devices[worker % len(devices)]
 
 
 def pick_device(asked: str) -> str:
@@ -121,7 +134,7 @@ def _start_worker(threads: int, device: str, slots: Any, parent: int) -> None:
     torch.set_num_threads(threads)
     if device == "cuda":
         with slots.get_lock():
-            torch.cuda.set_device(slots.value % torch.cuda.device_count())
+            torch.cuda.set_device(device_of(slots.value, range(torch.cuda.device_count())))
             slots.value += 1
 
     def watch_parent() -> None:
