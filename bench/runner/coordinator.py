@@ -25,7 +25,7 @@ from bench.records.record import CellRecord
 from bench.runner.assembly import assemble, failed, not_applicable_record
 from bench.runner.deadline import deadline
 from bench.runner.estimate import Durations
-from bench.runner.executors import Inline, Settings, pool_for
+from bench.runner.executors import Inline, NodesLostError, Settings, pool_for
 from bench.runner.machine import killed_for_memory
 from bench.runner.pending import OpenCells, Pending
 from bench.runner.rundir import RunDir
@@ -115,16 +115,24 @@ def execute(plan: Plan, run_dir: RunDir, settings: Settings, watch: Watch, durat
     summary = Summary(records=list(plan.settled), cached=plan.cached)
     work = _Work(plan, run_dir, settings, watch, durations, summary)
     try:
-        if settings.jobs == 1 and settings.executor == "local":
+        if (settings.jobs == 1 and settings.executor == "local") or not plan.missing:
             work.drain(partial(Inline, settings))
         else:
             with ExitStack() as pools:
-                work.drain_or_kill(lambda: pools.enter_context(pool_for(settings)))
+                work.drain_or_kill(lambda: pools.enter_context(_workers(plan, run_dir, settings, summary)))
     except KeyboardInterrupt as error:
         summary.signal = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
         summary.stopped = True
     summary.seconds = time.perf_counter() - start
     return summary
+
+
+def _workers(plan: Plan, run_dir: RunDir, settings: Settings, summary: Summary) -> Executor:
+    if settings.executor == "local":
+        return pool_for(settings)
+    from bench.runner.ray import Nodes
+
+    return Nodes(settings, run_dir.store.root, plan.missing, summary.notes.append)
 
 
 class _Work:
@@ -142,6 +150,7 @@ class _Work:
         self.alone: set[str] = set()
         self.deadline = deadline(settings.max_time_s)
         self.left_s: dict[str, float] = {}
+        self.lost = False
         self.killed = killed_for_memory()
 
     def drain_or_kill(self, start: Callable[[], Executor]) -> None:
@@ -171,7 +180,7 @@ class _Work:
         self._say_late()
 
     def _submit(self, pool: Executor, start: Callable[[], Executor], running: dict[Future[Outcome], Step]) -> Executor:
-        while len(running) < (1 if self.alone else self.settings.jobs):
+        while len(running) < (1 if self.alone else getattr(pool, "slots", self.settings.jobs)) and not self.lost:
             step = self.pending.take(self._fits)
             if step is None:
                 break
@@ -212,6 +221,11 @@ class _Work:
                 return
             starved = killed_for_memory() > self.killed
             outcome = Outcome(step.key, 0.0, STARVED + LOWER if starved else DIED)
+        except NodesLostError as error:  # nothing is wrong with the step, nor with those that wait
+            self.summary.notes += [] if self.lost else [str(error)]
+            self.lost = True
+            self.pending.back(step)
+            return
         except Exception:  # an executor's own trouble is this step's failure, not the run's
             outcome = Outcome(step.key, 0.0, tracebacks.format_exc())
         self.alone.discard(step.key)
