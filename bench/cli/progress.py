@@ -46,6 +46,7 @@ class Progress:
         self._left = {step.key: step for step in steps}
         self._total, self._durations, self._jobs, self._console = len(steps), durations, jobs, console
         self._start, self._latest = time.perf_counter(), ""
+        self._left_s = self._ask_again = 0.0
         self._bar = bars.Progress(
             *live_columns(
                 console, "{task.fields[steps]}", bars.TimeElapsedColumn(table_column=Column(no_wrap=True)),
@@ -70,8 +71,12 @@ class Progress:
         self._console.print(text, soft_wrap=True)
 
     def left_s(self) -> float:
-        """Expected seconds until the end."""
-        return self._durations.total_s(self._left.values(), self._jobs)
+        """Expected seconds until the end; asked again only after so long that asking takes a fiftieth of the time."""
+        now = time.perf_counter()
+        if now >= self._ask_again:
+            self._left_s = self._durations.total_s(self._left.values(), self._jobs)
+            self._ask_again = now + 50 * (time.perf_counter() - now)
+        return self._left_s
 
     def started(self, step: Step) -> None:
         """`step` was handed to a worker."""

@@ -89,13 +89,36 @@ def plan(jobs: int, keys: bool, style: str, **options: Any) -> None:
         out.print(f"{step.key[:16]}  {step.label}", soft_wrap=True)
 
 
+def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    from bench.runner.shards import parse
+
+    try:
+        return None if value is None else parse(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.command()
 @selectors
 @device_option
 @jobs_option
 @threads_option
-@click.option("--executor", type=click.Choice(["local", "ray"]), default="local", help="ray needs the extra `ray`.")
-@click.option("--max-time", type=FiniteRange(0), default=None, metavar="MINUTES", help="Start no step after this time.")
+@click.option(
+    "--executor", type=click.Choice(["local", "ray"]), default="local",
+    help="ray needs the extra `ray`; --jobs is then the most steps at a time on each node.",
+)  # fmt: skip
+@click.option(
+    "--address", default=None, metavar="HOST:PORT",
+    help="Ray cluster to join, or `auto`.  [default: RAY_ADDRESS, else a cluster of this machine alone]",
+)  # fmt: skip
+@click.option(
+    "--max-time", type=FiniteRange(0), default=None, metavar="MINUTES",
+    help="Start no step that is expected to end later; in a Slurm job, nor one that would outlast the job.",
+)  # fmt: skip
+@click.option(
+    "--shard", default=None, metavar="I/N", callback=_shard,
+    help="Compute the cells of shard I of N alone, for array jobs; every shard takes the same other options.",
+)  # fmt: skip
 @click.option("--tracking-uri", default=None, help="MLflow store.  [default: mlflow.db in the run directory]")
 @fpr_option
 @click.option("--no-mlflow", is_flag=True, help="Leave MLflow alone; `bench sync` can fill it later.")
@@ -106,7 +129,9 @@ def run(
     jobs: int,
     threads: int,
     executor: str,
+    address: str | None,
     max_time: float | None,
+    shard: tuple[int, int] | None,
     tracking_uri: str | None,
     no_mlflow: bool,
     fpr: float,
@@ -125,10 +150,13 @@ def run(
 
     with until_sigterm():
         run_dir = RunDir(options["run_dir"], options["store"])
-        settings = settings_of(options, device, jobs, executor, max_time, threads)
+        settings = settings_of(options, device, jobs, executor, max_time, threads, address)
         uri = None if no_mlflow else tracking_uri or own_store(run_dir.path)
-        summary = computed(options, settings, quiet, lambda watch: _mirrored(watch, uri, fpr))
+        made, elsewhere = _planned(options, shard)
+        summary = executed(made, run_dir, settings, quiet, options["owners"], lambda watch: _mirrored(watch, uri, fpr))
         _publish(run_dir, summary, None if summary.signal else uri, fpr, quiet)
+        if elsewhere and not quiet:
+            console().print(elsewhere, soft_wrap=True)
     leave(summary)
 
 
@@ -137,7 +165,7 @@ COMMANDS = (plan, run)
 
 def settings_of(
     options: Mapping[str, Any], device: str, jobs: int, executor: str = "local", max_time: float | None = None,
-    threads: int = 0,
+    threads: int = 0, address: str | None = None,
 ) -> Settings:  # fmt: skip
     """Where and how to compute.
 
@@ -146,41 +174,52 @@ def settings_of(
         device: as it was typed.
         jobs: worker processes.
         executor: `local` or `ray`.
-        max_time: minutes after which no step starts.
+        max_time: minutes within which every step is expected to end.
         threads: of one worker; 0 shares the cores.
+        address: of a Ray cluster.
 
     Raises:
         click.UsageError: the device does not exist here.
     """
-    from bench.runner.executors import Settings, pick_device
+    from bench.runner.executors import KINDS, Settings, pick_device
     from bench.steps.workspace import Place
 
     try:
-        place = Place(pick_device(device), options["data_root"], options["download"])
+        found = device if executor == "ray" and device in KINDS else pick_device(device)  # of nodes, not of this one
+        place = Place(found, options["data_root"], options["download"])
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    return Settings(place, jobs, executor, None if max_time is None else 60 * max_time, threads)
+    return Settings(place, jobs, executor, None if max_time is None else 60 * max_time, threads, address)
 
 
-def computed(
-    options: dict[str, Any],
-    settings: Settings,
-    quiet: bool,
-    also: Callable[[Watch], AbstractContextManager[Watch]] = nullcontext,
-) -> Summary:
+def computed(options: dict[str, Any], settings: Settings, quiet: bool) -> Summary:
     """Compute what is missing of the selected cells, with a progress bar.
 
     Args:
         options: of the command: the selectors and the run directory.
         settings: where and how.
         quiet: without the bar.
-        also: what else is told of the progress, around the bar.
     """
     from bench import library
     from bench.runner.rundir import RunDir
 
     made = library.plan(**selected(options), store=options["store"])
-    return executed(made, RunDir(options["run_dir"], options["store"]), settings, quiet, options["owners"], also)
+    return executed(made, RunDir(options["run_dir"], options["store"]), settings, quiet, options["owners"])
+
+
+def _planned(options: dict[str, Any], shard: tuple[int, int] | None) -> tuple[Plan, str]:
+    """The plan, or this shard's part of it, and what to say of the rest."""
+    from bench import library
+
+    made = library.plan(**selected(options), store=options["store"])
+    if shard is None:
+        return made, ""
+    from bench.runner.shards import shard_of
+
+    mine = shard_of(made, *shard)
+    left, (index, count) = len(made.todo) - len(mine.todo), shard
+    others = "the other shard" if count == 2 else f"the other {count - 1} shards"
+    return mine, f"Shard {index} of {count}: {left} of {len(made.cells)} cells are left to {others}."
 
 
 def executed(
@@ -191,7 +230,7 @@ def executed(
     owners: int = 1,
     also: Callable[[Watch], AbstractContextManager[Watch]] = nullcontext,
 ) -> Summary:
-    """Compute what is missing of a plan, with a progress bar; see `computed`.
+    """Compute what is missing of a plan, with a progress bar.
 
     Args:
         made: the plan.
@@ -276,10 +315,13 @@ def until_sigterm() -> Iterator[None]:
 
 
 def probe_of(settings: Settings) -> float:
-    """The speed of this machine as one worker will have it."""
+    """The speed of this machine as one worker will have it; of its processor, where only other nodes have a GPU."""
+    import torch
+
     from bench.runner.estimate import probe_s
 
-    return probe_s(settings.place.device, settings.threads)
+    here = torch.cuda.is_available() or not settings.place.device.startswith("cuda")
+    return probe_s(settings.place.device if here else "cpu", settings.threads)
 
 
 def _reasons(meaningless: Iterable[Planned]) -> list[str]:
@@ -396,5 +438,10 @@ def _track(summary: Summary, uri: str, run_dir: RunDir, fpr: float, quiet: bool)
 
 
 def _stopped(summary: Summary) -> str:
+    if summary.late is not None and not summary.signal:
+        late = summary.late
+        steps = "1 step is" if late.steps == 1 else f"{late.steps} steps are"
+        why = f"the shortest takes about {duration(late.shortest_s)}, and {duration(late.left_s)} remained"
+        return f"Stopped by {late.cause}: {steps} left ({why})"
     names = {int(signal.SIGINT): "Interrupted", int(signal.SIGTERM): "Stopped by SIGTERM"}
-    return names.get(summary.signal or 0, "Stopped at --max-time")
+    return names.get(summary.signal or 0, "Stopped")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import time
 import traceback as tracebacks
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
@@ -23,17 +23,40 @@ from bench.plan.plan import Plan
 from bench.records.files import save_record
 from bench.records.record import CellRecord
 from bench.runner.assembly import assemble, failed, not_applicable_record
+from bench.runner.deadline import deadline
 from bench.runner.estimate import Durations
-from bench.runner.executors import Inline, Settings, pool_for
+from bench.runner.executors import Inline, NodesLostError, Settings, pool_for
+from bench.runner.machine import killed_for_memory
+from bench.runner.pending import OpenCells, Pending
 from bench.runner.rundir import RunDir
 from bench.runner.store import StoreError
-from bench.runner.worker import Outcome, Task, compute
+from bench.runner.worker import LOWER, Outcome, Task, compute
 
-__all__ = ["Summary", "Terminated", "Watch", "execute"]
+__all__ = ["Late", "Summary", "Terminated", "Watch", "execute"]
+
+DIED = "The worker process died (killed, or out of memory): try fewer --jobs."
+STARVED = "The worker process died, and the system killed a process for want of memory meanwhile: "
 
 
 class Terminated(KeyboardInterrupt):
     """The process was asked to end by SIGTERM, as schedulers do."""
+
+
+@dataclass(frozen=True)
+class Late:
+    """Why steps were left that nobody interrupted.
+
+    Attributes:
+        cause: `--max-time`, or the scheduler's variable.
+        steps: how many are left.
+        shortest_s: expected duration of the shortest that was ready.
+        left_s: seconds that were left when it was passed over.
+    """
+
+    cause: str
+    steps: int
+    shortest_s: float
+    left_s: float
 
 
 @dataclass
@@ -47,6 +70,7 @@ class Summary:
         notes: what a person should know and no record says.
         stopped: whether steps are left because time was up or a signal came.
         signal: SIGINT or SIGTERM, where that ended it.
+        late: what did not fit into the time, where that ended it.
     """
 
     records: list[CellRecord] = field(default_factory=list)
@@ -57,6 +81,7 @@ class Summary:
     seconds: float = 0.0
     stopped: bool = False
     signal: int | None = None
+    late: Late | None = None
 
 
 class Watch(Protocol):
@@ -90,16 +115,24 @@ def execute(plan: Plan, run_dir: RunDir, settings: Settings, watch: Watch, durat
     summary = Summary(records=list(plan.settled), cached=plan.cached)
     work = _Work(plan, run_dir, settings, watch, durations, summary)
     try:
-        if settings.jobs == 1 and settings.executor == "local":
+        if (settings.jobs == 1 and settings.executor == "local") or not plan.missing:
             work.drain(partial(Inline, settings))
         else:
             with ExitStack() as pools:
-                work.drain_or_kill(lambda: pools.enter_context(pool_for(settings)))
+                work.drain_or_kill(lambda: pools.enter_context(_workers(plan, run_dir, settings, summary)))
     except KeyboardInterrupt as error:
         summary.signal = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
         summary.stopped = True
     summary.seconds = time.perf_counter() - start
     return summary
+
+
+def _workers(plan: Plan, run_dir: RunDir, settings: Settings, summary: Summary) -> Executor:
+    if settings.executor == "local":
+        return pool_for(settings)
+    from bench.runner.ray import Nodes
+
+    return Nodes(settings, run_dir.store.root, plan.missing, summary.notes.append)
 
 
 class _Work:
@@ -110,13 +143,15 @@ class _Work:
     ) -> None:
         self.run_dir, self.settings, self.watch, self.summary = run_dir, settings, watch, summary
         self.durations = durations
-        self.cells = list(plan.todo)
         self.steps = {step.key: step for step in plan.steps}
-        self.pending = list(plan.missing)
-        self.done = set(self.steps) - {step.key for step in plan.missing}
+        self.pending = Pending(plan.missing, set(self.steps) - {step.key for step in plan.missing})
+        self.cells = OpenCells(plan.todo, self.pending.done)
         self.repaired: set[str] = set()
         self.alone: set[str] = set()
-        self.deadline = None if settings.max_time_s is None else time.monotonic() + settings.max_time_s
+        self.deadline = deadline(settings.max_time_s)
+        self.left_s: dict[str, float] = {}
+        self.lost = False
+        self.killed = killed_for_memory()
 
     def drain_or_kill(self, start: Callable[[], Executor]) -> None:
         """`drain`; whatever interrupts it ends the worker processes, too, in the middle of their steps."""
@@ -134,7 +169,7 @@ class _Work:
             start: gives the workers, and others in their place where one of them died.
         """
         pool, running = start(), dict[Future[Outcome], Step]()
-        self._settle()
+        self._settle(self.cells.ready())
         while True:
             pool = self._submit(pool, start, running)
             if not running:
@@ -142,16 +177,14 @@ class _Work:
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 self._take(running.pop(future), future)
-            self._settle()
-        self.summary.stopped = bool(self.pending)
+        self._say_late()
 
     def _submit(self, pool: Executor, start: Callable[[], Executor], running: dict[Future[Outcome], Step]) -> Executor:
         store = self.run_dir.store
-        while len(running) < (1 if self.alone else self.settings.jobs) and not self._late():
-            step = next((s for s in self.pending if all(i.key in self.done for i in s.inputs.values())), None)
+        while len(running) < (1 if self.alone else getattr(pool, "slots", self.settings.jobs)) and not self.lost:
+            step = self.pending.take(self._fits)
             if step is None:
                 break
-            self.pending.remove(step)
             self.watch.started(step)
             task = Task(step.kind, step.key, step.identity, step.label)
             try:
@@ -162,8 +195,22 @@ class _Work:
             running[future] = step
         return pool
 
-    def _late(self) -> bool:
-        return self.deadline is not None and time.monotonic() > self.deadline
+    def _fits(self, step: Step) -> bool:
+        """Whether a step is expected to end in time."""
+        if self.deadline is None:
+            return True
+        left_s = self.deadline.left_s()
+        fits = 0 < left_s >= self.durations.seconds(step)
+        if not fits:
+            self.left_s[step.key] = left_s
+        return fits
+
+    def _say_late(self) -> None:
+        late = self.pending.late()
+        self.summary.stopped = bool(self.pending)
+        if self.deadline is not None and late:
+            shortest_s, key = min((self.durations.seconds(step), step.key) for step in late)
+            self.summary.late = Late(self.deadline.cause, len(self.pending), shortest_s, self.left_s[key])
 
     def _take(self, step: Step, future: Future[Outcome]) -> None:
         try:
@@ -171,36 +218,43 @@ class _Work:
         except BrokenProcessPool:  # every step in flight is lost with the one whose worker died: which was it?
             if step.key not in self.alone:
                 self.alone.add(step.key)
-                self.pending.insert(0, step)
+                self.pending.back(step)
                 return
-            outcome = Outcome(step.key, 0.0, "The worker process died (killed, or out of memory): try fewer --jobs.")
+            starved = killed_for_memory() > self.killed
+            outcome = Outcome(step.key, 0.0, STARVED + LOWER if starved else DIED)
+        except NodesLostError as error:  # nothing is wrong with the step, nor with those that wait
+            self.summary.notes += [] if self.lost else [str(error)]
+            self.lost = True
+            self.pending.back(step)
+            return
         except Exception:  # an executor's own trouble is this step's failure, not the run's
             outcome = Outcome(step.key, 0.0, tracebacks.format_exc())
         self.alone.discard(step.key)
         if outcome.note is not None and outcome.note not in self.summary.notes:
             self.summary.notes.append(outcome.note)
         if outcome.damaged is not None and self._repair(outcome.damaged):
-            self.pending.append(step)
+            self.pending.back(step)
             return
         self.watch.finished(step, outcome)
         if outcome.error is None:
-            self.done.add(step.key)
+            self.pending.finish(step)
             if outcome.found:  # the time of waiting for another process says nothing of the step
                 self.summary.cached += 1
             else:
                 self.summary.computed += 1
                 self.durations.add(step, outcome.seconds)
+            self._settle(self.cells.finish(step.key))
         else:
             self._fail(step, outcome.error)
 
     def _repair(self, key: str) -> bool:
         """See to it that a step whose stored result was damaged is computed again, once; false if that is hopeless."""
-        if key not in self.steps or (key in self.repaired and key in self.done):
+        if key not in self.steps or (key in self.repaired and key in self.pending.done):
             return False
         if key not in self.repaired:
             self.repaired.add(key)
-            self.done.discard(key)
-            self.pending.insert(0, self.steps[key])
+            self.pending.again(self.steps[key])
+            self.cells.again(key)
             label = self.steps[key].label
             self.summary.notes.append(
                 f"The stored result of '{label}' was damaged: it was set aside, and computed again."
@@ -208,24 +262,20 @@ class _Work:
         return True
 
     def _fail(self, step: Step, error: str) -> None:
-        self.summary.failures[step.key] = error
-        hopeless = [s for s in self.pending if step.key in {i.key for i in s.inputs.values()}]
-        self.pending = [s for s in self.pending if s not in hopeless]
-        for dependent in hopeless:
-            self._fail(dependent, error)
+        for hopeless in (step, *self.pending.drop_readers(step)):
+            self.summary.failures[hopeless.key] = error
+            self._settle(self.cells.failing(hopeless.key))
 
-    def _settle(self) -> None:
-        """Write the records of cells whose steps are all done or failed."""
-        waiting = []
-        for cell in self.cells:
+    def _settle(self, cells: Iterable[Planned]) -> None:
+        """Write the records of cells whose steps are all done, or of which one failed."""
+        for cell in cells:
             record = self._record(cell)
             if record is None:
-                waiting.append(cell)
                 continue
             save_record(record, self.run_dir.records)
+            self.cells.close(cell)
             self.summary.records.append(record)
             self.watch.settled(record)
-        self.cells = waiting
 
     def _record(self, cell: Planned) -> CellRecord | None:
         where: dict[str, Any] = {"device": self.settings.place.device, "threads": self.settings.threads}
@@ -234,8 +284,6 @@ class _Work:
         errors = [self.summary.failures[s.key] for s in cell.steps.values() if s.key in self.summary.failures]
         if errors:
             return failed(cell, errors[0], **where)
-        if not all(step.key in self.done for step in cell.steps.values()):
-            return None
         try:
             return assemble(cell, self.run_dir.store)
         except Exception as error:  # a damaged result, or one that no record can hold: this cell's failure alone

@@ -1,11 +1,11 @@
-"""Executors of steps: this process, worker processes, or Ray."""
+"""Executors of steps on one machine: this process, or worker processes; `bench.runner.ray` has those of a cluster."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -13,15 +13,12 @@ from typing import Any
 
 import torch
 
-from bench.registry import RegistryError
 from bench.runner.cores import cores
-from bench.runner.worker import compute
 from bench.steps.workspace import Place
 
-__all__ = ["Inline", "Settings", "pick_device", "pool_for"]
+__all__ = ["Inline", "NodesLostError", "Settings", "device_of", "pick_device", "pool_for"]
 
 
-TRIES = 2
 KINDS = ("cpu", "cuda")
 
 
@@ -30,10 +27,11 @@ class Settings:
     """How to compute; of no influence on what is computed (but for the number of threads, which is recorded).
 
     Attributes:
-        jobs: worker processes; 1 computes in this process.
+        jobs: worker processes, of which 1 is this process; with Ray, the most steps at a time on a node.
         executor: `local` or `ray`.
         threads: threads of one worker; 0 lets the workers share the cores that this process may use.
-        max_time_s: start no further step after this many seconds; None for no limit.
+        address: of the Ray cluster to join; None for `RAY_ADDRESS`, else a cluster of this machine alone.
+        max_time_s: start no step that is expected to end after this many seconds; None for no limit.
     """
 
     place: Place
@@ -41,10 +39,22 @@ class Settings:
     executor: str = "local"
     max_time_s: float | None = None
     threads: int = 0
+    address: str | None = None
 
     def __post_init__(self) -> None:
         if not self.threads:
             object.__setattr__(self, "threads", max(1, cores() // self.jobs))
+
+
+def device_of(worker: int, devices: Sequence[int]) -> int:
+    """The device of the worker that started as this one, from 0: each device has one before any has two.
+
+    Raises:
+        ValueError: there is no device.
+    """
+    if not devices:
+        raise ValueError("Expected a GPU for --device cuda, but this worker sees none: try --device cpu.")
+    return devices[worker % len(devices)]
 
 
 def pick_device(asked: str) -> str:
@@ -80,36 +90,12 @@ class Inline(Executor):
         return future
 
 
-class _Ray(Executor):
-    """The same steps as Ray tasks: fractional GPUs, retries when a node dies."""
-
-    def __init__(self, settings: Settings) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise RegistryError(
-                'Expected Ray to be installed for --executor ray: pip install "watermark-bench[ray]".'
-            ) from error
-        if not ray.is_initialized():
-            ray.init(log_to_driver=False, include_dashboard=False)
-        gpus = ray.cluster_resources().get("GPU", 0) / settings.jobs
-        self._compute = ray.remote(compute).options(
-            num_cpus=settings.threads, num_gpus=min(1.0, gpus), max_retries=TRIES
-        )
-        self._shutdown = ray.shutdown
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = self._compute.remote(*args).future()
-        return future
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        self._shutdown()
+class NodesLostError(RuntimeError):
+    """No machine is left that could compute; what is not computed stays to be done."""
 
 
 def pool_for(settings: Settings) -> Executor:
-    """Worker processes or Ray, as the settings say."""
-    if settings.executor == "ray":
-        return _Ray(settings)
+    """Worker processes, as the settings say."""
     context = get_context("spawn")
     slots = context.Value("i", 0)
     arguments = (settings.threads, settings.place.device, slots, os.getpid())
@@ -121,7 +107,7 @@ def _start_worker(threads: int, device: str, slots: Any, parent: int) -> None:
     torch.set_num_threads(threads)
     if device == "cuda":
         with slots.get_lock():
-            torch.cuda.set_device(slots.value % torch.cuda.device_count())
+            torch.cuda.set_device(device_of(slots.value, range(torch.cuda.device_count())))
             slots.value += 1
 
     def watch_parent() -> None:

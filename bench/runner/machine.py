@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["processor"]
+__all__ = ["killed_for_memory", "processor"]
 
 CPUINFO = Path("/proc/cpuinfo")
+VMSTAT = Path("/proc/vmstat")
 # Each of these variables lets a library use fewer instructions than the processor has.
 FORCING = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
 LIBRARIES = (
@@ -39,6 +40,15 @@ def model(cpuinfo: Path = CPUINFO) -> str:
         text = ""
     named = re.search(r"^(?:model name|Model|cpu model)\s*:\s*(.+)$", text, re.MULTILINE)
     return named[1].strip() if named else platform.processor() or platform.machine()
+
+
+def killed_for_memory(vmstat: Path = VMSTAT) -> int:
+    """How many processes the kernel has killed for want of memory since it started; 0 where it does not say."""
+    try:
+        found = re.search(r"^oom_kill (\d+)$", vmstat.read_text(encoding="ascii"), re.MULTILINE)
+    except (OSError, UnicodeDecodeError):
+        return 0
+    return int(found[1]) if found else 0
 
 
 def libraries(told: str | None = None) -> str:

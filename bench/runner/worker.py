@@ -23,7 +23,9 @@ from bench.steps.kinds import COMPUTE
 from bench.steps.scheme_workspace import SchemeWorkspace
 from bench.steps.workspace import Place
 
-__all__ = ["Outcome", "Task", "compute"]
+__all__ = ["LOWER", "Outcome", "Task", "compute"]
+
+LOWER = "give fewer --jobs, a smaller or narrower --arch, or a device with more memory."
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Outcome:
         seconds: that it took here; those of waiting where another process was computing it.
         found: whether another process had stored it.
         note: what a person should know of sharing it that went wrong.
+        starved: whether it failed for want of memory.
         error: the traceback of a failure.
         damaged: key of an input whose stored result was damaged, and must be computed again first.
     """
@@ -54,6 +57,7 @@ class Outcome:
     damaged: str | None = None
     found: bool = False
     note: str | None = None
+    starved: bool = False
 
 
 def compute(task: Task, store_root: Path, place: Place, url: str | None = None) -> Outcome:
@@ -86,9 +90,19 @@ def compute(task: Task, store_root: Path, place: Place, url: str | None = None) 
             store.save(task.key, meta, output.result, output.tensors)
     except StoreError as error:
         return Outcome(task.key, time.perf_counter() - start, tracebacks.format_exc(), error.key)
-    except (Exception, SystemExit):  # whatever a submitted scheme raises must fail its own cells only
-        return Outcome(task.key, time.perf_counter() - start, tracebacks.format_exc())
+    except (Exception, SystemExit) as error:  # whatever a submitted scheme raises must fail its own cells only
+        starved = _starved(error)
+        words = tracebacks.format_exc() + (f"Out of memory on {place.device}: {LOWER}" if starved else "")
+        return Outcome(task.key, time.perf_counter() - start, words, starved=starved)
     return Outcome(task.key, time.perf_counter() - start, note=store.note)
+
+
+def _starved(error: BaseException) -> bool:
+    """Whether an error says that memory is short; what a device's allocator keeps for later is given back then."""
+    starved = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if starved and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return starved
 
 
 def _same_source(task: Task) -> None:

@@ -129,6 +129,25 @@ def test_sigterm_ends_with_what_is_settled_and_leaves_no_child(tmp_path: Path, j
     assert not survivors(process)
 
 
+def test_a_worker_that_is_killed_from_outside_costs_nothing_but_time(tmp_path: Path) -> None:
+    words = [*FAST, "--scheme", "uchida-random", "--run-dir", str(tmp_path), "--jobs", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.cli", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    training = list[Path]()
+    while not training and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+        training = list((tmp_path / "store" / "locks").glob("*.epoch"))
+    holder = json.loads(training[0].with_suffix("").read_text())
+    assert holder["pid"] != process.pid
+    os.kill(holder["pid"], signal.SIGKILL)
+    printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "7 steps computed, 0 cached" in printed
+    assert {record.status for record in records(tmp_path).values()} == {"ok"}
+
+
 def test_a_damaged_result_is_computed_again_in_the_same_run_and_said_once(
     finished: tuple[Path, str], bench_here: BenchHere, tmp_path: Path
 ) -> None:

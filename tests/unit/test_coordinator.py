@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 
 from bench.plan.plan import Plan
 from bench.runner import coordinator, worker
 from bench.runner.coordinator import execute
 from bench.runner.estimate import Durations
 from bench.runner.executors import Settings
+from bench.runner.machine import killed_for_memory
 from bench.runner.rundir import RunDir
 from bench.runner.worker import Outcome, Task, compute
 from bench.steps.workspace import Output, Place
@@ -87,3 +89,32 @@ def test_workers_that_were_replaced_are_ended_as_those_that_took_their_place(
     summary = execute(plan, run_dir, Settings(Place(), jobs=2, threads=1), Silent(), Durations(run_dir.durations))
     assert summary.computed == len(plan.steps)
     assert [pool.ended for pool in Pool.made] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("error", "starved"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), True),
+        (RuntimeError("boom"), False),
+    ],
+)
+def test_memory_that_is_short_is_named_with_what_to_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, starved: bool
+) -> None:
+    def fail(workspace: object) -> Output:
+        raise error
+
+    step = on_digits().steps["host"]
+    monkeypatch.setitem(worker.COMPUTE, "host", fail)
+    outcome = compute(Task(step.kind, step.key, step.identity, step.label), tmp_path, Place())
+    assert outcome.starved == starved
+    last = (outcome.error or "").splitlines()[-1]
+    assert last.startswith("Out of memory on cpu: give fewer --jobs") == starved
+
+
+def test_the_kernels_count_of_processes_killed_for_memory(tmp_path: Path) -> None:
+    (tmp_path / "vmstat").write_text("nr_free 1\noom_kill 7\nx 2\n")
+    assert killed_for_memory(tmp_path / "vmstat") == 7
+    assert killed_for_memory(tmp_path / "absent") == 0
