@@ -132,7 +132,7 @@ def _workers(plan: Plan, run_dir: RunDir, settings: Settings, summary: Summary) 
         return pool_for(settings)
     from bench.runner.ray import Nodes
 
-    return Nodes(settings, run_dir.store.root, plan.missing, summary.notes.append)
+    return Nodes(settings, run_dir.store, plan.missing, summary.notes.append)
 
 
 class _Work:

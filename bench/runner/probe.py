@@ -18,6 +18,8 @@ from bench.data.loading import checksum
 from bench.plan.fingerprint import changed
 from bench.plan.matrix import Step
 from bench.registry import attacks, schemes
+from bench.runner.remote import RemoteError
+from bench.runner.shared import store_at
 from bench.steps.workspace import Place
 
 __all__ = ["Answer", "Question", "differences", "examine", "facts", "question"]
@@ -30,12 +32,14 @@ class Question:
     """What a machine is asked.
 
     Attributes:
+        url: where results are shared; None for a run directory that all nodes share.
         folder: in the store, with a token in the file `asked`; an answer repeats it in a file of its own.
         sources: module -> hash of all source behind the steps.
         data: data set -> checksum.
         place: where data sets are found.
     """
 
+    url: str | None
     folder: Path
     sources: Mapping[str, str]
     data: Mapping[str, str]
@@ -57,11 +61,12 @@ class Answer:
     troubles: tuple[str, ...]
 
 
-def question(root: Path, steps: Iterable[Step], place: Place) -> Question:
+def question(root: Path, url: str | None, steps: Iterable[Step], place: Place) -> Question:
     """What to ask about these steps; leaves a token in the store. Its folder is the caller's to remove.
 
     Args:
         root: of the store.
+        url: where it shares results; None for nowhere.
         steps: that are to be computed.
         place: where the machine finds data sets.
 
@@ -76,7 +81,7 @@ def question(root: Path, steps: Iterable[Step], place: Place) -> Question:
     for step in steps:
         sources |= step.sources
         data |= {step.spec["dataset"]: step.data, **step.spec.get("auxiliary", {})}
-    return Question(folder, sources, data, place)
+    return Question(url, folder, sources, data, place)
 
 
 def facts() -> dict[str, str]:
@@ -117,15 +122,23 @@ def differences(asked: Question, name: str, answer: Answer) -> list[str]:
         more = f" and {len(answer.changed) - 3} more" if len(answer.changed) > 3 else ""
         found.append(f"other source of {', '.join(answer.changed[:3])}{more}")
     found += answer.troubles
-    if not answer.troubles and _read(asked.folder / name) != _read(asked.folder / TOKEN):
+    if not answer.troubles and asked.url is None and _read(asked.folder / name) != _read(asked.folder / TOKEN):
         found.append(f"what it writes into {asked.folder.parent} is not seen here")
     return found
 
 
 def _store(asked: Question, name: str) -> list[str]:
+    if asked.url is not None:
+        try:
+            store_at(asked.folder.parent, asked.url).prepare()
+        except (RemoteError, OSError) as error:
+            return [str(error).rstrip(".")]
+        return []
     token = _read(asked.folder / TOKEN)
     if token is None:
-        return [f"it does not see the store {asked.folder.parent}: use a run directory that all nodes share"]
+        return [
+            f"it does not see the store {asked.folder.parent}: use a run directory that all nodes share, or --store"
+        ]
     try:
         (asked.folder / name).write_text(token, encoding="ascii")
     except OSError as error:

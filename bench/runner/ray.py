@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +26,7 @@ from bench.runner.cores import cores
 from bench.runner.estimate import DEFAULT_IMAGES, IMAGES
 from bench.runner.executors import NodesLostError, Settings
 from bench.runner.probe import Question, differences, examine, question
+from bench.runner.store import Store
 from bench.runner.worker import LOWER, Outcome, Task
 
 __all__ = ["Node", "Nodes", "limit_of", "memory_of"]
@@ -80,12 +80,12 @@ class Nodes(Executor):
         slots: how many steps may be in flight.
     """
 
-    def __init__(self, settings: Settings, store: Path, steps: Sequence[Step], say: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, store: Store, steps: Sequence[Step], say: Callable[[str], None]) -> None:
         """Join the cluster, or start one on this machine, and ask every node.
 
         Args:
             settings: threads of a step, and how many at a time on a node.
-            store: its folder, which every node sees.
+            store: where results go: a folder that every node sees, or shared at a URL.
             steps: that are to be computed.
             say: told, in sentences, which node is left out or lost.
 
@@ -132,7 +132,7 @@ class Nodes(Executor):
         if self._joined:
             self._ray.shutdown()
 
-    def _usable(self, store: Path, steps: Sequence[Step]) -> list[Node]:
+    def _usable(self, store: Store, steps: Sequence[Step]) -> list[Node]:
         """The nodes that have what a step needs and would compute the same; the others are named."""
         memory = max((memory_of(step.spec) for step in steps), default=PROCESS)
         nodes, refused = list[Node](), list[str]()
@@ -286,8 +286,8 @@ def _crashed_again(flight: _Flight, node: Node) -> _Flight:
 
 
 @contextmanager
-def _asked(store: Path, steps: Sequence[Step], settings: Settings) -> Iterator[Question]:
-    made = question(store, steps, settings.place)
+def _asked(store: Store, steps: Sequence[Step], settings: Settings) -> Iterator[Question]:
+    made = question(store.root, store.url, steps, settings.place)
     try:
         yield made
     finally:

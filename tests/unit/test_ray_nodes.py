@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from bench.runner import ray as nodes_module
 from bench.runner.executors import NodesLostError, Settings, device_of
 from bench.runner.probe import Answer, differences, examine, facts, question
 from bench.runner.ray import Nodes, limit_of, memory_of
+from bench.runner.store import Store
 from bench.runner.worker import Outcome, Task, compute
 from bench.steps.workspace import Place
 from tests.fakes import on_digits
@@ -116,7 +118,7 @@ class Cluster:
     def start(self, ray: FakeRay, jobs: int = 1, device: str = "cpu") -> Nodes:
         self.monkeypatch.setattr(nodes_module, "_module", lambda: ray)
         settings = Settings(Place(device), jobs=jobs, executor="ray", threads=1)
-        self.pool = Nodes(settings, self.tmp_path, list(on_digits().steps.values()), self.said.append)
+        self.pool = Nodes(settings, Store(self.tmp_path), list(on_digits().steps.values()), self.said.append)
         return self.pool
 
     def send(self, *keys: str) -> list[Future[Outcome]]:
@@ -290,14 +292,14 @@ def test_a_worker_that_sees_no_device_says_so() -> None:
 
 
 def test_a_machine_that_sees_the_same_has_no_differences(tmp_path: Path) -> None:
-    asked = question(tmp_path / "store", on_digits().steps.values(), Place())
+    asked = question(tmp_path / "store", None, on_digits().steps.values(), Place())
     assert "bench.steps.host" in asked.sources
     assert set(asked.data) == {"digits-m"}
     assert differences(asked, "n1", examine(asked, "n1")) == []
 
 
 def test_each_difference_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = question(tmp_path, on_digits().steps.values(), Place())
+    asked = question(tmp_path, None, on_digits().steps.values(), Place())
     monkeypatch.setattr(probe, "changed", lambda sources: ["a", "b", "c", "d"])
     monkeypatch.setattr(probe, "checksum", lambda name, **_: "other")
     answer = examine(asked, "n1")
@@ -310,11 +312,21 @@ def test_each_difference_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_machine_with_another_disk_is_named(tmp_path: Path) -> None:
-    asked = question(tmp_path / "here", on_digits().steps.values(), Place())
-    (unseen,) = examine(probe.Question(tmp_path / "absent" / "x", {}, {}, Place()), "n1").troubles
+    asked = question(tmp_path / "here", None, on_digits().steps.values(), Place())
+    (unseen,) = examine(probe.Question(None, tmp_path / "absent" / "x", {}, {}, Place()), "n1").troubles
     assert unseen.startswith("it does not see the store")
     (asked.folder / "n2").mkdir()
-    (unwritable,) = examine(probe.Question(asked.folder, {}, {}, Place()), "n2").troubles
+    (unwritable,) = examine(probe.Question(None, asked.folder, {}, {}, Place()), "n2").troubles
     assert unwritable.startswith("it cannot write the store")
     (elsewhere,) = differences(asked, "n3", Answer(facts(), (), ()))
     assert elsewhere.startswith("what it writes into")
+
+
+def test_machines_that_share_a_url_need_no_common_disk(tmp_path: Path) -> None:
+    url = f"file://{tmp_path / 'shared'}"
+    asked = question(tmp_path / "here", url, on_digits().steps.values(), Place())
+    there = replace(asked, folder=tmp_path / "there" / "probe")
+    assert differences(asked, "n1", examine(there, "n1")) == []
+    (tmp_path / "file").write_text("")
+    (unusable,) = examine(replace(there, url=f"file://{tmp_path / 'file'}"), "n1").troubles
+    assert str(tmp_path / "file") in unusable
