@@ -170,8 +170,8 @@ CHAIN = Profile(
     adversary=5_000,
     heldout=500,
     all_unseen=False,
-    host={"*": Recipe(1, 0.1, 64), "alexnet": Recipe(1, 0.001, 64, "adam")},
-    embed={"*": Recipe(1, 0.1, 64), "alexnet": Recipe(1, 0.001, 64, "adam")},
+    host={"*": Recipe(1, 0.02, 64), "alexnet": Recipe(1, 0.001, 64, "adam")},
+    embed={"*": Recipe(1, 0.02, 64), "alexnet": Recipe(1, 0.001, 64, "adam")},
     null_keys=20,
     attacked_null_keys=0,
 )
