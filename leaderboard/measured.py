@@ -1,4 +1,4 @@
-"""False claims and visibility of a row's scheme, as `bench calibrate` and `bench detect` measured them."""
+"""False claims, visibility and pictures of a row's scheme, from the files beside the records."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from leaderboard.summary import Row, short
 
 __all__ = ["measured"]
 
+PICTURED = 24  # pictures of one row
 LISTED = 60  # false claims of one row: attacks and kinds of nulls
 
 
@@ -17,7 +18,7 @@ def measured(cell: Cell, beside: Beside, fpr: float) -> Row:
 
     Returns:
         `calibrated`, the false claims that speak most against the scheme, and `visible`, the test that sees most, whose
-        `p` is adjusted for the number of tests; all of them in `calibration` and `detectability`.
+        `p` is adjusted for the number of tests; all of them in `calibration` and `detectability`; and `pictures`.
     """
     rates, tests = beside.rates(cell), beside.visibility(cell)
     most, seen = worst(rates), most_visible(tests)
@@ -26,6 +27,9 @@ def measured(cell: Cell, beside: Beside, fpr: float) -> Row:
         "visible": seen and _test(seen, fpr),
         "calibration": [_rate(rate) for rate in rates[:LISTED]],
         "detectability": [_test(test, fpr) for test in tests],
+        "pictures": [
+            {"what": row.what, "images": row.images, "png": row.png} for row in beside.pictures(cell)[:PICTURED]
+        ],
     }
 
 

@@ -33,7 +33,7 @@ DIGITS, CURVE_DIGITS = 5, 4  # of numbers that are read, and of those that are d
 PACK = 16  # rows whose details are packed together: enough to deflate well, few enough to open at once
 DETAILS = (
     "heldout", "searches", "histories", "capacity", "commands", "environments", "finished", "calibration",
-    "detectability",
+    "detectability", "pictures",
 )  # fmt: skip
 RECOMPUTED = ("robustness", "removal", "survival", "outcomes")  # which the page finds for the choice of its reader
 Cards = Mapping[str, Mapping[str, Mapping[str, Any]]]

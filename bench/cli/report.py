@@ -13,17 +13,17 @@ from bench.cli.common import console, fpr_option, own_store, run_dir_option, sen
 from bench.metrics import DEFAULT_FPR
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from bench.api import Adversary, AttackCard, SchemeCard
     from bench.metrics.beside import Beside
-    from bench.records.calibration import CalibrationRow
-    from bench.records.detectability import DetectabilityRow
     from bench.records.record import CellRecord
     from bench.records.rowfile import RowFile
     from bench.runner.rundir import RunDir
 
 __all__ = ["COMMANDS", "existing", "measured_beside", "print_ranks", "print_rungs", "records_in", "write_page"]
 
-Measured = TypeVar("Measured", "CalibrationRow", "DetectabilityRow")
+Measured = TypeVar("Measured", bound="BaseModel")
 
 
 @click.command()
@@ -106,8 +106,22 @@ def write_page(run_dir: RunDir, out: Path, fpr: float = DEFAULT_FPR) -> Path:
     from bench.records.submission import load_submissions
 
     submissions = load_submissions(Path(site.__file__).parent / "submissions", today, _complain)
-    own = load_records(run_dir.records, _complain)
+    own = list(load_records(run_dir.records, _complain))
+    _add_pictures(own, run_dir)
     return site.build(own, out, submitted=submissions, cards=_cards(), fpr=fpr, beside=measured_beside(run_dir, fpr))
+
+
+def _add_pictures(records: list[CellRecord], run_dir: RunDir) -> None:
+    """Keep pictures of the sample images that are in the store; a folder that cannot be written has none."""
+    from contextlib import suppress
+
+    from bench.records.pictures import PICTURES
+    from bench.runner.pictures import pictures
+
+    known = {row.about for row in _rows_of(PICTURES, run_dir)}
+    if new := list(pictures(records, run_dir.store, known)):
+        with suppress(OSError):
+            PICTURES.merge(new, run_dir.path)
 
 
 def measured_beside(run_dir: RunDir, fpr: float) -> Beside:
@@ -118,8 +132,10 @@ def measured_beside(run_dir: RunDir, fpr: float) -> Beside:
     from bench.metrics.beside import Beside
     from bench.records.calibration import CALIBRATION
     from bench.records.detectability import DETECTABILITY
+    from bench.records.pictures import PICTURES
 
-    return Beside(_rows_of(CALIBRATION, run_dir), _rows_of(DETECTABILITY, run_dir), fpr)
+    pictures = _rows_of(PICTURES, run_dir)
+    return Beside(_rows_of(CALIBRATION, run_dir), _rows_of(DETECTABILITY, run_dir), fpr, pictures)
 
 
 def _rows_of(file: RowFile[Measured], run_dir: RunDir) -> list[Measured]:

@@ -1,4 +1,4 @@
-"""What `bench calibrate` and `bench detect` measured about the scheme of a cell, beside the cells' own records."""
+"""What was measured about a cell's scheme, and pictures of its mark: the files beside the records."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from bench.metrics import DEFAULT_FPR
 from bench.metrics.inference import holm
 from bench.records.calibration import CalibrationRow
 from bench.records.detectability import DetectabilityRow
+from bench.records.pictures import PictureRow
 from bench.records.record import Cell
 
 __all__ = ["Beside", "Visibility", "most_visible", "verdict", "visibility", "worst"]
@@ -30,11 +31,12 @@ class Visibility(NamedTuple):
 
 
 class Beside:
-    """The rows of both files, found by the cells that they say something about.
+    """The rows of these files, found by the cells that they say something about.
 
     Args:
         calibration: of `calibration.json`.
         detectability: of `detectability.json`.
+        pictures: of `pictures.json`.
         fpr: of rates at several nominal ones, those nearest to it count.
     """
 
@@ -43,6 +45,7 @@ class Beside:
         calibration: Iterable[CalibrationRow] = (),
         detectability: Iterable[DetectabilityRow] = (),
         fpr: float = DEFAULT_FPR,
+        pictures: Iterable[PictureRow] = (),
     ) -> None:
         self._fpr = fpr
         self._rates: dict[str, list[CalibrationRow]] = defaultdict(list)
@@ -50,6 +53,9 @@ class Beside:
         for rate in calibration:
             for dataset in rate.datasets:
                 self._rates[canonical([rate.scheme, rate.scheme_params, rate.arch, dataset, rate.profile])].append(rate)
+        self._pictures: dict[str, list[PictureRow]] = defaultdict(list)
+        for picture in pictures:
+            self._pictures[_shown(picture)].append(picture)
         for test in detectability:
             self._tests[_marks(test)].append(test)
 
@@ -64,6 +70,15 @@ class Beside:
     def visibility(self, cell: Cell) -> list[Visibility]:
         """How visible the marks of the cell's scheme are, by test."""
         return visibility(self._tests.get(_marks(cell), []))
+
+    def pictures(self, cell: Cell) -> list[PictureRow]:
+        """Sample pictures of the mark and of what attacks left: first those of the mark, then by attack."""
+        marks = {"before": 0, "after": 1, "triggers": 2}
+        return sorted(self._pictures.get(_shown(cell), []), key=lambda row: (marks.get(row.what, 3), row.what))
+
+
+def _shown(about: Cell | PictureRow) -> str:
+    return canonical([about.scheme, about.scheme_params, about.dataset, about.profile])
 
 
 def _marks(about: Cell | DetectabilityRow) -> str:

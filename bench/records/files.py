@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from bench.identity import digest
 from bench.records.calibration import CALIBRATION
 from bench.records.detectability import DETECTABILITY
+from bench.records.pictures import PICTURES
 from bench.records.record import RECORDS, SCHEMA_VERSION, CalibrationRecord, CellRecord, ClaimRecord, RecordError
 from bench.records.strictjson import MAX_BYTES, StrictJSONError, parse_strict, read_strict
 
@@ -35,7 +36,7 @@ AnyRecord = CellRecord | CalibrationRecord | ClaimRecord
 Reader = Callable[[], AnyRecord]
 PACKED = "*.jsonl.xz"
 MAX_UNPACKED = 256 << 20
-BESIDE = (CALIBRATION.name, DETECTABILITY.name)  # files of rows that may lie among records
+BESIDE = (CALIBRATION.name, DETECTABILITY.name, PICTURES.name)  # files of rows that may lie among records
 
 
 def save_record(record: AnyRecord, folder: Path) -> Path:

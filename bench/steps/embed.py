@@ -14,7 +14,7 @@ from bench.contract.keys import Key
 from bench.contract.networks import clock_s
 from bench.contract.scheme import Scheme
 from bench.contract.verdict import Point, Verdict
-from bench.steps import training
+from bench.steps import samples, training
 from bench.steps.embedding import embedded
 from bench.steps.judge import Judge, State, examine
 from bench.steps.ownership import heldout_users, owner_shares, published_images
@@ -53,6 +53,8 @@ def embed(workspace: SchemeWorkspace) -> Output:
         "time_s": seconds,
     }
     tensors = {"model": dict(marked.model.state_dict())}
+    if shown := samples.published(published):
+        tensors[samples.SAMPLES] = shown
     if scheme.card.refreshes:
         refreshed = stored_keys(marked.keys)
         result, tensors = {**result, **refreshed.result}, {**tensors, **refreshed.tensors}

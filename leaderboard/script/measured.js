@@ -56,6 +56,20 @@ function visibleTable(rows) {
   return lines.length ? measuredTable("Is the mark visible in the weights?", SIGHTS, lines, words) : null;
 }
 
+const PICTURED = { before: "before the mark", after: "marked", triggers: "triggers" };
+
+function picturesOf(rows) {
+  const row = rows.find(({ details }) => details.pictures.length);
+  if (!row) return null;
+  const figures = row.details.pictures.map(({ what, images, png }) => {
+    const named = PICTURED[what] || `left by ${chain(what)}`;
+    const picture = make("img", { src: `data:image/png;base64,${png}`, alt: `${plural(images, "image")}, ${named}` });
+    return make("figure", {}, picture, make("figcaption", {}, named));
+  });
+  const words = `Images of ${row.dataset}: the same ones before the mark, with it, and at the strongest rung of attacks.`;
+  return block("What it looks like", make("p", { class: "sub" }, words), make("div", { class: "pictures" }, ...figures));
+}
+
 const calibratedText = (found) =>
   `${nullName(found)}: ${percent(found.rate)} % of ${plural(found.n, "claim")} (95 %: ${within(found)}), ` +
   `held to ${+(100 * found.nominal).toPrecision(3)} %${found.beyond ? ", beyond chance" : ""}`;

@@ -10,6 +10,7 @@ async function byScheme(rows) {
     make("div", { class: "tools" }, make("label", { class: "inline" }, "Scheme", select)),
     mine.length ? sources(mine[0]) : null,
     mine.length ? placesTable(mine) : note("No rows."),
+    picturesOf(mine.slice(0, PLACES)),
     falseTable(mine.slice(0, PLACES)),
     visibleTable(mine.slice(0, PLACES)),
     ...mine.slice(0, PLACES).map((row) => attacksOf(row, mine)),

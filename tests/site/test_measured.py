@@ -1,17 +1,20 @@
 """What `bench calibrate` and `bench detect` measured, on the page, in MLflow, and where a file is damaged."""
 
+import base64
 import csv
 import io
 import json
 import os
 
 import pytest
+from PIL import Image
 
 from bench.cli.report import measured_beside, write_page
 from bench.metrics.beside import Beside
 from bench.records.calibration import CALIBRATION
 from bench.records.detectability import DETECTABILITY
 from bench.records.files import save_record
+from bench.records.pictures import PictureRow
 from bench.runner.rundir import RunDir
 from leaderboard import build
 from leaderboard.table import rows
@@ -50,6 +53,23 @@ def tab(open_tab, tmp_path):
 def lines(table):
     rows = [line.locator("th, td").all_inner_texts() for line in table.locator("tbody tr").all()]
     return [[text.replace(DASH, "-") for text in row] for row in rows]
+
+
+def test_a_schemes_part_shows_its_mark_and_what_an_attack_left(open_tab, tmp_path):
+    file = io.BytesIO()
+    Image.new("RGB", (128, 32), (200, 30, 30)).save(file, "PNG")
+    png = base64.b64encode(file.getvalue()).decode()
+    about = {"scheme_params": RECORDS[0].cell.scheme_params, "dataset": "digits-m", "profile": "quick"}
+    shown = [
+        PictureRow(scheme=RECORDS[0].cell.scheme, what=what, images=4, png=png, **about)
+        for what in ("removal-matting", "after", "before")
+    ]
+    tab = open_tab(build(RECORDS, tmp_path, beside=Beside(pictures=shown)))
+    figures = tab.view("schemes").locator(".pictures figure")
+    assert figures.locator("figcaption").all_inner_texts() == ["before the mark", "marked", "left by removal-matting"]
+    sizes = figures.locator("img").evaluate_all("found => found.map(each => [each.naturalWidth, each.alt])")
+    assert sizes[1] == [128, "4 images, marked"], "it is drawn, which the page's own rules must allow"
+    assert tab.noise == []
 
 
 def test_a_schemes_part_has_false_claims_by_null_and_how_visible_its_mark_is(tab):
