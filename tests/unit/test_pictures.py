@@ -95,7 +95,8 @@ def test_what_is_no_small_png_is_refused() -> None:
 
 def test_a_run_leaves_pictures_of_the_mark_and_of_what_removal_left(tmp_path: Path, bench_here: BenchHere) -> None:
     bench_here("run", "--scheme", "visible-static,zhang-content", "--attack", "none,removal-matting",
-               "--profile", "smoke", "--null-keys", 0, "--no-mlflow", "--device", "cpu", "--run-dir", tmp_path, "-q")  # fmt: skip
+               "--profile", "smoke", "--null-keys", 0, "--no-mlflow", "--device", "cpu", "-q",
+               "--run-dir", tmp_path)  # fmt: skip
     found = {(row.scheme, row.what): row for row in PICTURES.load(tmp_path)}
     assert set(found) >= {("visible-static", what) for what in ("before", "after", "removal-matting")}
     assert [what for scheme, what in found if scheme == "zhang-content"] == ["triggers"]
