@@ -85,7 +85,7 @@ def test_what_is_no_small_png_is_refused() -> None:
     row = {"scheme": "a", "scheme_params": {}, "dataset": "digits-m", "profile": "smoke", "what": "after", "images": 1}
     PictureRow.model_validate({**row, "png": base64.b64encode(png).decode()})
     huge = png[:16] + (5000).to_bytes(4, "big") + png[20:]
-    for content in (huge, b"<svg onload=alert(1)>", png[:10], b""):
+    for content in (huge, b"GIF89a\r\n" + png[8:], b"<svg onload=alert(1)>", png[:10], b""):
         with pytest.raises(ValidationError, match="PNG"):
             PictureRow.model_validate({**row, "png": base64.b64encode(content).decode()})
     for text in ('"><script>', base64.b64encode(png).decode() + '"'):
