@@ -256,9 +256,9 @@ class Matrix:
         number = {step.key: index for index, step in enumerate(steps)}
         inputs = [[number[needed.key] for needed in step.inputs.values()] for step in steps]
         each = [work(step) for step in steps]
-        by_kind: Counter[str] = Counter()
+        by_kind: dict[str, float] = defaultdict(float)
         for step, its in zip(steps, each, strict=True):
-            by_kind[step.kind] += its  # type: ignore[assignment]  # a Counter of floats
+            by_kind[step.kind] += its
         kinds = Counter(step.kind for step in steps)
         networks = sum(kinds[kind] for kind in ("host", "mark", "without", "null_host"))
         meaningful = sum(cell.reason is None for cell in cells)

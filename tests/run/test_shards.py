@@ -39,13 +39,14 @@ def test_two_shards_put_together_are_the_whole(tmp_path: Path, bench_here: Bench
 def test_shards_in_one_run_directory_leave_nothing_to_do_and_compute_nothing_twice(
     tmp_path: Path, bench_here: BenchHere
 ) -> None:
-    counted = []
+    counted = list[int]()
     for number in (2, 1, 3):
         printed = bench_here(*RUN, "--run-dir", tmp_path, "--shard", f"{number}/3").stdout
-        counted.append(int(re.search(r"^(\d+) steps computed", printed, re.MULTILINE)[1]))  # type: ignore[index]
+        counted += map(int, re.findall(r"^(\d+) steps computed", printed, re.MULTILINE))
     assert "Shard 3 of 3: 0 of 4 cells are left to the other 2 shards." in printed
     printed = bench_here(*RUN, "--run-dir", tmp_path).stdout
     assert "\n0 steps computed" in printed
+    assert len(counted) == 3
     assert sum(counted) == len(list((tmp_path / "store").glob("??/*/meta.json")))
 
 
