@@ -11,7 +11,7 @@ from bench.records.record import CellRecord, RecordError
 from bench.records.strictjson import MAX_BYTES
 from bench.runner.remote import Remote, RemoteError
 from bench.runner.rundir import RunDir
-from bench.runner.store import StoreError
+from bench.runner.store import Store, StoreError
 
 __all__ = ["Traffic", "pull", "push"]
 
@@ -51,12 +51,7 @@ def push(run_dir: RunDir, remote: Remote, told: Callable[[str], None] = lambda l
             done.there += 1
             continue
         told(str(meta["label"]))
-        try:
-            _count(done, remote.send(key, run_dir.store))
-        except RemoteError:
-            raise
-        except StoreError as error:
-            done.left_out.append(str(error))
+        _copy(remote.send, key, run_dir, done)
     names = set(remote.objects.names("records"))
     for record in load_all(run_dir.records, lambda error: done.left_out.append(str(error))):
         name, content = _name(record), as_text(record).encode()
@@ -89,12 +84,7 @@ def pull(run_dir: RunDir, remote: Remote, told: Callable[[str], None] = lambda l
             done.there += 1
             continue
         told(key)
-        try:
-            _count(done, remote.fetch(key, run_dir.store))
-        except RemoteError:
-            raise
-        except StoreError as error:
-            done.left_out.append(str(error))
+        _copy(remote.fetch, key, run_dir, done)
     names = remote.objects.names("records")
     for name in sorted(names, key=lambda name: ("/failed/" in name, name)):  # what replaces failed ones comes first
         _pull_record(run_dir, remote, name, done)
@@ -126,7 +116,15 @@ def _name(record: AnyRecord) -> str:
     return f"records/{'failed/' if failed else ''}{record.filename}"
 
 
-def _count(done: Traffic, size: int | None) -> None:
+def _copy(copy: Callable[[str, Store], int | None], key: str, run_dir: RunDir, done: Traffic) -> None:
+    """Copy a result in one direction; a damaged one is left out."""
+    try:
+        size = copy(key, run_dir.store)
+    except RemoteError:
+        raise
+    except StoreError as error:
+        done.left_out.append(str(error))
+        return
     if size is None:  # another process was first
         done.there += 1
     else:

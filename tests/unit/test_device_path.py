@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from attacks._learner import LearnerAttack
 from bench import archs
 from bench.api import Batch, ImageSet, Recipe, Rng
 from bench.registry import attacks, make, schemes
@@ -94,11 +95,12 @@ def embedding(name: str) -> dict[str, Any]:
 def changed(name: str) -> Recipe:
     """The recipe that an attack makes of the learner's."""
     attack = make(attacks()[name], attacks()[name].card.tiny)
-    return attack._changed(RECIPE, attack.ladder[-1], Rng("attack"))  # type: ignore[attr-defined]
+    assert isinstance(attack, LearnerAttack)
+    return attack._changed(RECIPE, attack.ladder[-1], Rng("attack"))
 
 
 LEARNERS = [
-    name for name, cls in attacks().items() if cls.card.stage == "training" and hasattr(cls, "_changed")
+    name for name, cls in attacks().items() if cls.card.stage == "training" and issubclass(cls, LearnerAttack)
     and name != "dp-sgd"
 ]  # fmt: skip
 UCHIDA = [name for name in schemes() if name.startswith("uchida") and name != "uchida-posthoc"]
