@@ -68,6 +68,7 @@ def run(
     threads: int = 0,
     executor: str = "local",
     max_time_s: float | None = None,
+    precision: str = "auto",
     store: str | None = None,
     watch: Watch | None = None,
     **selectors: Unpack[Selectors],
@@ -83,6 +84,7 @@ def run(
         threads: of one worker; 0 shares the cores.
         executor: `local` or `ray`.
         max_time_s: start no step after so many seconds.
+        precision: of training: `float32`, `half`, or `auto`, which is half on a GPU.
         store: URL of the place that shares results of steps with other machines; None for none.
         watch: told of the progress.
         **selectors: which cells, as `bench run` takes them; see `bench.plan.selection.Selectors`.
@@ -90,14 +92,15 @@ def run(
     Raises:
         RegistryError: as `plan`.
         DataError: as `plan`.
-        ValueError: the device does not exist here.
+        ValueError: the device does not exist here, or the precision nowhere.
         OSError: the run directory cannot be written.
         RemoteError: the store cannot be read or written.
         KeyboardInterrupt: the run was interrupted; what is settled is kept.
     """
     place = RunDir(Path(run_dir), store)
     where = selectors.get("data_root")
-    at = Place(pick_device(device), None if where is None else Path(where), selectors.get("download", False))
+    root = None if where is None else Path(where)
+    at = Place(pick_device(device), root, selectors.get("download", False), precision=precision)
     settings = Settings(at, jobs, executor, max_time_s, threads)
     made = plan(run_dir, store=store, **selectors)
     summary = execute(made, place, settings, watch or Silent(), Durations(place.durations))

@@ -21,6 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from bench.runner.order import priorities, tails
+
 if TYPE_CHECKING:
     from bench.plan.matrix import Step
 
@@ -62,15 +64,6 @@ class Schedule:
         return "the longest chain of steps" if self.critical > self.total / self.workers else "the work"
 
 
-def tails(durations: Sequence[float], inputs: Sequence[Sequence[int]]) -> list[float]:
-    """Of each step, the longest chain that begins with it; steps stand after their inputs."""
-    longest = list(durations)
-    for step in reversed(range(len(durations))):
-        for needed in inputs[step]:
-            longest[needed] = max(longest[needed], durations[needed] + longest[step])
-    return longest
-
-
 def schedule(
     durations: Sequence[float], inputs: Sequence[Sequence[int]], workers: int, priority: Sequence[float] | None = None
 ) -> Schedule:
@@ -82,7 +75,7 @@ def schedule(
         durations: of each step; steps stand after their inputs.
         inputs: numbers of the steps that each step waits for.
         workers: at least 1.
-        priority: the order of the list, the lowest first; by default as the steps stand, as the coordinator does.
+        priority: the order of the list, the lowest first; by default as the steps stand.
     """
     order = list(range(len(durations))) if priority is None else list(priority)
     readers, waiting = defaultdict[int, list[int]](list), [len(set(needed)) for needed in inputs]
@@ -316,18 +309,17 @@ def costs_table(matrix: Matrix, asked: argparse.Namespace) -> str:
 
 
 def schedules_table(matrix: Matrix, asked: argparse.Namespace) -> str:
-    """Simulated schedules, in the order of the plan and with the longest chain first."""
+    """Simulated schedules, as the coordinator orders the steps, and in the order of the plan."""
     rate = asked.images_per_s * flops(REFERENCE, train=True)
     durations = [asked.overhead_s + work / rate for work in matrix.work]
-    first = [-tail for tail in tails(durations, matrix.inputs)]
     rows = []
     for workers in asked.workers:
         plan = schedule(durations, matrix.inputs, workers)
-        better = schedule(durations, matrix.inputs, workers, first)
-        hours = [f"{seconds / 3600:,.2f}" for seconds in (plan.ideal, plan.makespan)]
-        over = [f"{each.makespan / each.ideal:.3f}" for each in (plan, better)]
+        ours = schedule(durations, matrix.inputs, workers, priorities(durations, matrix.inputs, workers))
+        hours = [f"{seconds / 3600:,.2f}" for seconds in (ours.ideal, ours.makespan)]
+        over = [f"{each.makespan / each.ideal:.3f}" for each in (ours, plan)]
         rows.append([workers, *hours, *over, plan.limit])
-    head = ["workers", "ideal, hours", "makespan, hours", "over ideal", "over ideal, longest chain first", "limited by"]
+    head = ["workers", "ideal, hours", "makespan, hours", "over ideal", "in the order of the plan", "limited by"]
     longest = " → ".join(chain(matrix, durations))
     return f"{table(head, rows)}\n\nLongest chain: {longest} ({plan.critical / 3600:.2f} hours)."
 

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 import torch
 
+from bench.steps.training import half
+from bench.steps.workspace import Place
+
 __all__ = ["PINNED", "Arithmetic", "pin", "spoken"]
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """The choices that a GPU leaves; a CPU computes in float32 and has none.
+    """The choices that a GPU leaves; a CPU has none of these.
 
     Attributes:
         tf32_convolutions: convolutions of float32, which judging asks for, round their inputs to TF32.
@@ -47,16 +50,18 @@ def pin(device: str, chosen: Arithmetic = PINNED) -> None:
     torch.backends.cuda.matmul.allow_tf32 = chosen.tf32_products
 
 
-def spoken(device: str) -> str:
-    """How this process computes on a device, as PyTorch itself says: `float32`, or `bfloat16 training, ...`.
+def spoken(place: Place) -> str:
+    """How this process computes at a place, as PyTorch itself says: `float32`, or `bfloat16 training, ...`.
 
     Args:
-        device: where steps are computed.
+        place: where steps are computed, and in which precision they train.
     """
-    if torch.device(device).type != "cuda":
-        return "float32"
-    half = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    device = torch.device(place.device)
+    trained = str(half(device) if place.mixed else torch.float32).removeprefix("torch.")
+    if device.type != "cuda":
+        return "float32" if trained == "float32" else f"{trained} training, float32 otherwise"
     convolutions = "TF32" if torch.backends.cudnn.allow_tf32 else "float32"
     products = "TF32" if torch.backends.cuda.matmul.allow_tf32 else "float32"
     steady = torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
-    return f"{half} training, {convolutions} convolutions, {products} products" + (", deterministic" if steady else "")
+    said = f"{trained} training, {convolutions} convolutions, {products} products"
+    return said + (", deterministic" if steady else "")

@@ -21,6 +21,7 @@ from bench.records.record import AFTER_ATTACK, FRESH_KEY, LEFT_OUT, CellRecord, 
 from bench.runner.arithmetic import spoken
 from bench.runner.machine import processor
 from bench.runner.store import Store
+from bench.steps.workspace import Place
 
 __all__ = ["assemble", "failed", "not_applicable_record", "null_sets", "stage_of", "whereabouts"]
 
@@ -56,9 +57,9 @@ def assemble(planned: Planned, store: Store) -> CellRecord:
     )
 
 
-def failed(planned: Planned, traceback: str, *, device: str, threads: int) -> CellRecord:
+def failed(planned: Planned, traceback: str, *, place: Place, threads: int) -> CellRecord:
     """The record of a cell of which a step failed."""
-    where = _provenance(planned, whereabouts(device, threads))
+    where = _provenance(planned, whereabouts(place, threads))
     return CellRecord(**_head(planned), status="failed", traceback=_public(traceback)[-20_000:], provenance=where)
 
 
@@ -75,11 +76,11 @@ def not_applicable_record(planned: Planned) -> CellRecord:
         **_head(planned),
         status="not applicable",
         reason=planned.reason,
-        provenance=_provenance(planned, whereabouts("cpu", 1)),
+        provenance=_provenance(planned, whereabouts(Place(), 1)),
     )
 
 
-def whereabouts(device: str, threads: int) -> dict[str, Any]:
+def whereabouts(place: Place, threads: int) -> dict[str, Any]:
     """Where and with what something is computed: kept with every result, for the process that assembles is another."""
     revision, dirty = _git()
     return {
@@ -89,8 +90,8 @@ def whereabouts(device: str, threads: int) -> dict[str, Any]:
         "packages": _packages(),
         "python": platform.python_version(),
         "platform": " ".join((platform.system(), platform.machine(), *platform.libc_ver())).strip(),
-        "device": device,
-        "arithmetic": spoken(device),
+        "device": place.device,
+        "arithmetic": spoken(place),
         "threads": threads,
         **processor(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -27,6 +27,7 @@ from bench.runner.deadline import deadline
 from bench.runner.estimate import Durations
 from bench.runner.executors import Inline, NodesLostError, Settings, pool_for
 from bench.runner.machine import killed_for_memory
+from bench.runner.order import ordered
 from bench.runner.pending import OpenCells, Pending
 from bench.runner.rundir import RunDir
 from bench.runner.store import StoreError
@@ -35,6 +36,8 @@ from bench.runner.worker import LOWER, Outcome, Task, compute
 __all__ = ["Late", "Summary", "Terminated", "Watch", "execute"]
 
 DIED = "The worker process died (killed, or out of memory): try fewer --jobs."
+# Of a cluster, whose nodes are not counted yet when the first step starts.
+MANY = 1_000
 STARVED = "The worker process died, and the system killed a process for want of memory meanwhile: "
 
 
@@ -144,7 +147,9 @@ class _Work:
         self.run_dir, self.settings, self.watch, self.summary = run_dir, settings, watch, summary
         self.durations = durations
         self.steps = {step.key: step for step in plan.steps}
-        self.pending = Pending(plan.missing, set(self.steps) - {step.key for step in plan.missing})
+        workers = settings.jobs if settings.executor == "local" else MANY
+        missing = ordered(plan.missing, durations.seconds, workers)
+        self.pending = Pending(missing, set(self.steps) - {step.key for step in missing})
         self.cells = OpenCells(plan.todo, self.pending.done)
         self.repaired: set[str] = set()
         self.alone: set[str] = set()
@@ -278,7 +283,7 @@ class _Work:
             self.watch.settled(record)
 
     def _record(self, cell: Planned) -> CellRecord | None:
-        where: dict[str, Any] = {"device": self.settings.place.device, "threads": self.settings.threads}
+        where: dict[str, Any] = {"place": self.settings.place, "threads": self.settings.threads}
         if cell.reason is not None:
             return not_applicable_record(cell)
         errors = [self.summary.failures[s.key] for s in cell.steps.values() if s.key in self.summary.failures]

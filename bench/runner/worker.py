@@ -85,7 +85,7 @@ def compute(task: Task, store_root: Path, place: Place, url: str | None = None) 
                 "identity": dict(task.identity),
                 "label": task.label,
                 "seconds": time.perf_counter() - start,
-                "where": whereabouts(place.device, torch.get_num_threads()),
+                "where": whereabouts(place, torch.get_num_threads()),
             }
             store.save(task.key, meta, output.result, output.tensors)
     except StoreError as error:

@@ -21,7 +21,6 @@ def train_host(workspace: Workspace) -> Output:
     trained = workspace.train(workspace.fresh(), images.owner, workspace.recipe, workspace.rng("host training"))
     result = {
         **workspace.accuracies(trained.model),
-        "train_accuracy": training.accuracy(trained.model, images.owner),
         "history": [asdict(epoch) for epoch in trained.history],
         "time_s": trained.time_s,
         "split": images.split,

@@ -28,6 +28,7 @@ __all__ = [
     "Epoch",
     "Trained",
     "accuracy",
+    "half",
     "learning_rate",
     "predict",
     "soft_targets",
@@ -120,7 +121,7 @@ def train_epochs(
             loss.
         watches: name -> path of the submodule whose output the batch shall carry.
         undecayed: names of parameters that weight decay leaves alone.
-        mixed_precision: autocast, on a CUDA device only, and never with a `descent`.
+        mixed_precision: autocast, to float16 on a GPU without bfloat16; never with a `descent`.
 
     Raises:
         Diverged: the loss or a weight is not finite at the end of an epoch.
@@ -189,6 +190,12 @@ def accuracies(model: nn.Module, data: Data, *, all_unseen: bool = True) -> dict
 def soft_targets(model: nn.Module, images: ImageSet) -> Tensor:
     """The model's probabilities, N x K, for the images as they are: what a student is distilled from."""
     return predict(model, images.images).softmax(1)
+
+
+def half(device: torch.device) -> torch.dtype:
+    """The half precision of a device: float16 on a GPU without bfloat16."""
+    lacking = device.type == "cuda" and not torch.cuda.is_bf16_supported()
+    return torch.float16 if lacking else torch.bfloat16
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
@@ -261,8 +268,8 @@ class _Steps:
         self.per_epoch = math.ceil(images / recipe.batch_size)
         self.optimizer = _optimizer(model, recipe, undecayed)
         self.device = next(model.parameters()).device
-        self.mixed = mixed_precision and self.device.type == "cuda"
-        self.half = torch.bfloat16 if self.mixed and torch.cuda.is_bf16_supported() else torch.float16
+        self.mixed = mixed_precision
+        self.half = half(self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.mixed and self.half == torch.float16)
         self.watches, self.activations = watches, dict[str, Tensor]()
         self.done = 0

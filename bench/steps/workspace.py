@@ -20,6 +20,8 @@ from bench.steps import training
 
 __all__ = ["Output", "Place", "Stored", "Workspace", "recipe_of"]
 
+PRECISIONS = ("auto", "float32", "half")
+
 
 class Stored(Protocol):
     """What another step left: its identity and times (`meta`), JSON (`result`), and tensors by group."""
@@ -42,12 +44,23 @@ class Place:
 
     Attributes:
         data_root, download, cache: where data sets are found, and whether they may be fetched.
+        precision: of training: `float32`, `half`, or `auto`, which is half on a GPU.
     """
 
     device: str = "cpu"
     data_root: Path | None = None
     download: bool = False
     cache: Path | None = None
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"Expected a precision of {', '.join(PRECISIONS)}, but got {self.precision!r}.")
+
+    @property
+    def mixed(self) -> bool:
+        """Whether trainings run under autocast in half precision."""
+        return self.precision == "half" or (self.precision == "auto" and torch.device(self.device).type == "cuda")
 
 
 @dataclass(frozen=True)
@@ -141,7 +154,7 @@ class Workspace:
     @property
     def training_options(self) -> dict[str, Any]:
         """What the data set and the device ask of every training."""
-        return {"augment": self.data.card.augment, "mixed_precision": self.device.type == "cuda"}
+        return {"augment": self.data.card.augment, "mixed_precision": self.place.mixed}
 
 
 def recipe_of(spec: Mapping[str, Any]) -> Recipe:

@@ -91,6 +91,24 @@ def test_workers_that_were_replaced_are_ended_as_those_that_took_their_place(
     assert [pool.ended for pool in Pool.made] == [True, True]
 
 
+@pytest.mark.parametrize(("jobs", "second"), [(1, "keys"), (2, "attacked_nulls")])
+def test_several_workers_begin_with_what_takes_longest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, second: str
+) -> None:
+    cell, begun = planned(), list[str]()
+    monkeypatch.setattr(Pool, "made", [Pool.__new__(Pool)])  # none of these is the broken one
+    monkeypatch.setattr(coordinator, "pool_for", lambda settings: Pool())
+    monkeypatch.setattr(coordinator, "compute", lambda task, *_: Outcome(task.key, 0.0))
+    monkeypatch.setattr(coordinator, "assemble", lambda cell, store: record(cell=cell.cell, cell_key=cell.key))
+    monkeypatch.setattr(Silent, "started", lambda self, step: begun.append(step.kind))
+    run_dir = RunDir(tmp_path)
+    durations = Durations(run_dir.durations, probe=lambda: 1.0)
+    monkeypatch.setattr(durations, "seconds", lambda step: 100.0 if step.kind == "attacked_nulls" else 1.0)
+    plan = Plan.make([cell], run_dir.records, lambda key: False)
+    execute(plan, run_dir, Settings(Place(), jobs=jobs, threads=1), Silent(), durations)
+    assert begun[:2] == ["host", second]
+
+
 @pytest.mark.parametrize(
     ("error", "starved"),
     [

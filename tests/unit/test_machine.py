@@ -16,6 +16,7 @@ from bench.runner import arithmetic
 from bench.runner.arithmetic import Arithmetic
 from bench.runner.assembly import whereabouts
 from bench.runner.machine import libraries, model
+from bench.steps.workspace import Place
 
 TOLD = """  - Intel(R) oneAPI Math Kernel Library Version 2024.2-Product Build 20240605 for Intel(R) 64 architecture
   - Intel(R) MKL-DNN v3.12.0 (Git Hash 80afa71)
@@ -41,7 +42,7 @@ def test_whereabouts_tell_another_instruction_set() -> None:
     environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default", "DNNL_MAX_CPU_ISA": "SSE41"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip() == "DEFAULT ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41"
-    here = whereabouts("cpu", 1)
+    here = whereabouts(Place(), 1)
     assert all(here[name] for name in ("cpu_model", "cpu_capability", "math_library"))
 
 
@@ -71,7 +72,7 @@ def test_one_setting_pins_how_a_gpu_computes_and_the_record_says_it(
 ) -> None:
     torch.backends.cudnn.benchmark = chosen.deterministic
     arithmetic.pin("cuda:1", chosen)
-    assert whereabouts("cuda:1", 1)["arithmetic"] == told
+    assert whereabouts(Place("cuda:1"), 1)["arithmetic"] == told
     assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == chosen.deterministic
 
 
@@ -79,4 +80,26 @@ def test_a_cpu_has_no_choice(as_it_was: None) -> None:
     before = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
     arithmetic.pin("cpu")
     assert before == (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
-    assert whereabouts("cpu", 1)["arithmetic"] == "float32"
+    assert whereabouts(Place(), 1)["arithmetic"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "told"),
+    [
+        ("cpu", "half", "bfloat16 training, float32 otherwise"),
+        ("cpu", "float32", "float32"),
+        ("cuda", "float32", "float32 training, TF32 convolutions, float32 products, deterministic"),
+        ("cuda", "half", "bfloat16 training, TF32 convolutions, float32 products, deterministic"),
+    ],
+)
+def test_the_precision_of_training_is_a_choice_and_the_record_says_it(
+    as_it_was: None, device: str, precision: str, told: str
+) -> None:
+    arithmetic.pin(device)
+    assert Place(device, precision=precision).mixed == (precision == "half")
+    assert whereabouts(Place(device, precision=precision), 1)["arithmetic"] == told
+
+
+def test_a_precision_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="Expected a precision of auto, float32, half, but got 'int8'"):
+        Place(precision="int8")

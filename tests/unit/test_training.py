@@ -289,6 +289,15 @@ def test_one_step_by_hand():
     assert model.weight.tolist() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("mixed", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_cpu_trains_in_half_precision_where_it_is_asked_to(mixed, dtype):
+    seen, model = [], small_net()
+    model[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    fit(model, toy(), mixed_precision=mixed)
+    assert set(seen) == {dtype}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}, "the weights stay as they are"
+
+
 def test_soft_targets_are_what_the_network_learns():
     images = toy(32)
     fixed = torch.tensor([0.3, 0.7]).expand(32, 2)
