@@ -44,18 +44,21 @@ CAPTION = (
     "where the first does not; removal cost: least points given up to break the claim; false claims: of fresh keys on "
     "the clean host and of left-out owners"
 )
+MOST = 200
+MORE = "\nthe first {shown} of {cells:,} cells; `bench results` prints them all"
 FORGED = "; forged: least p-value of a forgery that works with a key committed to before / of one that does not"
 ADVANTAGE = "; adv.: protection advantage, right answers on the marked model beyond guessing"
 
 
 def results_table(records: Iterable[CellRecord], width: int, fpr: float = DEFAULT_FPR) -> Table:
-    """One row per cell: what the mark costs, whether it is found, and what the attack makes of it."""
+    """One row per cell, of `MOST` cells: what the mark costs, whether it is found, and what the attack makes of it."""
     records = list(records)
-    ordered = sorted(
+    every = sorted(
         (record for record in records if record.status != "not applicable"),
         key=lambda r: (r.cell.dataset, r.cell.arch, r.cell.attack, r.cell.scheme, r.cell.seed),
     )
-    axes = {name: [str(getattr(record.cell, name)) for record in ordered] for name in AXES}
+    ordered = every[:MOST]
+    axes = {name: [str(getattr(record.cell, name)) for record in every] for name in AXES}
     varying = [name for name in AXES if name == "scheme" or len(set(axes[name])) > 1]
     common = ", ".join(f"{name} {values[0]}" for name, values in axes.items() if name not in varying and values)
     measured = [headline(record, fpr) for record in ordered]
@@ -69,6 +72,7 @@ def results_table(records: Iterable[CellRecord], width: int, fpr: float = DEFAUL
     table.caption = left_out + CAPTION.format(fpr=100 * fpr, budget=BUDGET_PP) + (ADVANTAGE if "adv." in shown else "")
     table.caption += FORGED if "forged" in shown else ""
     table.caption += _meaningless(records)
+    table.caption += MORE.format(shown=MOST, cells=len(every)) if len(every) > MOST else ""
     table.caption_justify = "left"
     return table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from statistics import fmean
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -18,6 +19,7 @@ class _OfCell(Protocol):
     def cell(self) -> Cell: ...
 
 
+_wilson = cache(wilson_interval)
 Found = TypeVar("Found", bound=_OfCell)
 
 
@@ -77,7 +79,7 @@ def proportion(hits: int, trials: int) -> Proportion | None:
     """Hits of independent trials; None without trials."""
     if not trials:
         return None
-    return Proportion(hits, trials, *(wilson_interval(hits, trials) or (None, None)))
+    return Proportion(hits, trials, *(_wilson(hits, trials) or (None, None)))
 
 
 def clustered(clusters: Iterable[tuple[int, int]]) -> Proportion | None:

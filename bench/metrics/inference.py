@@ -6,7 +6,7 @@ Apart from `bench.stats`, which computes verdicts: no step imports this module, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from bench.stats import Interval
@@ -55,6 +55,7 @@ def _all_signs(count: int) -> np.ndarray:
     return 1.0 - 2.0 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
 
 
+@lru_cache(maxsize=1)
 def _drawn_signs(count: int, seed: int) -> np.ndarray:
     """The observed signs and drawn ones, (1 + FLIPS) x count."""
     import numpy as np

@@ -232,10 +232,10 @@ def _better(known: Sequence[_Contestant]) -> tuple[set[tuple[str, str]], int]:
     directions: list[tuple[str, str]] = []
     p_values: list[float] = []
     common = 0
+    seed = Rng("rank groups").seed  # the same flips for all pairs: each p-value is valid, and Holm's needs no more
     for one, other in combinations(known, 2):
         found = _differences(one, other)
         common = max(common, len(found))
-        seed = Rng("rank groups", one.name, other.name).seed
         for first, second, sign in ((one, other, 1.0), (other, one, -1.0)):
             directions.append((first.name, second.name))
             p_value = sign_flip_p_value([sign * difference for difference in found], seed)

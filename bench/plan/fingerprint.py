@@ -122,6 +122,7 @@ class Tree:
     modules: dict[str, _Module] = field(default_factory=dict, repr=False)
     _closures: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict, repr=False)
     _digests: dict[tuple[str, ...], str] = field(default_factory=dict, repr=False)
+    _next: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     def closure(self, roots: tuple[str, ...]) -> Mapping[str, str]:
         """Module -> hash, for `roots` and every project module that they reach.
@@ -138,9 +139,8 @@ class Tree:
             while pending:
                 name = pending.pop()
                 if name not in seen:
-                    module = self.module(name)
-                    seen[name] = module.digest
-                    pending += [found for made in module.imports for found in self._behind(made.module, made.name)]
+                    seen[name] = self.module(name).digest
+                    pending += self._reached(name)
             self._closures[roots] = dict(sorted(seen.items()))
         return self._closures[roots]
 
@@ -167,6 +167,14 @@ class Tree:
             imports = tuple(_imports(parsed, package))
             self.modules[name] = _Module(digest_of(source), imports, all(map(_only_passes_on, parsed.body)))
         return self.modules[name]
+
+    def _reached(self, name: str) -> tuple[str, ...]:
+        """The modules that compute what a module imports."""
+        if name not in self._next:
+            imports = self.module(name).imports
+            found = (behind for made in imports for behind in self._behind(made.module, made.name))
+            self._next[name] = tuple(dict.fromkeys(found))
+        return self._next[name]
 
     def _behind(self, module: str, name: str | None) -> Iterator[str]:
         """The modules that compute what `from module import name` binds (`import module`: whatever it holds)."""

@@ -2,9 +2,10 @@
 
 One run per cell, found by the tag `bench.cell` (the cell's identity). A run is whole when it is FINISHED or FAILED
 and its tag `bench.digest` is that of the record; anything else under the same identity is replaced, because MLflow
-never lets a parameter change. Every sync asks the store what it holds, so it can be killed, repeated and run half-way
-through a benchmark. A SQLite store has one writer at a time; on a server two syncs at once can write a run twice,
-which the next one removes. A run names its writer, and is left alone while that process lives.
+never lets a parameter change. A sync asks the store what it holds, unless nobody wrote there since the last one, so it
+can be killed, repeated and run half-way through a benchmark. A SQLite store has one writer at a time; on a server two
+syncs at once can write a run twice, which the next one removes. A run names its writer, and is left alone while that
+process lives.
 
 Cells that are not applicable have no run: MLflow would show them as green as the others. The page and `bench results`
 give their reasons.
@@ -32,7 +33,8 @@ from bench.metrics.beside import Beside
 from bench.records.record import CellRecord
 from bench.tracking import projection
 from bench.tracking.figure import draw_curve, draw_histories, draw_searches
-from bench.tracking.store import TrackingError, artifact_location, opened
+from bench.tracking.standing import leave, left
+from bench.tracking.store import TrackingError, artifact_location, opened, sqlite_path
 
 __all__ = ["Synced", "TrackingError", "default_uri", "sync", "ui_command", "ui_link"]
 
@@ -106,10 +108,19 @@ def sync(
         TrackingError: the URI is not a tracking store, or the store cannot be reached or refuses a run.
     """
     latest = {record.cell.identity: record for record in records}
+    compared = None if ranked is None else list(ranked)
+    beside, database = beside or Beside(), sqlite_path(tracking_uri)
+    told = _told(tracking_uri, experiment, fpr, latest, compared, beside) if database else ""
+    standing = left(database, told) if database else None
+    if standing is not None:
+        return Synced(0, 0, sum(record.status != "not applicable" for record in latest.values()), standing)
     with opened(tracking_uri) as client:
         experiment_id = _experiment_id(client, tracking_uri, experiment)
-        ranks = None if ranked is None else projection.rank_tags(ranked, fpr)
-        outcomes = _Projector(client, experiment_id, fpr, ranks, beside or Beside()).settle(latest)
+        ranks = None if compared is None else projection.rank_tags(compared, fpr)
+        outcomes = _Projector(client, experiment_id, fpr, ranks, beside).settle(latest)
+        if database:  # while nobody else may write
+            with suppress(OSError):  # then the next sync looks again
+                leave(database, told, experiment_id)
     return Synced(outcomes["created"], outcomes["updated"], outcomes["unchanged"], experiment_id)
 
 
@@ -126,6 +137,23 @@ def _experiment_id(client: Any, tracking_uri: str, name: str) -> str:
         if found is None or found.tags.get(tag) != value:
             client.set_experiment_tag(experiment_id, tag, value)
     return str(experiment_id)
+
+
+def _told(
+    tracking_uri: str,
+    experiment: str,
+    fpr: float,
+    latest: Mapping[str, CellRecord],
+    compared: Sequence[CellRecord] | None,
+    beside: Beside,
+) -> str:
+    """A hash of everything that a sync would write."""
+    runs = [
+        [identity, record.status, _record_digest(record, fpr), projection.measured_beside(record.cell, beside)]
+        for identity, record in sorted(latest.items())
+    ]
+    known = None if compared is None else sorted(_record_digest(record, fpr) for record in compared)
+    return digest([tracking_uri, experiment, projection.experiment_tags(), runs, known])
 
 
 def _record_digest(record: CellRecord, fpr: float) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.lease import lease
 
-__all__ = ["TrackingError", "artifact_location", "opened"]
+__all__ = ["TrackingError", "artifact_location", "opened", "sqlite_path"]
 
 ARTIFACTS = "mlartifacts"  # the folder beside a SQLite file that holds the pictures
 # Quiet, no usage statistics sent on a user's behalf, an unreachable server reported in seconds instead of minutes, and
@@ -42,7 +42,7 @@ def opened(tracking_uri: str) -> Iterator[Any]:
             f"Expected a tracking URI such as sqlite:////path/mlflow.db or http://host:5000, but got {tracking_uri!r}: "
             "MLflow no longer writes to plain folders."
         )
-    database = _sqlite_path(tracking_uri)
+    database = sqlite_path(tracking_uri)
     with _environment(ENVIRONMENT):
         from mlflow import MlflowClient
 
@@ -55,11 +55,12 @@ def opened(tracking_uri: str) -> Iterator[Any]:
 
 def artifact_location(tracking_uri: str) -> str | None:
     """Where a new experiment keeps its pictures: beside a SQLite file, else where the server decides."""
-    database = _sqlite_path(tracking_uri)
+    database = sqlite_path(tracking_uri)
     return (database.parent / ARTIFACTS).as_uri() if database else None
 
 
-def _sqlite_path(tracking_uri: str) -> Path | None:
+def sqlite_path(tracking_uri: str) -> Path | None:
+    """The file of a SQLite store; None for any other."""
     found = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", tracking_uri)
     return Path(found[1]).absolute() if found else None
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from rich.console import Console
 from rich.text import Text
 
-from bench.cli import main
+from bench.cli import main, tables
 from bench.cli.fitting import plain_table
 from bench.cli.ranks import ranks_table
 from bench.cli.tables import results_table
@@ -95,6 +95,16 @@ def test_ranks_and_intervals_are_whole(width: int) -> None:
     if width >= 80:
         assert [("0.48-1.00" in line, "5 of 5" in line, " 2/2 " in line) for line in table].count((True,) * 3) == 6
         assert "0.28-0.99" in text
+
+
+def test_of_very_many_cells_the_first_are_shown_and_the_others_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [simulated(s, a, n) for s in SCHEMES for a in ("pruning", "pruning-global") for n in range(5)]
+    whole = printed(results_table(records, 200), 200)
+    assert "bench results" not in whole
+    monkeypatch.setattr(tables, "MOST", 7)
+    text = printed(results_table(records, 200), 200)
+    assert f"the first 7 of {len(records)} cells; `bench results` prints them all" in text
+    assert [len([line for line in each.splitlines() if " pruning" in line]) for each in (text, whole)] == [7, len(records)]
 
 
 def test_what_the_ranks_say_of_few_seeds_and_of_demonstrations() -> None:

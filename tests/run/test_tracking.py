@@ -60,6 +60,11 @@ def failed(**fields):
     return make(**{"status": "failed", "traceback": traceback, "marked": None, "curve": [], "nulls": [], **fields})
 
 
+def meaningless(**fields):
+    reason = {"status": "not applicable", "reason": "weights cannot be cropped"}
+    return make(**reason, marked=None, curve=[], nulls=[], **fields)
+
+
 @pytest.fixture(scope="session")
 def first_sync(tmp_path_factory):
     """A new store, made by the first sync of all: (database, what it printed)."""
@@ -116,7 +121,12 @@ def history(uri, name, run):
 def test_the_first_sync_into_a_new_store_prints_nothing_and_leaves_no_litter(first_sync):
     database, status, printed = first_sync
     assert (status, printed) == (0, "")
-    assert sorted(p.name for p in database.parent.iterdir()) == ["mlartifacts", "mlflow.db", "r.json"]
+    assert sorted(p.name for p in database.parent.iterdir()) == [
+        "mlartifacts",
+        "mlflow.db",
+        "mlflow.db.synced",
+        "r.json",
+    ]
 
 
 def test_a_record_becomes_one_run_found_by_its_tags(store):
@@ -284,11 +294,8 @@ def test_a_failed_cell_is_a_failed_run_until_a_retry_replaces_it(store):
 
 
 def test_a_cell_that_is_not_applicable_has_no_run_and_loses_the_one_it_had(store):
-    inapplicable = make(
-        seed=1, status="not applicable", reason="weights cannot be cropped", marked=None, curve=[], nulls=[]
-    )
     assert sync([make(), make(seed=1)], store) == (2, 0, 0)
-    assert sync([make(), inapplicable], store) == (0, 0, 1)
+    assert sync([make(), meaningless(seed=1)], store) == (0, 0, 1)
     assert [run.data.tags["seed"] for run in runs_of(store)] == ["0"]
 
 
@@ -524,7 +531,9 @@ def test_eight_syncs_at_once_into_a_fresh_folder_leave_one_run_per_cell(tmp_path
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(run.data.tags["seed"] for run in runs_of(default_uri(tmp_path))) == ["0", "1"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.json", "1.json", "mlartifacts", "mlflow.db"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "0.json", "1.json", "mlartifacts", "mlflow.db", "mlflow.db.synced",
+    ]  # fmt: skip
 
 
 def test_a_full_disk_while_the_database_is_made_leaves_nothing_behind(tmp_path):
@@ -575,10 +584,37 @@ def test_pictures_that_somebody_keeps_elsewhere_stay_there(store, tmp_path):
     assert runs_of(store)[0].info.artifact_uri.startswith(elsewhere)
 
 
-def test_a_sync_asks_the_store_each_time(store):
+def test_a_run_that_somebody_deleted_comes_back(store):
     assert sync([make(), make(seed=1)], store) == (2, 0, 0)
     client_of(store).delete_run(runs_of(store)[0].info.run_id)
     assert sync([make(), make(seed=1)], store) == (1, 0, 1)
+
+
+def test_a_store_that_nobody_wrote_to_is_not_opened_for_the_same_records(store, monkeypatch):
+    records = [make(), make(seed=1), meaningless(seed=2)]
+    sync(records, store, ranked=records)
+    found, opened = tracking.sync(records, store), tracking.opened
+    asked = []
+    monkeypatch.setattr(tracking, "opened", lambda uri: asked.append(uri) or opened(uri))
+    assert tracking.sync(records, store) == found == (0, 0, 2, found.experiment_id)
+    assert not asked
+    told = [
+        {"records": records, "fpr": 0.05},
+        {"records": records, "ranked": records},
+        {"records": records, "experiment": "another"},
+        {"records": records[:1]},
+        {"records": [make(clean_accuracy=0.5), *records[1:]]},
+    ]
+    for options in told:
+        sync(records, store)
+        asked.clear()
+        tracking.sync(options.pop("records"), store, **options)
+        assert asked, options
+    sync(records, store)
+    asked.clear()
+    Path(f"{store.removeprefix('sqlite:///')}.synced").write_text("{")
+    sync(records, store)
+    assert asked, "a note that was cut short says nothing"
 
 
 def test_runs_appear_while_others_are_computed(store):

@@ -7,7 +7,7 @@ from math import comb, inf, nan
 
 import numpy as np
 import pytest
-from scipy.stats import binom, kstest
+from scipy.stats import binom, binomtest, kstest, sem, t
 
 from bench import stats
 
@@ -123,6 +123,17 @@ def test_wilson_interval() -> None:
     assert low == pytest.approx(0.963, abs=1e-3)
     assert high == 1.0
     assert stats.wilson_interval(0, 0) is None
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+def test_intervals_are_those_of_scipy(confidence: float) -> None:
+    for trials in (1, 2, 7, 200):
+        for hits in {0, 1, trials // 2, trials - 1, trials}:
+            expected = binomtest(hits, trials).proportion_ci(confidence, method="wilson")
+            assert stats.wilson_interval(hits, trials, confidence) == pytest.approx(tuple(expected), abs=1e-12)
+    values = [0.2, 0.5, 0.1, 0.9]
+    expected = t.interval(confidence, len(values) - 1, np.mean(values), sem(values))
+    assert stats.student_interval(values, confidence) == pytest.approx(expected, abs=1e-12)
 
 
 def test_student_interval() -> None:
