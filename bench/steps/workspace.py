@@ -40,7 +40,7 @@ class Stored(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """Where to compute: of no influence on what is computed.
+    """Where to compute, and how precisely: of no influence on what is computed but for rounding.
 
     Attributes:
         data_root, download, cache: where data sets are found, and whether they may be fetched.

@@ -104,7 +104,10 @@ def test_of_very_many_cells_the_first_are_shown_and_the_others_are_counted(monke
     monkeypatch.setattr(tables, "MOST", 7)
     text = printed(results_table(records, 200), 200)
     assert f"the first 7 of {len(records)} cells; `bench results` prints them all" in text
-    assert [len([line for line in each.splitlines() if " pruning" in line]) for each in (text, whole)] == [7, len(records)]
+    assert [len([line for line in each.splitlines() if " pruning" in line]) for each in (text, whole)] == [
+        7,
+        len(records),
+    ]
 
 
 def test_what_the_ranks_say_of_few_seeds_and_of_demonstrations() -> None:
