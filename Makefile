@@ -1,5 +1,5 @@
 # make demo   install, then the main job on the embedded data set, minutes on two cores
-# make test   install, then the whole test suite, under 10 minutes on two cores
+# make test   install, then the whole test suite, about 13 minutes on two cores
 # make lint   ruff, mypy, import directions
 # make bench  timed benchmarks (never part of make test); writes benchmarks.json (FIGURES=PATH)
 

@@ -224,10 +224,11 @@ def recipe_spec(recipe: Recipe) -> dict[str, Any]:
 
 
 class _Place(NamedTuple):
-    """Where in the matrix a step stands: its cell, the networks' width, scheme and attacks."""
+    """Where in the matrix a step stands: its cell, the networks' width, who has how many images, scheme and attacks."""
 
     cell: Cell
     width: float
+    owner: int | None
     scheme: Scheme[Any]
     attacks: tuple[Attack, ...]
 
@@ -396,8 +397,9 @@ class _Builder:
         return self._step("left_out_claims", at, spec, {"host": host, "without": without})
 
     def _place(self, cell: Cell, scheme: Scheme[Any], attacks: tuple[Attack, ...]) -> _Place:
-        width = self.request.profile.width(cell.arch, learner=_learns(scheme))
-        return _Place(cell, width, scheme, attacks)
+        profile, learner = self.request.profile, _learns(scheme)
+        owner = (learner and profile.learner_images) or profile.owner
+        return _Place(cell, profile.width(cell.arch, learner=learner), owner, scheme, attacks)
 
     def _host(self, at: _Place) -> Step:
         phase = "learner" if _learns(at.scheme) else "host"
@@ -427,7 +429,7 @@ class _Builder:
         profile, cell = self.request.profile, at.cell
         common = {
             "arch": cell.arch, "width": at.width, "dataset": cell.dataset, "seed": cell.seed,
-            "owner": profile.owner, "adversary": profile.adversary, "heldout": profile.heldout,
+            "owner": at.owner, "adversary": profile.adversary, "heldout": profile.heldout,
             **({} if profile.all_unseen else {"all_unseen": False}),
         }  # fmt: skip
         modules = [ROOTS[kind], archs.module_of(cell.arch)]

@@ -25,6 +25,7 @@ class Profile:
         learner: recipe of somebody who trains on what others published (marks carried by data, and membership),
             long enough to memorise a share of it; `host` where it is empty.
         learner_widths: width multipliers of that learner's networks; those of `widths` where they are missing.
+        learner_images: how many images that learner trains on; None for as many as the owner has.
         null_keys: fresh keys that claim each clean host.
         attacked_null_keys: fresh keys that claim the clean host after an attack, at `null_rungs` rungs; 0 for none.
         trained_null_keys: fresh keys of schemes whose key generation trains networks.
@@ -48,6 +49,7 @@ class Profile:
     widths: Mapping[str, float] = field(default_factory=dict)
     learner: Mapping[str, Recipe] = field(default_factory=dict)
     learner_widths: Mapping[str, float] = field(default_factory=dict)
+    learner_images: int | None = None
     null_keys: int = 100
     attacked_null_keys: int = 20
     trained_null_keys: int = 2

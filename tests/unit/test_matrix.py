@@ -45,6 +45,20 @@ def test_a_situation_shares_the_null_models() -> None:
     assert (count("host", planned), count("mark", planned), count("nulls", planned)) == (1, 3, 1)
 
 
+def test_a_learner_has_images_and_a_recipe_of_its_own() -> None:
+    profile = replace(
+        PROFILES["smoke"], learner_images=300, learner={"*": replace(PROFILES["smoke"].host["*"], epochs=7)}
+    )
+    chosen = {"schemes": ("anw-hue", "mia-std", "uchida-random"), "attacks": ("pruning",), "profile": profile}
+    steps = steps_of(expand(request(**chosen), CHECKSUMS))
+    told = {(step.spec.get("scheme"), step.spec["owner"]) for step in steps if step.kind in ("mark", "attack", "keys")}
+    assert told == {("anw-hue", 300), ("mia-std", 300), ("uchida-random", 600)}
+    assert {(step.spec["owner"], step.spec["recipe"]["epochs"]) for step in steps if step.kind == "host"} == {
+        (300, 7),
+        (600, 5),
+    }
+
+
 def test_keys_against_another_architecture_are_those_of_its_own_cell() -> None:
     """Data stamped once for one network, from which others learn: the transfer of DeepStamp, section IV."""
     profile = replace(PROFILES["smoke"], learner_widths={"alexnet": 0.125, "wrn": 0.25})
