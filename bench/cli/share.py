@@ -64,7 +64,8 @@ def merge(dirs: tuple[Path, ...], run_dir: Path) -> None:
     """Merge run directories that were computed apart, such as those of shards, into --run-dir.
 
     Of two records of one cell, one that did not fail wins over one that failed, then one whose steps are all at hand,
-    then the one that was finished earlier; what is dropped is named. The same command again changes nothing. Exit
+    then the one that was finished earlier; what is dropped is named. Rows of `bench calibrate` and `bench detect`, and
+    pictures, are added where --run-dir has none about the same. The same command again changes nothing. Exit
     status 1 if something was damaged and left out.
     """
     from bench.cli.report import existing
@@ -76,7 +77,7 @@ def merge(dirs: tuple[Path, ...], run_dir: Path) -> None:
     for line in done.dropped:
         out.print(line, soft_wrap=True)
     _complain(done.left_out)
-    counted = f"{done.results} results, {done.records} records and {done.durations} durations"
+    counted = f"{done.results} results, {done.records} records, {done.rows} rows and {done.durations} durations"
     out.print(f"Merged {counted} into {run_dir}; {done.there} were there already.", soft_wrap=True)
     sys.exit(1 if done.left_out else 0)
 

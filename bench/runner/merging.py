@@ -7,13 +7,20 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from bench.records.calibration import CALIBRATION
+from bench.records.detectability import DETECTABILITY
 from bench.records.files import AnyRecord, load_all, load_any, save_record
+from bench.records.pictures import PICTURES
 from bench.records.record import CellRecord, RecordError
+from bench.records.rowfile import RowFile
 from bench.runner.rundir import RunDir
 from bench.runner.store import Store, StoreError
 
 __all__ = ["Merged", "merge"]
+
+BESIDE: tuple[RowFile[Any], ...] = (CALIBRATION, DETECTABILITY, PICTURES)
 
 
 @dataclass
@@ -22,6 +29,7 @@ class Merged:
 
     Attributes:
         results, records, durations: that were taken over; a record in the place of another counts as dropped alone.
+        rows: that were taken over of what was measured, and drawn, beside the records.
         there: results and records that were there already, the same.
         dropped: a sentence for each record that lost against another of its cell.
         left_out: a sentence for each result and record that was damaged.
@@ -29,6 +37,7 @@ class Merged:
 
     results: int = 0
     records: int = 0
+    rows: int = 0
     durations: int = 0
     there: int = 0
     dropped: list[str] = field(default_factory=list)
@@ -39,7 +48,7 @@ def merge(sources: Iterable[RunDir], target: RunDir) -> Merged:
     """Copy what the sources hold into the target, results before the records that name them.
 
     Of two records of one cell, one that did not fail wins over one that failed, then one whose steps are all at hand
-    over one that misses some, then the one that was finished earlier.
+    over one that misses some, then the one that was finished earlier. Of two rows about the same the target's stays.
 
     Args:
         sources: run directories; they are not changed, but for damaged results, which are set aside.
@@ -53,6 +62,8 @@ def merge(sources: Iterable[RunDir], target: RunDir) -> Merged:
     for source in apart:
         _merge_results(source.store, target.store, done)
         _merge_durations(source.durations, target.durations, done)
+        for file in BESIDE:
+            _merge_rows(file, source.path, target.path, done)
     for source in apart:
         for record in load_all(source.records, lambda error: done.left_out.append(str(error))):
             _merge_record(record, source, target, done)
@@ -84,6 +95,20 @@ def _merge_durations(source: Path, target: Path, done: Merged) -> None:
         with target.open("a", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lacking.elements())
     done.durations += lacking.total()
+
+
+def _merge_rows(file: RowFile[Any], source: Path, target: Path, done: Merged) -> None:
+    """Add the rows about what the target's say nothing of."""
+    try:
+        known = {file.about(row) for row in file.load(target)}
+        lacking = [row for row in file.load(source) if file.about(row) not in known]
+    except RecordError as error:
+        done.left_out.append(str(error))
+        return
+    if lacking:
+        target.mkdir(parents=True, exist_ok=True)
+        file.merge(lacking, target)
+    done.rows += len(lacking)
 
 
 def _lines(path: Path) -> list[str]:

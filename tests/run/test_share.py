@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
+from bench.records.calibration import CALIBRATION
+from bench.records.detectability import DETECTABILITY
 from bench.records.files import load_record, load_records, save_record
 from bench.records.record import CellRecord
 from bench.runner.merging import merge
 from bench.runner.remote import Remote, RemoteError, remote_at
 from bench.runner.rundir import RunDir
 from tests.conftest import Bench, BenchHere
-from tests.fakes import cell, provenance, record
+from tests.fakes import cell, measured_rate, measured_test, provenance, record
 from tests.fakes.places import a_url, kept, moto
 
 RUN = (
@@ -212,7 +214,7 @@ def test_shards_are_merged_and_the_page_is_of_all(
         theirs = the_record(folder)
         assert load_record(out / "records" / theirs.filename) == theirs
     again = bench_here("merge", other, first, out, "--run-dir", out).stdout
-    assert "Merged 0 results, 0 records and 0 durations" in again
+    assert "Merged 0 results, 0 records, 0 rows and 0 durations" in again
     assert bench_here("results", "--run-dir", out, "--format", "csv").stdout.count("uchida-posthoc") > 2
     bench_here("leaderboard", "--run-dir", out)
     settled = bench_here(*RUN, "--attack", "pruning,quantisation", "--run-dir", out)
@@ -252,6 +254,20 @@ def test_of_two_records_of_a_cell_the_better_is_kept_and_the_other_is_named(
     (line,) = done.dropped
     assert line.endswith(f"was dropped: {reason}.")
     assert done.left_out == []
+
+
+def test_rows_beside_the_records_are_added_and_those_that_are_there_stay(tmp_path: Path) -> None:
+    first, second, out = (RunDir(tmp_path / name) for name in ("first", "second", "out"))
+    for folder, accepted, scheme in ((first, 1, "uchida-random"), (second, 2, "uchida-random"), (second, 3, "anw-hue")):
+        folder.path.mkdir(exist_ok=True)
+        CALIBRATION.merge([measured_rate(accepted, scheme=scheme)], folder.path)
+    DETECTABILITY.merge([measured_test("ks", 0.5)], second.path)
+    assert merge([first, second], out).rows == 3
+    assert {(row.scheme, row.accepted) for row in CALIBRATION.load(out.path)} == {("uchida-random", 1), ("anw-hue", 3)}
+    assert DETECTABILITY.load(out.path) == DETECTABILITY.load(second.path)
+    assert merge([second, first], out).rows == 0
+    (second.path / CALIBRATION.name).write_text("[{]")
+    assert ["Expected rows of `bench calibrate`" in line for line in merge([second], out).left_out] == [True]
 
 
 def test_merging_leaves_damage_out_and_names_it(tmp_path: Path, bench_here: BenchHere) -> None:
