@@ -71,8 +71,8 @@ CARD = SchemeCard(
     scales={
         "smoke": {"share": 0.05, "pool": 60, "decoys": 199, "starts": 2, "steps": 10, "probe": 20},
         "quick": {"share": 0.05, "pool": 150, "decoys": 499, "starts": 2, "steps": 15, "probe": 40},
-        # A user of 1 % owns 60 images, and among so few unseen ones the least loss wanders; the paper's own 500.
-        "small": {"heldout": 500, "starts": 2, "steps": 25, "probe": 40},
+        # A user of 2 % owns 60 images, and among so few unseen ones the least loss wanders; the paper's own 500.
+        "small": {"share": 0.02, "heldout": 500, "starts": 3, "steps": 30, "probe": 60},
     },
     tiny={"share": 0.05, "pool": 30, "decoys": 99, "starts": 1, "steps": 2, "probe": 8},
 )
