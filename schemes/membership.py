@@ -129,6 +129,7 @@ CARD = SchemeCard(
     scales={
         "smoke": {"share": 0.05, "known": 50, "pool": 100, "decoys": 199},
         "quick": {"share": 0.05, "pool": 300, "decoys": 499},
+        "small": {"share": 0.02},
     },
     tiny={"share": 0.05, "known": 50, "pool": 100, "decoys": 99},
 )

@@ -64,7 +64,7 @@ CARD = SchemeCard(
         "smoke": {"share": 0.05, "models": 1, "epochs": 1, "pool": 100},
         "quick": {"share": 0.05, "models": 1, "epochs": 4, "pool": 300, "decoys": 499},
         # Networks that are judged on images which they never saw need not memorise: fewer epochs do.
-        "small": {"models": 1, "epochs": 8},
+        "small": {"share": 0.02, "models": 1, "epochs": 8},
     },
     tiny={"share": 0.1, "models": 1, "epochs": 1, "pool": 100, "decoys": 99},
 )

@@ -110,7 +110,11 @@ class Radioactive(Scheme[RadioactiveKey]):
             "views by the data set's augmentation",
             "alignment of minimum norm where features outnumber images",
         ),
-        scales={"smoke": {"share": 0.1, "steps": 10}, "quick": {"share": 0.3, "steps": 20, "lr": 50.0, "radius": 64.0}},
+        scales={
+            "smoke": {"share": 0.1, "steps": 10},
+            "quick": {"share": 0.3, "steps": 20, "lr": 50.0, "radius": 64.0},
+            "small": {"share": 0.02},
+        },
         # Far stronger marks than the authors': so short a training takes up nothing of theirs.
         tiny={"share": 0.3, "steps": 20, "lr": 50.0, "radius": 128.0, "lam_img": 0.0, "lam_ft": 0.0, "probe": 128},
     )

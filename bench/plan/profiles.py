@@ -129,7 +129,7 @@ QUICK = Profile(
 
 SMALL = Profile(
     name="small",
-    title="An eighth of CIFAR-10 and the full network, on a CPU; narrow networks for learners of others' images",
+    title="An eighth of CIFAR-10 and the full network, on a CPU; half of that and narrow networks for learners",
     ranked=True,
     archs=("wrn",),
     dataset="cifar10",
