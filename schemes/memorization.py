@@ -14,6 +14,8 @@ Where ours differs, and why:
 * Neither paper gives a p-value. Ours asks by how much the suspect is surer of the right class than the networks
   without them (`scores`; correctness alone ties too often), and ranks the mean over the user's images among equally
   many drawn at random from the user's and from unseen ones: to a network that saw neither, all are alike.
+* A network that gives all images of a class the same answer shows nothing of what it saw: p is 1. Without this, the
+  references' answers alone would be compared.
 * `memorization-hue`: every user rotates by the same 60 degrees, and unseen images are rotated too before comparing.
 """
 
@@ -43,6 +45,7 @@ from bench.api import (
 )
 from schemes._users import contained, content, permutation_p_value, split_heldout
 
+SAME = 1e-6  # probabilities of float32 that differ by less are one answer
 RANKED = "the p-value: an exact rank of the gain in confidence among images drawn from the user's and unseen ones"
 CARD = SchemeCard(
     name="memorization",
@@ -157,6 +160,7 @@ class Memorization(Scheme[MemorizationKey]):
             lambda: answers_of(suspect, key.pool, key.pool_labels),
         )
         own = answers_of(suspect, key.images, key.labels)
+        labels = torch.cat([key.labels, key.pool_labels]).cpu()
         gain, unseen = own - key.reference.cpu(), key.unseen.cpu()
         pool_gain = (pool - key.pool_reference.cpu())[unseen]
         generator = Rng("memorization", str(key.decoys)).torch()
@@ -168,11 +172,10 @@ class Memorization(Scheme[MemorizationKey]):
         if len(pool_gain):
             details["pool_memorisation"] = float(pool_gain[:, 1].mean())
             details["pool_confidence_gain"] = float(pool_gain[:, 0].mean())
-        return Verdict(
-            statistic=float(gain[:, 1].mean()),
-            p_value=permutation_p_value(gain[:, 0], pool_gain[:, 0], self.params.decoys, generator),
-            details=details,
-        )
+        p_value = permutation_p_value(gain[:, 0], pool_gain[:, 0], self.params.decoys, generator)
+        if not tells_apart(torch.cat([own, pool])[:, 0], labels):
+            p_value = 1.0
+        return Verdict(statistic=float(gain[:, 1].mean()), p_value=p_value, details=details)
 
     def _reference(
         self, host: Host, others: ImageSet, rng: Rng, parts: tuple[ImageSet, ImageSet]
@@ -181,6 +184,12 @@ class Memorization(Scheme[MemorizationKey]):
         network = Suspect("scores", model=host.train(others, rng, epochs=self.params.epochs))
         own, pool = (answers_of(network, part.images, part.labels) for part in parts)
         return own, pool
+
+
+def tells_apart(confidence: Tensor, labels: Tensor) -> bool:
+    """Whether two images of one class get different answers; if none do, the network remembers no image."""
+    groups = (confidence[labels == label] for label in labels.unique())
+    return any(float(group.max() - group.min()) > SAME for group in groups)
 
 
 def answers_of(suspect: Suspect, images: Tensor, labels: Tensor) -> Tensor:

@@ -158,8 +158,8 @@ def test_images_are_compared_by_what_the_references_made_of_them() -> None:
     """A user of hard images gains from none to a quarter, where unseen ones had that quarter before."""
     key = small(Memorization).keygen(member(), Rng("user"))
     key = replace(key, reference=torch.zeros(15, 2), pool_reference=torch.full((60, 2), 0.25))
-    verdict = small(Memorization).verify(suspect(always(*[0.0] * CLASSES)), key)
-    assert verdict.details["confidence_gain"] == pytest.approx(0.25)
+    verdict = small(Memorization).verify(suspect(Remembers(member().images, margin=0.0, noise=0.01)), key)
+    assert verdict.details["confidence_gain"] == pytest.approx(0.25, abs=0.01)
     assert verdict.p_value == 0.01
 
 
@@ -189,7 +189,19 @@ def test_a_network_without_an_answer_is_wrong(value: float) -> None:
     )
     assert verdict.details["accuracy"] == 0.0
     assert verdict.statistic == pytest.approx(-float(str(verdict.details["reference_accuracy"])))
-    assert 0.0 < verdict.p_value <= 1.0
+    assert verdict.p_value == 1.0
+
+
+def test_a_network_whose_answer_does_not_depend_on_the_image_remembers_none() -> None:
+    host, scheme = member(), small(Memorization)
+    key = scheme.keygen(host, Rng("user"))
+    hard = replace(key, reference=torch.zeros_like(key.reference))  # the references know the pool better than these
+    constant = scheme.verify(suspect(always(2.0, 1.0, 0.5, 0.0)), hard)
+    assert constant.p_value == 1.0
+    labels = torch.tensor([0, 0, 1, 1, 2])
+    assert not memorization.tells_apart(torch.tensor([0.5, 0.5, 0.2, 0.2, 0.3]), labels)
+    assert memorization.tells_apart(torch.tensor([0.5, 0.5, 0.2, 0.3, 0.3]), labels), "one class is enough"
+    assert scheme.verify(suspect(memory(host.images)), hard).p_value == 0.01, "one that tells images apart may know"
 
 
 def test_queries_are_counted_and_the_pool_is_asked_once() -> None:
