@@ -19,6 +19,8 @@ Where this differs from the paper, and why:
   network that never saw the user's images all of these are alike, so the rank is exact. A factor and not a difference,
   because the loss of memorised images is small at every signature. Without one, and not at every other: whoever
   memorised the images without a mark knows them best as they are, but next best under small rotations.
+* `views` (an extension) asks about each image as crop and flip show it to a learner, too, and averages the losses: the
+  least one lies nearer to the signature. The grid asks about all views, gradient search about one after another.
 * `groups` (an extension) splits a user's images into parts with a signature each, all drawn alike. A network that never
   saw the key does not depend on what was drawn, whatever else it was trained on, so that the p-value is the rank of
   the drawn signatures among signatures drawn anew, and needs no other images.
@@ -28,6 +30,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -67,12 +70,15 @@ CARD = SchemeCard(
     also="white-box",
     payload="multi-bit",
     situations=("train",),
-    extensions=("the p-value: an exact rank of the loss ratio among images drawn from the user's and unseen ones",),
+    extensions=(
+        "crops and mirror images are asked about, too (`views`)",
+        "the p-value: an exact rank of the loss ratio among images drawn from the user's and unseen ones",
+    ),
     scales={
         "smoke": {"share": 0.05, "pool": 60, "decoys": 199, "starts": 2, "steps": 10, "probe": 20},
         "quick": {"share": 0.05, "pool": 150, "decoys": 499, "starts": 2, "steps": 15, "probe": 40},
         # A user of 2 % owns 60 images, and among so few unseen ones the least loss wanders; the paper's own 500.
-        "small": {"share": 0.02, "heldout": 500, "starts": 3, "steps": 30, "probe": 60},
+        "small": {"share": 0.02, "heldout": 500, "starts": 4, "steps": 32, "probe": 60, "views": 4},
     },
     tiny={"share": 0.05, "pool": 30, "decoys": 99, "starts": 1, "steps": 2, "probe": 8},
 )
@@ -83,6 +89,9 @@ _OWN_POOL = {
 }
 HUES = tuple(float(degrees) for degrees in range(30, 360, 30))
 INTENSITIES = (0.1, 0.3, 0.5)
+View = tuple[bool, int, int]  # mirrored or not, and by how many sixteenths of the side it is moved down and right
+# As crop and flip show an image to whoever learns it.
+VIEWS: tuple[View, ...] = ((False, 0, 0), (True, 0, 0), (False, 1, 1), (True, -1, -1), (False, -1, 1), (True, 1, -1))
 REDRAWN = 99_999  # signatures drawn anew: they cost no query
 TINY = 1e-6  # keeps the ratio of two vanishing losses finite
 
@@ -132,6 +141,9 @@ class AnwParams(Params):
     starts: int = Field(4, ge=0, le=64, description="starting points of the gradient search; 0 leaves it out")
     steps: int = Field(300, ge=1, le=10_000, description="steps of the gradient search")
     probe: int = Field(100, ge=1, le=10_000, description="images that the gradient search uses at most")
+    views: int = Field(
+        1, ge=1, le=len(VIEWS), description="crops and mirror images of each that are asked about; 1: as it is"
+    )
 
 
 class HueParams(AnwParams):
@@ -185,6 +197,10 @@ class AntiNeuron(Scheme[AnwKey]):
     def distance(self, a: float, b: float) -> float:
         """How far two signatures lie apart."""
         return abs(a - b)
+
+    @property
+    def _views(self) -> Sequence[View]:
+        return VIEWS[: self.params.views]
 
     @property
     def candidates(self) -> tuple[float, ...]:
@@ -282,13 +298,14 @@ class AntiNeuron(Scheme[AnwKey]):
     def grid_search(self, suspect: Suspect, images: Tensor, labels: Tensor, key: AnwKey) -> tuple[Tensor, Tensor]:
         """Cross-entropy of N original images bearing each candidate, and whether they are classified right.
 
-        Both are candidates x N, on the CPU; every image is sent once for each candidate. An answer that is not finite
-        is wrong, and its loss the largest there is.
+        Both are candidates x N, on the CPU, by the mean log-probabilities of all views; every image is sent once for
+        each candidate and view. An answer that is not finite is wrong, and its loss the largest there is.
         """
         x, rows = pixels(images), labels.to(images.device)[:, None]
         losses, right = [], []
         for candidate in self.candidates:
-            log_probs = suspect.log_probs(self.bearing(x, torch.tensor(candidate), key))
+            bearing = self.bearing(x, torch.tensor(candidate), key)
+            log_probs = torch.stack([suspect.log_probs(seen(bearing, view)) for view in self._views]).mean(0)
             losses.append(finite(-log_probs.gather(1, rows).squeeze(1)))
             right.append((log_probs.argmax(1) == rows.squeeze(1)) & log_probs.isfinite().any(1))
         return torch.stack(losses), torch.stack(right).cpu()
@@ -296,7 +313,7 @@ class AntiNeuron(Scheme[AnwKey]):
     def gradient_search(self, model: nn.Module, key: AnwKey) -> tuple[float, float]:
         """The signature of least loss by descending along its gradient, and that loss (section 4.2, white box).
 
-        All starts, spread evenly over the space, go at once; each has the same images.
+        All starts, spread evenly over the space, go at once; each has the same images, each step the next view.
         """
         count = self.params.starts
         images = pixels(key.images[: self.params.probe])
@@ -306,13 +323,14 @@ class AntiNeuron(Scheme[AnwKey]):
         optimizer = torch.optim.Adam([at], lr=self.step)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.params.steps)
         many = images.repeat(count, 1, 1, 1)
-        for _ in range(self.params.steps):
-            losses = self._losses_at(model, many, labels, at, key)
+        for step in range(self.params.steps):
+            view = VIEWS[step % self.params.views]
+            losses = self._losses_at(model, many, labels, at, key, [view])
             (at.grad,) = torch.autograd.grad(losses.sum(), at)
             optimizer.step()
             schedule.step()
         with torch.no_grad():
-            losses = self._losses_at(model, many, labels, at, key)
+            losses = self._losses_at(model, many, labels, at, key, self._views)
         found = int(losses.argmin())
         return self.wrapped(float(at.detach()[found])), float(losses[found])
 
@@ -320,11 +338,15 @@ class AntiNeuron(Scheme[AnwKey]):
         """The signature within its space."""
         return signature
 
-    def _losses_at(self, model: nn.Module, images: Tensor, labels: Tensor, at: Tensor, key: AnwKey) -> Tensor:
+    def _losses_at(
+        self, model: nn.Module, images: Tensor, labels: Tensor, at: Tensor, key: AnwKey, views: Sequence[View]
+    ) -> Tensor:
         """Mean loss for each of the starts."""
         each = at.repeat_interleave(len(images) // len(at))
-        logits = model(self.bearing(images, each, key).contiguous(memory_format=torch.channels_last))
-        return nn.functional.cross_entropy(logits.float(), labels, reduction="none").view(len(at), -1).mean(1)
+        bearing = self.bearing(images, each, key)
+        logits = [model(seen(bearing, view).contiguous(memory_format=torch.channels_last)).float() for view in views]
+        losses = [nn.functional.cross_entropy(answers, labels, reduction="none") for answers in logits]
+        return torch.stack(losses).view(len(views), len(at), -1).mean((0, 2))
 
     def _found_by_gradient(self, suspect: Suspect, key: AnwKey) -> dict[str, float | bool]:
         if not self.params.starts or not suspect.offers("white-box"):
@@ -363,7 +385,9 @@ class AntiNeuron(Scheme[AnwKey]):
         """Losses of the pool without the user's own images; computed once for all users who look alike."""
         pool, labels = key.pool, key.pool_labels
         name = content(pool, labels, *(secret for secret in (key.space, key.places) if secret is not None))
-        losses: Tensor = suspect.memo(f"anw pool {name}", lambda: self.grid_search(suspect, pool, labels, key)[0])
+        losses: Tensor = suspect.memo(
+            f"anw pool {self.params.views} {name}", lambda: self.grid_search(suspect, pool, labels, key)[0]
+        )
         return losses[:, key.unseen.cpu()]
 
 
@@ -432,6 +456,14 @@ class AnwBlue(AntiNeuron):
         luma = torch.tensordot(images, YIQ[0].to(images), dims=([1], [0]))
         change = signatures.to(images).view(-1, 1, 1) * key.places.to(images) * luma
         return torch.cat([images[:, :2], (images[:, 2:] + change[:, None]).clamp(0, 1)], 1)
+
+
+def seen(images: Tensor, view: View) -> Tensor:
+    """N x C x H x W images in that view: what is moved out of sight is filled with zeros."""
+    mirrored, down, right = view
+    height, width = (max(1, side // 16) for side in images.shape[2:])
+    turned = images.flip(3) if mirrored else images
+    return nn.functional.pad(turned, (right * width, -right * width, down * height, -down * height))
 
 
 def _gaps(means: Tensor, column: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -98,20 +98,28 @@ def leaderboard(run_dir: Path, fpr: float, out: Path | None, show: bool) -> None
 COMMANDS = (results, sync, leaderboard)
 
 
-def write_page(run_dir: RunDir, out: Path, fpr: float = DEFAULT_FPR) -> Path:
-    """The leaderboard of a run directory and of the repository's submissions."""
+def write_page(
+    run_dir: RunDir, out: Path, fpr: float = DEFAULT_FPR, records: Sequence[CellRecord] | None = None
+) -> Path:
+    """The leaderboard of a run directory and of the repository's submissions.
+
+    Args:
+        run_dir: where pictures and what was measured beside the records stand.
+        out: the page's folder.
+        fpr: false positive rate at which a claim holds.
+        records: those of the run directory, where they were read before.
+    """
     import leaderboard as site
     from bench.checks.source import today
-    from bench.records.files import load_records
     from bench.records.submission import load_submissions
 
     submissions = load_submissions(Path(site.__file__).parent / "submissions", today, _complain)
-    own = list(load_records(run_dir.records, _complain))
+    own = records_in(run_dir.path) if records is None else records
     _add_pictures(own, run_dir)
     return site.build(own, out, submitted=submissions, cards=_cards(), fpr=fpr, beside=measured_beside(run_dir, fpr))
 
 
-def _add_pictures(records: list[CellRecord], run_dir: RunDir) -> None:
+def _add_pictures(records: Sequence[CellRecord], run_dir: RunDir) -> None:
     """Keep pictures of the sample images that are in the store; a folder that cannot be written has none."""
     from contextlib import suppress
 

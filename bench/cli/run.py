@@ -398,7 +398,7 @@ class _Both:
 
 def _publish(run_dir: RunDir, summary: Summary, uri: str | None, fpr: float, quiet: bool) -> None:
     """The page, MLflow, the table, and the commands to open them; quietly, only what went wrong is printed."""
-    from bench.cli.report import print_ranks, write_page
+    from bench.cli.report import print_ranks, records_in, write_page
     from bench.cli.tables import results_table
 
     out, trouble = console(stderr=False), console(stderr=quiet)
@@ -410,11 +410,12 @@ def _publish(run_dir: RunDir, summary: Summary, uri: str | None, fpr: float, qui
     if not quiet or summary.stopped:
         on = f" {_stopped(summary)}: the same command goes on." if summary.stopped else ""
         trouble.print(ended + on, soft_wrap=True)
-    page = write_page(run_dir, run_dir.site, fpr)
+    everything = records_in(run_dir.path)  # earlier commands' records, too
+    page = write_page(run_dir, run_dir.site, fpr, everything)
     if not quiet:
         out.print(f"Leaderboard: {Path(page).resolve()}", soft_wrap=True)
     if uri is not None:
-        _track(summary, uri, run_dir, fpr, quiet)
+        _track(summary, everything, uri, run_dir, fpr, quiet)
 
 
 def complaints(out: Console, run_dir: RunDir, summary: Summary) -> None:
@@ -429,12 +430,12 @@ def complaints(out: Console, run_dir: RunDir, summary: Summary) -> None:
         out.print(note, style="yellow", soft_wrap=True)
 
 
-def _track(summary: Summary, uri: str, run_dir: RunDir, fpr: float, quiet: bool) -> None:
+def _track(summary: Summary, ranked: list[CellRecord], uri: str, run_dir: RunDir, fpr: float, quiet: bool) -> None:
     from bench import tracking
-    from bench.cli.report import measured_beside, records_in
+    from bench.cli.report import measured_beside
 
     try:
-        ranked, beside = records_in(run_dir.path), measured_beside(run_dir, fpr)
+        beside = measured_beside(run_dir, fpr)
         synced = tracking.sync(summary.records, uri, fpr=fpr, ranked=ranked, beside=beside)
     except tracking.TrackingError as error:
         words = f"MLflow was not filled; the records are safe, and `bench sync` tries again: {error}"

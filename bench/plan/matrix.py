@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -68,18 +68,21 @@ class Step:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that the key covers, as stored beside the result (`bench why` compares it)."""
+        return self._identity(dict(self.sources))
+
+    def _identity(self, sources: Mapping[str, str] | str) -> dict[str, Any]:
         return {
             "kind": self.kind,
             "spec": dict(self.spec),
             "inputs": {name: step.key for name, step in self.inputs.items()},
-            "sources": dict(self.sources),
+            "sources": sources,
             "data": self.data,
         }
 
     @cached_property
     def key(self) -> str:
         """The content key."""
-        return digest({**self.identity, "sources": fingerprint.closure_digest(self.modules)})
+        return digest(self._identity(fingerprint.closure_digest(self.modules)))
 
 
 @dataclass(frozen=True)
@@ -215,6 +218,7 @@ def _situations(card: SchemeCard, asked: tuple[str, ...]) -> tuple[str, ...]:
     return card.situations if len(card.situations) == 1 else asked
 
 
+@cache
 def recipe_spec(recipe: Recipe) -> dict[str, Any]:
     """A recipe as JSON: what a profile may say of it (the hooks are for attacks)."""
     spec = asdict(recipe)

@@ -11,7 +11,8 @@ from scipy.stats import binom
 from torch import Tensor, nn
 
 from bench.api import YIQ, ImageSet, Rng, Suspect, colour_rotations, pixels, recoloured, replace, rotate_hue
-from schemes.anw import AnwBlue, AnwHue, AnwUserLct
+from schemes import anw
+from schemes.anw import VIEWS, AnwBlue, AnwHue, AnwUserLct, View, seen
 from tests.fakes import CLASSES, Answers, Nearest, always, keyed, noise_images, sines, user
 
 KINDS = (AnwHue, AnwBlue, AnwUserLct)
@@ -200,6 +201,61 @@ def test_gradient_search_finds_a_planted_signature() -> None:
         optimizer.step()
     found, _ = scheme.gradient_search(model.eval(), key)
     assert scheme.distance(found, 150) < 3
+
+
+def test_views_by_hand() -> None:
+    image = torch.arange(16 * 32.0).view(1, 1, 16, 32)
+    as_it_is, mirrored, moved, both, *_ = (seen(image, view) for view in VIEWS)
+    assert torch.equal(as_it_is, image)
+    assert torch.equal(mirrored, image.flip(3))
+    wanted = torch.zeros_like(image)
+    wanted[..., 1:, 2:] = image[..., :-1, :-2]
+    assert torch.equal(moved, wanted)
+    wanted = torch.zeros_like(image)
+    wanted[..., :-1, :-2] = image.flip(3)[..., 1:, 2:]
+    assert torch.equal(both, wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_losses_are_the_mean_of_those_of_all_views_and_each_is_a_query(kind: type) -> None:
+    """One view after another, by hand; the memory answers crops and mirror images differently."""
+    (one, key), (scheme, _) = keyed(kind), keyed(kind, views=3)
+    model = Nearest(one.mark_data(user().share, key))
+    examined = Suspect("scores", model=model)
+    found, _ = scheme.grid_search(examined, key.images, key.labels, key)
+    assert examined.queries == 3 * len(scheme.candidates) * len(key.images)
+    by_hand = [
+        torch.stack(
+            [
+                nn.functional.cross_entropy(
+                    model(seen(scheme.bearing(pixels(key.images), torch.tensor(candidate), key), view)),
+                    key.labels,
+                    reduction="none",
+                )
+                for view in VIEWS[:3]
+            ]
+        ).mean(0)
+        for candidate in scheme.candidates
+    ]
+    assert torch.allclose(found, torch.stack(by_hand).double(), atol=1e-5)
+    assert not torch.allclose(found, one.grid_search(Suspect("scores", model=model), key.images, key.labels, key)[0])
+
+
+def test_gradient_search_asks_about_one_view_a_step_and_about_all_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[View] = []
+
+    def watched(images: Tensor, view: View) -> Tensor:
+        asked.append(view)
+        return seen(images, view)
+
+    monkeypatch.setattr(anw, "seen", watched)
+    scheme, key = keyed(AnwHue, starts=2, steps=3, views=2)
+    model = Nearest(scheme.mark_data(user().share, key))
+    found, loss = scheme.gradient_search(model, key)
+    assert asked == [VIEWS[0], VIEWS[1], VIEWS[0], *VIEWS[:2]]
+    bearing = scheme.bearing(pixels(key.images), torch.tensor(found), key)
+    by_hand = [nn.functional.cross_entropy(model(seen(bearing, view)), key.labels) for view in VIEWS[:2]]
+    assert loss == pytest.approx(float(sum(by_hand)) / 2, abs=1e-4)
 
 
 def test_details_need_the_weights_and_the_verdict_does_not() -> None:
