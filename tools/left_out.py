@@ -18,8 +18,9 @@ from pathlib import Path
 from scipy.stats import binomtest
 
 from bench import data
-from bench.plan.matrix import Request, Step, expand
+from bench.plan.matrix import Request, expand
 from bench.plan.profiles import PROFILES
+from bench.plan.step import Step
 from bench.registry import make, schemes
 from bench.runner.rundir import RunDir
 from bench.runner.store import Store

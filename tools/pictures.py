@@ -21,8 +21,9 @@ from PIL import Image, ImageDraw, ImageFont
 from bench.api import ImageSet, Point, Rng, Suspect
 from bench.data import checksum
 from bench.data.image_quality import marked_pixels, masked_psnr_db, residual_energy
-from bench.plan.matrix import Request, Step, expand
+from bench.plan.matrix import Request, expand
 from bench.plan.profiles import PROFILES
+from bench.plan.step import Step
 from bench.runner.store import Store
 from bench.runner.worker import Task, compute
 from bench.steps.chain import unattacked, walk

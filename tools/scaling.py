@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from bench.runner.order import priorities, tails
 
 if TYPE_CHECKING:
-    from bench.plan.matrix import Step
+    from bench.plan.step import Step
 
 ROOT = Path(__file__).parent.parent
 PAGE, RECORDS = ROOT / "docs" / "scaling.md", ROOT / "leaderboard" / "records"

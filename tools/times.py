@@ -25,8 +25,8 @@ from torch.nn import functional as F
 from bench import archs
 from bench.api import ImageSet, Recipe, Rng
 from bench.contract.networks import clock_s
-from bench.plan.matrix import with_inputs
 from bench.plan.selection import cells_of
+from bench.plan.step import with_inputs
 from bench.runner.cores import cores
 from bench.runner.store import Store
 from bench.runner.worker import Task, compute

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import AccessError, ImageSet, Key, Verdict, pixels
-from bench.plan.matrix import Request, Step, expand, not_applicable
+from bench.plan.applicability import not_applicable
+from bench.plan.matrix import Request, expand
 from bench.plan.profiles import PROFILES
 from bench.plan.selection import checksums
+from bench.plan.step import Step
 from bench.records.record import OWN_DATA, CellRecord
 from bench.registry import RegistryError, attacks, make, schemes
 from bench.runner.coordinator import execute

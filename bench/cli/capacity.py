@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from bench.cli.common import FiniteRange, capacity_selectors, console, selected, sentences
-from bench.cli.run import (
+from bench.cli.computing import (
     complaints,
     device_option,
     executed,

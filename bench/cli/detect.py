@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from bench.cli.common import console, detection_selectors, fpr_option, selected, sentences
-from bench.cli.run import computed_steps, device_option, jobs_option, settings_of, threads_option, until_sigterm
+from bench.cli.computing import computed_steps, device_option, jobs_option, settings_of, threads_option, until_sigterm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

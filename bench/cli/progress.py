@@ -13,7 +13,7 @@ from rich.table import Column
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from bench.plan.matrix import Step
+    from bench.plan.step import Step
     from bench.records.record import CellRecord
     from bench.runner.estimate import Durations
     from bench.runner.worker import Outcome
@@ -97,7 +97,7 @@ class Progress:
         """A cell has its record: the table at the end says it."""
 
     def _about_left(self) -> str:
-        from bench.cli.run import duration
+        from bench.cli.computing import duration
 
         return f"about {duration(self.left_s())} left" if self._left else "done"
 

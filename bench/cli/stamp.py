@@ -195,7 +195,7 @@ class Bar:
 
     def tell(self, done: int) -> None:
         """So many files are dealt with."""
-        from bench.cli.run import duration
+        from bench.cli.computing import duration
 
         spent_s = time.perf_counter() - self._start_s
         left_s = spent_s * (self._total - done) / max(1, done)
@@ -235,7 +235,7 @@ def _scheme(options: Mapping[str, Any]) -> Scheme:
 
 
 def _summary(report: Report, others: Report, out: Path, seconds: float) -> None:
-    from bench.cli.run import duration
+    from bench.cli.computing import duration
     from bench.data.walking import shown
 
     say = functools.partial(console().print, soft_wrap=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from fnmatch import fnmatchcase
 from functools import cache, cached_property
 from itertools import product
 from typing import Any, NamedTuple
@@ -13,76 +12,18 @@ from bench import archs
 from bench.api import Attack, AttackCard, Recipe, Scheme, SchemeCard
 from bench.identity import digest
 from bench.plan import fingerprint
+from bench.plan.applicability import not_applicable
 from bench.plan.profiles import Profile
+from bench.plan.step import ROOTS, Step, with_inputs
 from bench.records.record import OTHER_DATA, OWN_DATA, PERMUTED, RIVAL_DATA, Applied, Cell
 from bench.registry import RegistryError, attack_chain, make, params_of
 from bench.registry import attacks as all_attacks
 from bench.registry import schemes as all_schemes
 
-__all__ = ["ROOTS", "Planned", "Request", "Step", "auxiliaries", "expand", "not_applicable", "steps_of", "with_inputs"]
+__all__ = ["Planned", "Request", "auxiliaries", "expand", "steps_of"]
 
-# The module whose function computes a kind of step: with all that it imports, the source that its key covers.
-ROOTS = {
-    "host": "bench.steps.host",
-    "control": "bench.steps.host",
-    "keys": "bench.steps.keys",
-    "mark": "bench.steps.embed",
-    "attack": "bench.steps.attack",
-    "without": "bench.steps.host",
-    "nulls": "bench.steps.nulls",
-    "left_out_claims": "bench.steps.nulls",
-    "attacked_nulls": "bench.steps.nulls",
-    "null_host": "bench.steps.null_host",
-    "null_control": "bench.steps.null_control",
-    "null_claims": "bench.steps.null_claims",
-}
 # Embedded data sets: null models of the kind `other data set` learn the first that is not the host's.
 EMBEDDED = ("digits-m", "photographs")
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One computation: a pure function of its spec, its inputs and the source that computes it.
-
-    Attributes:
-        kind: which function of `bench.steps` computes it.
-        spec: JSON; everything that decides the outcome but code, data and inputs.
-        inputs: steps whose results it reads.
-        modules: the modules that compute it (with all they import).
-        data: checksum of the data set.
-        label: for people.
-    """
-
-    kind: str
-    spec: Mapping[str, Any]
-    inputs: Mapping[str, Step]
-    modules: tuple[str, ...]
-    data: str
-    label: str
-
-    @cached_property
-    def sources(self) -> Mapping[str, str]:
-        """Module -> hash of the source that computes this step."""
-        return fingerprint.closure(self.modules)
-
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """Everything that the key covers, as stored beside the result (`bench why` compares it)."""
-        return self._identity(dict(self.sources))
-
-    def _identity(self, sources: Mapping[str, str] | str) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "spec": dict(self.spec),
-            "inputs": {name: step.key for name, step in self.inputs.items()},
-            "sources": sources,
-            "data": self.data,
-        }
-
-    @cached_property
-    def key(self) -> str:
-        """The content key."""
-        return digest(self._identity(fingerprint.closure_digest(self.modules)))
 
 
 @dataclass(frozen=True)
@@ -130,27 +71,6 @@ class Planned:
         return digest({name: fingerprint.closure_digest(step.modules) for name, step in self.steps.items()})
 
 
-def not_applicable(scheme: SchemeCard, *attacks: AttackCard) -> str | None:
-    """Why a scheme and a chain of attacks make no cell together; None if they do."""
-    return next((reason for attack in attacks if (reason := _no_cell(scheme, attack))), None)
-
-
-def _no_cell(scheme: SchemeCard, attack: AttackCard) -> str | None:
-    on_data = scheme.access == "data set"
-    if attack.stage in ("data", "training") and scheme.carrier not in ("data", "none"):
-        who = "the published images" if attack.stage == "data" else "somebody else's training"
-        return f"{attack.name} acts on {who}, but {scheme.name} is embedded by the model's owner while training."
-    if attack.stage == "inference" and scheme.access == "white-box":
-        return f"{attack.name} acts on queries, but {scheme.name} reads the weights and asks none."
-    if attack.stage in ("model", "inference", "training") and on_data:
-        return f"{attack.name} acts on a model, but {scheme.name} is verified on the data set."
-    if attack.schemes and not any(fnmatchcase(scheme.name, pattern) for pattern in attack.schemes):
-        return f"{attack.name} is made for {' and '.join(attack.schemes)}, not for {scheme.name}."
-    if scheme.carrier not in attack.carriers:
-        return f"{attack.name} needs a mark carried by {' or '.join(attack.carriers)}, not by {scheme.carrier}."
-    return None
-
-
 def expand(request: Request, checksums: Mapping[str, str]) -> list[Planned]:
     """All cells of the request, each with its steps; equal steps are one object.
 
@@ -196,21 +116,6 @@ def _lent(attacks: Iterable[Attack]) -> list[str]:
 def steps_of(planned: Iterable[Planned]) -> list[Step]:
     """Every step that the cells need, once, inputs before those that read them."""
     return with_inputs(step for cell in planned for step in cell.steps.values())
-
-
-def with_inputs(steps: Iterable[Step]) -> list[Step]:
-    """The steps and all that they read, once, inputs before those that read them."""
-    ordered: dict[str, Step] = {}
-
-    def visit(step: Step) -> None:
-        if step.key not in ordered:
-            for needed in step.inputs.values():
-                visit(needed)
-            ordered[step.key] = step
-
-    for step in steps:
-        visit(step)
-    return list(ordered.values())
 
 
 def _situations(card: SchemeCard, asked: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.plan.matrix import Planned, Step, steps_of, with_inputs
+from bench.plan.matrix import Planned, steps_of
+from bench.plan.step import Step, with_inputs
 from bench.records.files import load_record
 from bench.records.record import CellRecord, RecordError
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bench import archs
-from bench.plan.matrix import ROOTS, Planned, Step
+from bench.plan.matrix import Planned
+from bench.plan.step import ROOTS, Step
 from bench.records.record import OWN_DATA
 
 __all__ = ["clean_twins"]

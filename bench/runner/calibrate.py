@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from bench.metrics.calibration import Rate, rates
-from bench.plan.matrix import Planned, Step
+from bench.plan.matrix import Planned
+from bench.plan.step import Step
 from bench.records.calibration import CalibrationRow
 from bench.records.record import Cell, NullSet
 from bench.runner.assembly import null_sets, stage_of

@@ -18,8 +18,9 @@ from functools import partial
 from multiprocessing import active_children
 from typing import Any, Protocol
 
-from bench.plan.matrix import Planned, Step
+from bench.plan.matrix import Planned
 from bench.plan.plan import Plan
+from bench.plan.step import Step
 from bench.records.files import save_record
 from bench.records.record import CellRecord
 from bench.runner.assembly import assemble, failed, not_applicable_record

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from bench.identity import Rng, canonical, digest
 from bench.metrics.detectability import FEWEST_TWINS, Part, parts, two_sample
 from bench.metrics.property_inference import FEWEST_SEEDS, classifier
-from bench.plan.matrix import Planned, Step
+from bench.plan.matrix import Planned
+from bench.plan.step import Step
 from bench.plan.twins import clean_twins
 from bench.records.detectability import SUBJECT, DetectabilityRow, Test
 from bench.runner.store import Store

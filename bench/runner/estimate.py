@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from bench.plan.matrix import Step
+from bench.plan.step import Step
 
 __all__ = ["Durations", "Names", "Typical", "logged", "names_of", "probe_s"]
 

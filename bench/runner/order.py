@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from bench.plan.matrix import Step
+from bench.plan.step import Step
 
 __all__ = ["ordered", "priorities", "tails"]
 

@@ -6,7 +6,8 @@ import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-from bench.plan.matrix import Planned, Step
+from bench.plan.matrix import Planned
+from bench.plan.step import Step
 
 __all__ = ["OpenCells", "Pending"]
 

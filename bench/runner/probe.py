@@ -16,7 +16,7 @@ from PIL import features
 from bench.data.errors import DataError
 from bench.data.loading import checksum
 from bench.plan.fingerprint import changed
-from bench.plan.matrix import Step
+from bench.plan.step import Step
 from bench.registry import attacks, schemes
 from bench.runner.remote import RemoteError
 from bench.runner.shared import store_at

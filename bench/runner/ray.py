@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from bench.plan.matrix import Step
+from bench.plan.step import Step
 from bench.registry import RegistryError
 from bench.runner.cores import cores
 from bench.runner.estimate import DEFAULT_IMAGES, IMAGES

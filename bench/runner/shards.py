@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from bench.plan.matrix import Planned, Step, steps_of
+from bench.plan.matrix import Planned, steps_of
 from bench.plan.plan import Plan
+from bench.plan.step import Step
 from bench.runner.estimate import Durations, Typical
 
 __all__ = ["divide", "parse", "shard_of"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.plan.fingerprint import changed
-from bench.plan.matrix import Step
+from bench.plan.step import Step
 from bench.records.files import load_records
 from bench.runner.rundir import RunDir
 from bench.runner.store import key_of

@@ -8,8 +8,10 @@ import pytest
 
 from bench import data
 from bench.api import Recipe
-from bench.plan.matrix import Planned, expand, not_applicable, with_inputs
+from bench.plan.applicability import not_applicable
+from bench.plan.matrix import Planned, expand
 from bench.plan.profiles import PROFILES
+from bench.plan.step import with_inputs
 from bench.registry import attacks, schemes
 from bench.runner.store import Store
 from bench.runner.worker import Task, compute

@@ -12,8 +12,9 @@ from torch import nn
 
 from bench.api import Attack, Context, ImageSet, Key, Recipe, Rng, Victim
 from bench.data import checksum
-from bench.plan.matrix import Planned, Step, expand
+from bench.plan.matrix import Planned, expand
 from bench.plan.profiles import PROFILES
+from bench.plan.step import Step
 from bench.runner.store import Store
 from bench.runner.worker import Task, compute
 from bench.steps.scheme_workspace import SchemeWorkspace

@@ -10,7 +10,7 @@ import torch
 
 from attacks.lct import ArbitraryLct, ForgedLct, OptimisedLct, _advantages, _gaps, _random_space
 from bench.api import YIQ, Attempt, ImageSet, Key, Rng, Suspect, Victim
-from bench.plan.matrix import not_applicable
+from bench.plan.applicability import not_applicable
 from bench.registry import attacks, schemes
 from schemes.anw import AnwHue, AnwUserLct
 from tests.fakes import Answers, Nearest, keyed, noise_images, sines, user

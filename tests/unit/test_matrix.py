@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from bench.plan.matrix import ROOTS, Planned, auxiliaries, expand, not_applicable, steps_of
+from bench.plan.applicability import not_applicable
+from bench.plan.matrix import Planned, auxiliaries, expand, steps_of
 from bench.plan.profiles import PROFILES
 from bench.plan.selection import PIPELINES, cells_of
+from bench.plan.step import ROOTS
 from bench.registry import RegistryError, attacks, make, schemes
 from bench.steps.kinds import COMPUTE
 from tests.fakes import CHECKSUMS, request

@@ -10,8 +10,9 @@ import torch
 
 from bench.contract.images import ImageSet
 from bench.data import checksum
-from bench.plan.matrix import Planned, Step, expand
+from bench.plan.matrix import Planned, expand
 from bench.plan.profiles import PROFILES
+from bench.plan.step import Step
 from bench.records.record import OTHER_DATA, OWN_DATA, PERMUTED, RIVAL_DATA
 from bench.runner.store import Store
 from bench.steps import null_claims as null_claims_module

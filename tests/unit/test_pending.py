@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Mapping
 
-from bench.plan.matrix import Step
+from bench.plan.step import Step
 from bench.runner.pending import OpenCells, Pending
 from tests.fakes import planned
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench import archs
 from bench.api import Capacity, ContractError, ImageSet, Recipe, Rng, Scheme, Share, Verdict, predict, replace
-from bench.plan.matrix import Step
+from bench.plan.step import Step
 from bench.runner.store import Store
 from bench.steps import embed as marking
 from bench.steps import embedding, training
