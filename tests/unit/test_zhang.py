@@ -10,10 +10,11 @@ from scipy.stats import binom
 from torch import Tensor, nn
 
 from bench.api import AccessError, ImageSet, Rng, Suspect, replace, sequential_p_value
-from schemes import zhang
+from schemes import _triggers
 from schemes._firmness import firmness
 from schemes._glyphs import LETTERS, letter_m_bank, poses, text_mask, written_one_bank
-from schemes.zhang import ZhangContent, ZhangKey, ZhangNoise, ZhangUnrelated
+from schemes._triggers import ZhangKey
+from schemes.zhang import ZhangContent, ZhangNoise, ZhangUnrelated
 from tests.fakes import CLASSES, Answers, FakeHost, noise_images, rows_of, same_key
 
 KINDS = (ZhangContent, ZhangUnrelated, ZhangNoise)
@@ -285,7 +286,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
         seen.append(found[1])
         return found
 
-    monkeypatch.setattr(zhang, "sequential_p_value", watched)
+    monkeypatch.setattr(_triggers, "sequential_p_value", watched)
     return seen
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from bench.api import Rng, Suspect
 from bench.registry import make, schemes
 from schemes._firmness import sureness
+from schemes._triggers import ZhangKey
 from schemes._users import LARGEST
-from schemes.zhang import ZhangKey
 from tests.fakes import CLASSES, Answers, FakeHost, always, sines
 
 NAMES = ("zhang-content-scores", "zhang-unrelated-scores", "zhang-noise-scores")
