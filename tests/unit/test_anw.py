@@ -83,15 +83,15 @@ def test_a_memory_of_the_unmarked_images_says_no_watermark(kind: type, signature
     assert verdict.p_value > 0.5
 
 
-@pytest.mark.parametrize("kind", [AnwHue, AnwBlue])
-def test_false_claims_keep_the_rate(kind: type) -> None:
+@pytest.mark.parametrize(("kind", "views"), [(AnwHue, 1), (AnwHue, 3), (AnwBlue, 1)])
+def test_false_claims_keep_the_rate(kind: type, views: int) -> None:
     """100 users whom the network does not know, at 10 %."""
     model, false = sines(7), 0
     suspect = Suspect("scores", model=model)
     for seed in range(100):
         rows = torch.randperm(160, generator=torch.Generator().manual_seed(seed))[:20]
         host = user(heldout=160, rows=rows)
-        scheme, key = keyed(kind, host, seed, decoys=49)
+        scheme, key = keyed(kind, host, seed, decoys=49, views=views)
         false += scheme.verify(suspect, key).p_value <= 0.1
     assert int(binom.isf(0.9999, 100, 0.1)) <= false <= int(binom.isf(1e-4, 100, 0.1))
 
