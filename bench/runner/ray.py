@@ -302,8 +302,9 @@ def _on_node(environment: Mapping[str, str], threads: int, fn: Callable[..., Any
 
 
 def _module() -> Any:
-    """Ray, which tells nobody that it is used."""
+    """Ray, which tells nobody that it is used, and starts no worker at nice 15, where other work starves it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster that this process starts
     try:
         import ray
         import ray.util.scheduling_strategies
