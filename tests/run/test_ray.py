@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter
@@ -22,7 +23,7 @@ from bench.runner.worker import Outcome, Task, compute
 from bench.steps.workspace import Place
 
 pytest.importorskip("ray", reason='needs Ray: pip install "watermark-bench[ray]"')
-from bench.runner.ray import Nodes
+from bench.runner.ray import Nodes, _module
 
 SELECTED: Any = {
     "scheme": "uchida-random,uchida-direct", "attack": "pruning", "profile": "smoke", "arch": "alexnet",
@@ -120,3 +121,13 @@ def test_a_node_that_is_killed_in_the_middle_costs_its_step_alone(
     assert not list(there.store.root.glob(".probe-*"))
     again = run(there, Settings(Place(), executor="ray", threads=1, address="127.0.0.1:1"))
     assert (again.computed, again.cached) == (0, len(keys)), "and a second run needs no cluster"
+
+
+def test_a_cluster_of_its_own_has_workers_of_the_usual_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's default is nice 15; what a person says counts."""
+    for given, wanted in ((None, "0"), ("5", "5")):
+        monkeypatch.setenv("RAY_worker_niceness", given or "")
+        if given is None:
+            monkeypatch.delenv("RAY_worker_niceness")
+        _module()
+        assert os.environ["RAY_worker_niceness"] == wanted
