@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from bench.records.rowfile import RowFile
     from bench.runner.rundir import RunDir
 
-__all__ = ["COMMANDS", "existing", "measured_beside", "print_ranks", "print_rungs", "records_in", "write_page"]
+__all__ = [
+    "COMMANDS",
+    "existing",
+    "measured_beside",
+    "print_ranks",
+    "print_rungs",
+    "records_in",
+    "records_of",
+    "write_page",
+]
 
 Measured = TypeVar("Measured", bound="BaseModel")
 
@@ -114,7 +123,7 @@ def write_page(
     from bench.records.submission import load_submissions
 
     submissions = load_submissions(Path(site.__file__).parent / "submissions", today, _complain)
-    own = records_in(run_dir.path) if records is None else records
+    own = records_of(run_dir) if records is None else records
     _add_pictures(own, run_dir)
     return site.build(own, out, submitted=submissions, cards=_cards(), fpr=fpr, beside=measured_beside(run_dir, fpr))
 
@@ -214,11 +223,21 @@ def existing(run_dir: Path) -> Path:
 
 
 def records_in(run_dir: Path) -> list[CellRecord]:
-    """The records of a run directory; those that cannot be read are named."""
-    from bench.records.files import load_records
+    """The records of a run directory; those that cannot be read are named.
+
+    Raises:
+        click.UsageError: there is no such folder.
+    """
     from bench.runner.rundir import RunDir
 
-    return list(load_records(RunDir(existing(run_dir)).records, _complain))
+    return records_of(RunDir(existing(run_dir)))
+
+
+def records_of(run_dir: RunDir) -> list[CellRecord]:
+    """The records that a run has written so far, if any; those that cannot be read are named."""
+    from bench.records.files import load_records
+
+    return list(load_records(run_dir.records, _complain))
 
 
 AXES = ("scheme", "attack", "arch", "situation", "seed")

@@ -205,7 +205,7 @@ class _Both:
 
 def _publish(run_dir: RunDir, summary: Summary, uri: str | None, fpr: float, quiet: bool) -> None:
     """The page, MLflow, the table, and the commands to open them; quietly, only what went wrong is printed."""
-    from bench.cli.report import print_ranks, records_in, write_page
+    from bench.cli.report import print_ranks, records_of, write_page
     from bench.cli.tables import results_table
 
     out, trouble = console(stderr=False), console(stderr=quiet)
@@ -217,7 +217,7 @@ def _publish(run_dir: RunDir, summary: Summary, uri: str | None, fpr: float, qui
     if not quiet or summary.stopped:
         on = f" {_stopped(summary)}: the same command goes on." if summary.stopped else ""
         trouble.print(ended + on, soft_wrap=True)
-    everything = records_in(run_dir.path)  # earlier commands' records, too
+    everything = records_of(run_dir)  # earlier commands' records, too
     page = write_page(run_dir, run_dir.site, fpr, everything)
     if not quiet:
         out.print(f"Leaderboard: {Path(page).resolve()}", soft_wrap=True)
