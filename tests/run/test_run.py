@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from bench.metrics.robustness import detected
+from bench.records import files
 from bench.records.files import load_records
 from bench.records.record import AFTER_ATTACK, FRESH_KEY, CellRecord
 from tests.conftest import PLUGINS, Bench, BenchHere
@@ -68,6 +70,27 @@ def test_the_same_command_again_computes_nothing(finished: tuple[Path, str], ben
     again = bench_here(*RUN, "--run-dir", run_dir)
     assert "\n0 steps computed" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in (run_dir / "store").rglob("*.safetensors")} == before
+
+
+def test_a_settled_run_reads_each_record_for_the_plan_and_for_what_is_shown(
+    finished: tuple[Path, str], tmp_path: Path, bench_here: BenchHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice, MLflow included."""
+    run_dir = shutil.copytree(finished[0], tmp_path / "run")
+    words = [word for word in RUN if word != "--no-mlflow"]
+    bench_here(*words, "--run-dir", run_dir)
+    read: Counter[str] = Counter()
+
+    def counted(path: Path) -> object:
+        read[path.name] += 1
+        return load(path)
+
+    load = files.load_any
+    monkeypatch.setattr(files, "load_any", counted)
+    bench_here(*words, "--run-dir", run_dir)
+    assert read
+    assert set(read) == {path.name for path in (run_dir / "records").glob("*.json")}
+    assert set(read.values()) == {2}
 
 
 def test_the_same_command_elsewhere_gives_the_same_records(
