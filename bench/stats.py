@@ -100,7 +100,8 @@ def sequential_p_value(
         draw: gives the next so many null statistics.
         most: draws at the most.
         exceeding: h; with 10, p-values above about 0.1 are coarse and those near an FPR of 1 % exact.
-        block: draws at a time; draws after the deciding one are not used, so it changes no p-value.
+        block: draws at a time, later half as many as were drawn before; draws after the deciding one are not used, so
+            it changes no p-value.
 
     Returns:
         The p-value, and the null statistics that were drawn.
@@ -110,7 +111,7 @@ def sequential_p_value(
     drawn: list[float] = []
     reached = 0
     while len(drawn) < most:
-        for null in draw(min(block, most - len(drawn))):
+        for null in draw(min(max(block, len(drawn) // 2), most - len(drawn))):
             drawn.append(null)
             reached += not null < statistic  # a null that is not a number counts against the claim
             if reached == exceeding:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count, islice
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -31,7 +32,6 @@ __all__ = ["Pool", "Secret", "TriggerParams", "TriggerSet", "ZhangKey"]
 
 SOURCES = 20  # classes that may be the source: bounds the pool that each key carries
 FRESH = 50  # triggers of the pattern that nobody trains on, at most
-CHUNK = 16  # decoys drawn and asked at a time
 
 
 @dataclass(frozen=True)
@@ -213,8 +213,7 @@ class TriggerSet(Scheme[ZhangKey]):
         probe = key.triggers[None, : pool.images.shape[1]]
         clean = suspect.memo(f"zhang {content(pool.images)}", lambda: _clean_answers(suspect, pool))
         (own,) = _known(suspect, probe, pool.images[[key.row]], clean[[key.row]], torch.tensor([key.target]))
-        drawn = self._decoys(suspect, key, clean, own)
-        p_value, decoys = sequential_p_value(own, lambda count: [next(drawn) for _ in range(count)], self.params.decoys)
+        p_value, decoys = sequential_p_value(own, self._decoys(suspect, key, clean, own), self.params.decoys)
         details = {
             "trigger_accuracy": _share(suspect, key.triggers, key.target),
             "decoys_asked": len(decoys),
@@ -246,11 +245,15 @@ class TriggerSet(Scheme[ZhangKey]):
         offset = int(torch.randint(1, pool.classes, (1,), generator=generator))
         return Secret(row, (int(pool.labels[row]) + offset) % pool.classes, self.pattern(pool, generator))
 
-    def _decoys(self, suspect: Suspect, key: ZhangKey, clean: Tensor, own: float) -> Iterator[float]:
-        """How well fresh keys are known, drawn and stamped as the owner's was, as far as it may reach the owner's."""
-        stream, pool = Rng("zhang decoys", key.decoys), key.drawn_from
-        for numbers in torch.arange(self.params.decoys).split(CHUNK):
-            rngs = [stream.child(number) for number in numbers.tolist()]
+    def _decoys(self, suspect: Suspect, key: ZhangKey, clean: Tensor, own: float) -> Callable[[int], list[float]]:
+        """What says how well the next so many fresh keys are known, as far as they may reach the owner's.
+
+        They are drawn and stamped as the owner's was.
+        """
+        numbers, stream, pool = count(), Rng("zhang decoys", key.decoys), key.drawn_from
+
+        def known(how_many: int) -> list[float]:
+            rngs = [stream.child(number) for number in islice(numbers, how_many)]
             secrets = [self._draw(pool, rng.torch("secret")) for rng in rngs]
             rows = [secret.row for secret in secrets]
             triggers = [
@@ -258,7 +261,9 @@ class TriggerSet(Scheme[ZhangKey]):
                 for images, secret, rng in zip(pool.images[rows], secrets, rngs, strict=True)
             ]
             targets = torch.tensor([secret.target for secret in secrets])
-            yield from _known(suspect, torch.stack(triggers), pool.images[rows], clean[rows], targets, own)
+            return _known(suspect, torch.stack(triggers), pool.images[rows], clean[rows], targets, own)
+
+        return known
 
 
 def _named(parts: list[Part]) -> dict[str, Tensor]:

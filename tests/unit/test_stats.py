@@ -89,6 +89,17 @@ def test_sequential_p_value_stops_at_the_tenth_null_that_is_as_large() -> None:
     assert stats.sequential_p_value(0.1, drawn_from(nulls), 199)[0] == 1.0, "ties count"
 
 
+def test_sequential_p_value_asks_for_more_at_a_time_the_longer_it_takes() -> None:
+    asked: list[int] = []
+
+    def draw(count: int) -> list[float]:
+        asked.append(count)
+        return [0.0] * count
+
+    stats.sequential_p_value(0.5, draw, 199)
+    assert asked == [16, 16, 16, 24, 36, 54, 37]
+
+
 def test_sequential_p_values_are_exact_under_the_null() -> None:
     """The claim's statistic is one more draw from the nulls' distribution; at these levels they are attained."""
     draws, trials = np.random.default_rng(0), 6_000
