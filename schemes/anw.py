@@ -85,7 +85,8 @@ CARD = SchemeCard(
 # Where each user has a colour space or pixels of their own, each key asks about the unseen images anew.
 _OWN_POOL = {
     **CARD.scales,
-    **{name: {**CARD.scales[name], "pool": pool} for name, pool in (("quick", 100), ("small", 150))},
+    "quick": {**CARD.scales["quick"], "pool": 100},
+    "small": {**CARD.scales["small"], "pool": 150, "views": 2},
 }
 HUES = tuple(float(degrees) for degrees in range(30, 360, 30))
 INTENSITIES = (0.1, 0.3, 0.5)
