@@ -1,12 +1,14 @@
-"""An empty tracking store, made once: its migrations take seconds."""
+"""An empty tracking store, made once, since its migrations take seconds; a folder of pictures."""
 
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from bench.tracking import default_uri
+from tests.run.stamped import write
 from tests.run.tracked import ENVIRONMENT, make
 
 
@@ -41,3 +43,19 @@ def store(drawing_store, monkeypatch):
     for name in ("draw_curve", "draw_searches", "draw_histories"):
         monkeypatch.setattr(f"bench.tracking.{name}", lambda record, path, *rest: None)
     return drawing_store
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """24 pictures of two sizes in three folders, a text file, a broken picture, a hidden file."""
+    root = tmp_path / "in"
+    for i in range(24):
+        write(
+            root / ("", "a", "a/b")[i % 3] / f"{i:02d}.{'jpg' if i == 5 else 'png'}",
+            (12, 8) if i % 7 == 6 else (8, 8),
+            i,
+        )
+    (root / "notes.txt").write_text("no picture")
+    (root / "a" / "10x.png").write_bytes(b"no picture either")
+    (root / ".hidden.png").write_bytes(b"")
+    return root
