@@ -14,8 +14,6 @@ from schemes._visible import VisibleKey
 
 SECRET = 77
 ABOUT = About(scheme="visible-static", params={"blend": 0.5, "watermark": None}, size=(8, 9), options={"seed": 3})
-
-
 KEY = VisibleKey(
     mark=torch.rand(4, 8, 9), probe=torch.zeros(3, 3, 8, 9, dtype=torch.uint8), probe_labels=torch.arange(3), base=None,
     blend=0.5, seed=2**62, decoys=7,
