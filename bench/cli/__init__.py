@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import sys
 from pathlib import Path
@@ -24,8 +23,6 @@ click.rich_click.COMMAND_GROUPS = {
         {"name": "Understand", "commands": ["why", "doctor"]},
     ]
 }
-# Modules, cells and records live as long as the command: looking for cycles among them took an eighth of its time.
-OBJECTS = 1_000_000
 click.rich_click.STYLE_OPTION = "cyan"
 
 
@@ -40,7 +37,6 @@ def main(plugins: tuple[Path, ...]) -> None:
 
     Begin with: bench run --scheme all --attack pruning
     """
-    gc.set_threshold(OBJECTS)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must end no command
             stream.reconfigure(errors="backslashreplace")

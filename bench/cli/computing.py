@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from bench.runner.rundir import RunDir
 
 __all__ = [
+    "collecting",
     "complaints",
     "computed_steps",
     "device_option",
@@ -37,6 +39,7 @@ __all__ = [
     "until_sigterm",
 ]
 
+OBJECTS = 700  # Python's own: networks that hang on cycles are not left lying about
 jobs_option = click.option(
     "--jobs", type=click.IntRange(1, 1024), default=1, help="Worker processes; they share the cores."
 )
@@ -106,10 +109,22 @@ def executed(
 
     durations = Durations(run_dir.durations, probe=lambda: probe_of(settings))
     with (
+        collecting(OBJECTS) if made.missing else nullcontext(),
         _watching(made, durations, settings, owners, quiet, run_dir.store.epoch) as watch,
         also(watch) as both,
     ):
         return execute(made, run_dir, settings, both, durations)
+
+
+@contextmanager
+def collecting(objects: int) -> Iterator[None]:
+    """Look for cycles of garbage whenever so many objects more are alive."""
+    before = gc.get_threshold()
+    gc.set_threshold(objects)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def computed_steps(steps: Iterable[Step], run_dir: RunDir, settings: Settings, quiet: bool, owners: int = 1) -> Summary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -10,14 +11,18 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bench import library
 from bench.metrics.robustness import detected
 from bench.records import files
 from bench.records.files import load_records
 from bench.records.record import AFTER_ATTACK, FRESH_KEY, CellRecord
+from bench.steps import training
 from tests.conftest import PLUGINS, Bench, BenchHere
 
 ANY = ("run", "--profile", "smoke", "--no-mlflow", "--device", "cpu")
@@ -91,6 +96,26 @@ def test_a_settled_run_reads_each_record_for_the_plan_and_for_what_is_shown(
     assert read
     assert set(read) == {path.name for path in (run_dir / "records").glob("*.json")}
     assert set(read.values()) == {2}
+
+
+def test_cycles_are_looked_for_as_usual_while_networks_train(
+    tmp_path: Path, bench_here: BenchHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seldom while cells and records are all there is; afterwards as before."""
+    before, seen = gc.get_threshold(), dict[str, int]()
+
+    def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            seen[name] = gc.get_threshold()[0]
+            return function(*args, **kwargs)
+
+        return wrapped
+
+    monkeypatch.setattr(training, "train", watched("training", training.train))
+    monkeypatch.setattr(library, "plan", watched("planning", library.plan))
+    bench_here(*FAST, "--scheme", "uchida-posthoc", "--null-keys", "0", "--run-dir", tmp_path)
+    assert seen == {"planning": 1_000_000, "training": 700}
+    assert gc.get_threshold() == before
 
 
 def test_the_same_command_elsewhere_gives_the_same_records(
