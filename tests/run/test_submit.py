@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bench.checks import canary
+from bench.checks import canary, verification
 from bench.checks.canary import replayed
 from bench.checks.replay import UnfitError, rebuilt
 from bench.records.files import load_records
@@ -112,7 +112,16 @@ def test_a_plug_in_is_copied_beside_its_records_and_verified_from_there(tmp_path
     assert "verified: 1 of 1 records computed again." in said
 
 
-def test_a_cell_beyond_the_budget_leaves_it_self_reported(submitted: Path, bench_here: BenchHere) -> None:
+def test_a_cell_beyond_the_budget_leaves_it_self_reported(
+    submitted: Path, bench_here: BenchHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cell takes half a second, which no budget that can be typed is below."""
+    verify = verification.verify
+
+    def hasty(folder: Path, *, budget_s: float, **others: Any) -> verification.Outcome:
+        return verify(folder, budget_s=budget_s / 1000, **others)
+
+    monkeypatch.setattr(verification, "verify", hasty)
     said = bench_here("verify-submission", submitted, "--budget", "1", check=2).stdout
     assert "beyond the budget" in said
     assert "stays self-reported" in said
