@@ -39,7 +39,7 @@ __all__ = [
     "until_sigterm",
 ]
 
-OBJECTS = 700  # Python's own: networks that hang on cycles are not left lying about
+USUALLY = 700  # Python's own: networks that hang on cycles are not left lying about
 jobs_option = click.option(
     "--jobs", type=click.IntRange(1, 1024), default=1, help="Worker processes; they share the cores."
 )
@@ -109,7 +109,7 @@ def executed(
 
     durations = Durations(run_dir.durations, probe=lambda: probe_of(settings))
     with (
-        collecting(OBJECTS) if made.missing else nullcontext(),
+        collecting(USUALLY) if made.missing else nullcontext(),
         _watching(made, durations, settings, owners, quiet, run_dir.store.epoch) as watch,
         also(watch) as both,
     ):

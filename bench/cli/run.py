@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS"]
 
 # Modules, cells and records live as long as the command: looking for cycles among them took an eighth of its time.
-OBJECTS = 1_000_000
+SELDOM = 1_000_000
 
 
 @click.command()
@@ -137,7 +137,7 @@ def run(
     """
     from bench.runner.rundir import RunDir
 
-    with until_sigterm(), collecting(OBJECTS):
+    with until_sigterm(), collecting(SELDOM):
         run_dir = RunDir(options["run_dir"], options["store"])
         settings = settings_of(options, device, jobs, executor, max_time, threads, address, precision)
         uri = None if no_mlflow else tracking_uri or own_store(run_dir.path)

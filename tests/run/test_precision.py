@@ -43,4 +43,4 @@ def test_trainings_run_as_asked_and_the_record_says_it(
 
 def test_the_command_line_offers_what_a_place_takes() -> None:
     (offered,) = (option.type for option in run.params if option.name == "precision")
-    assert tuple(offered.choices) == PRECISIONS  # type: ignore[attr-defined]
+    assert tuple(offered.choices) == PRECISIONS  # type: ignore[attr-defined]  # a Choice, which click's base type does not say

@@ -21,12 +21,7 @@ from tests.fakes import (
     rung,
     said,
 )
-from tests.site.paged import Page
-
-
-def only(records):
-    (row,) = rows(records)
-    return row
+from tests.site.paged import Page, only
 
 
 # ---- aggregation ---------------------------------------------------------------------------------------------------

@@ -23,12 +23,7 @@ from tests.fakes import (
     simulated,
     verdict,
 )
-from tests.site.paged import page_of
-
-
-def only(records):
-    (row,) = rows(records)
-    return row
+from tests.site.paged import only, page_of
 
 
 # ---- signatures, held-out users, histories -------------------------------------------------------------------------
