@@ -114,7 +114,8 @@ def test_grid_search_costs_its_forward_passes(benchmark: Benchmark, images: Imag
     All else is the search of a network that costs nothing: two timings of the same passes differ by more than a tenth.
     """
     from bench.contract.networks import predict
-    from schemes.anw import AnwHue, AnwKey
+    from schemes._signatures import AnwKey
+    from schemes.anw import AnwHue
 
     scheme, few = AnwHue(), images[:500]
     key = AnwKey(few.images, few.labels, few.images, few.labels, torch.zeros(500).bool(), 60.0, 0)

@@ -11,8 +11,9 @@ from scipy.stats import binom
 from torch import Tensor, nn
 
 from bench.api import YIQ, ImageSet, Rng, Suspect, colour_rotations, pixels, recoloured, replace, rotate_hue
-from schemes import anw
-from schemes.anw import VIEWS, AnwBlue, AnwHue, AnwUserLct, View, seen
+from schemes import _signatures
+from schemes._signatures import VIEWS, View, seen
+from schemes.anw import AnwBlue, AnwHue, AnwUserLct
 from tests.fakes import CLASSES, Answers, Nearest, always, keyed, noise_images, sines, user
 
 KINDS = (AnwHue, AnwBlue, AnwUserLct)
@@ -248,7 +249,7 @@ def test_gradient_search_asks_about_one_view_a_step_and_about_all_in_the_end(mon
         asked.append(view)
         return seen(images, view)
 
-    monkeypatch.setattr(anw, "seen", watched)
+    monkeypatch.setattr(_signatures, "seen", watched)
     scheme, key = keyed(AnwHue, starts=2, steps=3, views=2)
     model = Nearest(scheme.mark_data(user().share, key))
     found, loss = scheme.gradient_search(model, key)

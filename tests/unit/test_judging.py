@@ -22,7 +22,8 @@ from bench.steps.nulls import attacked_false_claims, false_claims
 from bench.steps.ownership import Published, fresh_keys, owner_shares, published_images
 from bench.steps.scheme_workspace import SchemeWorkspace, host_for
 from schemes._firmness import firmness
-from schemes.anw import AntiNeuron, AnwHue, AnwKey
+from schemes._signatures import AntiNeuron, AnwKey
+from schemes.anw import AnwHue
 from tests.conftest import PLUGINS
 from tests.fakes import on_digits, opened
 
