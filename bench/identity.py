@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Rng", "canonical", "digest", "unknown"]
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
 
 def canonical(value: Any) -> str:
     """The one JSON text of `value`: sorted keys, no spaces; NaN and infinity are refused.
@@ -22,7 +24,7 @@ def canonical(value: Any) -> str:
         ValueError: `value` holds NaN or infinity.
         TypeError: `value` holds something that JSON cannot say.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def digest(value: Any) -> str:

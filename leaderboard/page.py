@@ -14,11 +14,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from bench.identity import canonical
 from bench.metrics import BUDGET_PP, DEFAULT_FPR, DEMONSTRATIONS
 from bench.metrics.beside import Beside
 from bench.records.record import CellRecord
 from leaderboard.outcomes import Stream, steps, together
-from leaderboard.summary import Row, canonical
+from leaderboard.summary import Row
 from leaderboard.table import Submitted, rows
 
 __all__ = ["build"]

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from bench.contract.verdict import Point
+from bench.identity import canonical
 from bench.metrics.aggregate import average, mean, one_a_seed
 from bench.metrics.beside import Beside
 from bench.metrics.capacity import carried_bits
@@ -30,7 +31,7 @@ from leaderboard.costs import costs
 from leaderboard.measured import measured
 from leaderboard.outcomes import outcomes
 from leaderboard.searches import heldout_users, histories, rung_searches, searches
-from leaderboard.summary import Row, as_dict, canonical, first_known, if_any, short, tag, thin
+from leaderboard.summary import Row, as_dict, first_known, if_any, short, tag, thin
 
 __all__ = ["COMPUTED", "row_of"]
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["Item", "Row", "as_dict", "brief", "canonical", "first_known", "if_any", "short", "tag", "thin"]
+from bench.identity import canonical
+
+__all__ = ["Item", "Row", "as_dict", "brief", "first_known", "if_any", "short", "tag", "thin"]
 
 MAX_RUNGS = 40
 MAX_TEXT = 500
 Row = dict[str, Any]
 Item = TypeVar("Item")
-
-
-def canonical(value: Any) -> str:
-    """JSON text that is the same for equal values: it groups records and names rows."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def tag(text: str, length: int) -> str:

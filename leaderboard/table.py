@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
+from bench.identity import canonical
 from bench.metrics import DEFAULT_FPR, DEMONSTRATIONS
 from bench.metrics.beside import Beside
 from bench.metrics.ranking import Comparable, comparable, is_baseline, rank
 from bench.records.record import CellRecord
 from leaderboard.row import COMPUTED, row_of
-from leaderboard.summary import Row, as_dict, canonical
+from leaderboard.summary import Row, as_dict
 
 __all__ = ["COMPUTED", "REPORTED", "Submitted", "rows"]
 

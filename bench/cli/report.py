@@ -233,11 +233,16 @@ def records_in(run_dir: Path) -> list[CellRecord]:
     return records_of(RunDir(existing(run_dir)))
 
 
-def records_of(run_dir: RunDir) -> list[CellRecord]:
-    """The records that a run has written so far, if any; those that cannot be read are named."""
+def records_of(run_dir: RunDir, known: Iterable[CellRecord] = ()) -> list[CellRecord]:
+    """The records that a run has written so far, if any; those that cannot be read are named.
+
+    Args:
+        run_dir: of the run.
+        known: records of it that were read just now.
+    """
     from bench.records.files import load_records
 
-    return list(load_records(run_dir.records, _complain))
+    return list(load_records(run_dir.records, _complain, known=known))
 
 
 AXES = ("scheme", "attack", "arch", "situation", "seed")

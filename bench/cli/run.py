@@ -143,7 +143,7 @@ def run(
         uri = None if no_mlflow else tracking_uri or own_store(run_dir.path)
         made, elsewhere = _planned(options, shard)
         summary = executed(made, run_dir, settings, quiet, options["owners"], lambda watch: _mirrored(watch, uri, fpr))
-        _publish(run_dir, summary, None if summary.signal else uri, fpr, quiet)
+        _publish(run_dir, made, summary, None if summary.signal else uri, fpr, quiet)
         if elsewhere and not quiet:
             console().print(elsewhere, soft_wrap=True)
     leave(summary)
@@ -207,7 +207,7 @@ class _Both:
         self._mirror.add(record)
 
 
-def _publish(run_dir: RunDir, summary: Summary, uri: str | None, fpr: float, quiet: bool) -> None:
+def _publish(run_dir: RunDir, made: Plan, summary: Summary, uri: str | None, fpr: float, quiet: bool) -> None:
     """The page, MLflow, the table, and the commands to open them; quietly, only what went wrong is printed."""
     from bench.cli.report import print_ranks, records_of, write_page
     from bench.cli.tables import results_table
@@ -221,7 +221,7 @@ def _publish(run_dir: RunDir, summary: Summary, uri: str | None, fpr: float, qui
     if not quiet or summary.stopped:
         on = f" {_stopped(summary)}: the same command goes on." if summary.stopped else ""
         trouble.print(ended + on, soft_wrap=True)
-    everything = records_of(run_dir)  # earlier commands' records, too
+    everything = records_of(run_dir, made.settled)  # earlier commands' records, too
     page = write_page(run_dir, run_dir.site, fpr, everything)
     if not quiet:
         out.print(f"Leaderboard: {Path(page).resolve()}", soft_wrap=True)

@@ -27,6 +27,7 @@ ASIDE = (
 PACKAGES = ("bench", "schemes", "attacks")
 
 _LAYOUT = {tokenize.INDENT: "\1", tokenize.DEDENT: "\2"}
+_HOLD_STATEMENTS = (ast.stmt, ast.excepthandler, ast.match_case)
 _SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER}
 # Python 3.12 splits f-strings (3.14: t-strings) into tokens, 3.11 does not: numbers of the first and the last part.
 _OPENING = {getattr(tokenize, name, None) for name in ("FSTRING_START", "TSTRING_START")} - {None}
@@ -231,7 +232,8 @@ def _imports(node: ast.AST, package: str) -> Iterator[_Import]:
         yield from (_Import(module, alias.name, alias.asname or alias.name) for alias in node.names)
     elif not _for_type_checkers(node):
         for child in ast.iter_child_nodes(node):
-            yield from _imports(child, package)
+            if isinstance(child, _HOLD_STATEMENTS):
+                yield from _imports(child, package)
 
 
 @cache

@@ -44,19 +44,22 @@ def save_record(record: AnyRecord, folder: Path) -> Path:
 
     A cell has one record: the new one replaces what an earlier run left, whatever its status.
     """
-    kept, other = folder, folder / "failed"
-    if isinstance(record, CellRecord) and record.status == "failed":
-        kept, other = other, kept
-    kept.mkdir(parents=True, exist_ok=True)
-    path = kept / record.filename
+    path, other = _places(record, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(as_text(record))
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    (other / record.filename).unlink(missing_ok=True)
+    other.unlink(missing_ok=True)
     return path
+
+
+def _places(record: AnyRecord, folder: Path) -> tuple[Path, Path]:
+    """Where a record belongs, and where one of the same cell lies that ended otherwise."""
+    well, badly = folder / record.filename, folder / "failed" / record.filename
+    return (badly, well) if isinstance(record, CellRecord) and record.status == "failed" else (well, badly)
 
 
 def as_text(record: AnyRecord) -> str:
@@ -78,7 +81,11 @@ def load_record(path: Path) -> CellRecord:
 
 
 def load_records(
-    folder: Path, unreadable: Callable[[RecordError], None] | None = None, *, named: bool = True
+    folder: Path,
+    unreadable: Callable[[RecordError], None] | None = None,
+    *,
+    named: bool = True,
+    known: Iterable[CellRecord] = (),
 ) -> Iterator[CellRecord]:
     """The records of all cells below `folder`, failed ones too, in the order of their names; then packed ones.
 
@@ -86,20 +93,28 @@ def load_records(
         folder: where `save_record` put them.
         unreadable: told of each file that is no record, which is then passed over; None raises instead.
         named: refuse a file that is not named as `save_record` would name it.
+        known: records that were read from this folder just now: their files are not read again.
 
     Raises:
         RecordError: one of the files is not a record, and nobody is told.
     """
-    return (each for each in load_all(folder, unreadable, named=named) if isinstance(each, CellRecord))
+    everything = load_all(folder, unreadable, named=named, known=known)
+    return (each for each in everything if isinstance(each, CellRecord))
 
 
 def load_all(
-    folder: Path, unreadable: Callable[[RecordError], None] | None = None, *, named: bool = True
+    folder: Path,
+    unreadable: Callable[[RecordError], None] | None = None,
+    *,
+    named: bool = True,
+    known: Iterable[CellRecord] = (),
 ) -> Iterator[AnyRecord]:
     """The records of every type below `folder`, as `load_records` reads those of cells."""
     found = [*folder.glob("*.json"), *folder.glob("failed/*.json")]
     paths = sorted(path for path in found if path.name not in BESIDE)
-    alone: Iterator[Reader] = (partial(_load_named, path) if named else partial(load_any, path) for path in paths)
+    at = {_places(record, folder)[0]: record for record in known}
+    load = _load_named if named else load_any
+    alone: Iterator[Reader] = (partial(at.__getitem__ if path in at else load, path) for path in paths)
     packed = (read for path in sorted(folder.glob(PACKED)) for read in _unpacked(path))
     for read in chain(alone, packed):
         try:
