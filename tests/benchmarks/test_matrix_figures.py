@@ -25,12 +25,13 @@ from tests.benchmarks.figures import Clock, Figures, alternating, ratio, seconds
 from tests.fakes import of_scheme, rung, said
 
 CELLS = ("--profile", "smoke", "--scheme", "all", "--attack", "pruning,pruning-global", "--seeds", "25")
+UNUSUAL = ("OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE")
 NARROW = ("--profile", "smoke", "--scheme", "uchida-*", "--attack", "pruning", "--seeds", "4", "--null-keys", "0")
 
 
 def bench(*words: str | Path) -> None:
-    """The command line as a person gives it, in a process of its own, with all cores."""
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    """The command line as a person gives it, in a process of its own, with all cores and compiled modules kept."""
+    environment = {name: value for name, value in os.environ.items() if name not in UNUSUAL}
     command = [sys.executable, "-m", "bench.cli", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,17 +9,14 @@ import pytest
 
 from leaderboard import build, page, rows
 from tests.fakes import (
-    HOSTILE,
     benchmark_records,
     contest,
     crowd,
-    identified,
     idle,
     member,
     of_scheme,
     rung,
     said,
-    search,
     searched,
 )
 
@@ -265,58 +261,6 @@ def test_a_row_draws_the_histories_of_its_keys(open_tab, tmp_path):
     assert tab.noise == []
 
 
-def test_hostile_searches_and_histories_are_text(open_tab, tmp_path):
-    odd = {"candidates": [-1e30, 5.0, 1e30], "losses": [1e30, -1e30, 0.0], "true": 1e-30, "unit": HOSTILE[:40]}
-    alone = {"candidates": [7.0], "losses": [3.0], "true": 7.0, "unit": "constructor"}
-    told = [identified(search=each) for each in (odd, alone, search(unit=HOSTILE[9:48]))]
-    made = of_scheme(
-        stage="training", marked=rung(0, 0.9, *told), curve=[rung(1, 0.9, *told)], heldout_verdicts=told,
-        histories={HOSTILE: [1e30, -1e30], "__proto__": [0.0] * 3}, owners=3,
-    )  # fmt: skip
-    tab = open_tab(build([made], tmp_path))
-    tab.page.locator("tr.row .name").click()
-    tab.page.locator("tr.detail code").first.wait_for()
-    assert HOSTILE in tab.page.locator("tr.detail").inner_text()
-    assert f"signature ({HOSTILE[:40]})" in tab.page.locator("tr.detail svg text").all_text_contents()
-    assert "NaN" not in tab.page.locator("tr.detail").inner_html()
-    assert tab.page.locator("script").count() == 4
-    assert tab.page.locator("img").count() == 0
-    assert tab.noise == []
-
-
-def test_hostile_strings_are_shown_as_text_and_never_run(open_tab, tmp_path):
-    params = {"note": HOSTILE, "__proto__": HOSTILE, "constructor": 1}
-    curve = [rung(10, 0.9, said(0.5)), rung(20, 0.8, said(0.5))]
-    made = [of_scheme(scheme_params=params, unit=HOSTILE, provenance={"platform": HOSTILE}, curve=curve)]
-    made += [idle("failed", attack="b", why=HOSTILE, scheme_params=params)]
-    made += [idle("not applicable", scheme="uchida-diff", why=HOSTILE, scheme_params=params)]
-    tab = open_tab(build(made, tmp_path, generated=HOSTILE))
-    tab.page.locator("tr.row .name", has_text="uchida-random").click()
-    tab.page.locator("tr.detail code").first.wait_for()
-    assert HOSTILE in tab.page.locator("tr.detail").inner_text()
-    assert HOSTILE in tab.page.locator("tr.row", has_text="uchida-diff").inner_text()
-    assert HOSTILE in tab.page.locator("footer").inner_text()
-    assert HOSTILE in tab.page.locator("tr.detail svg text").all_text_contents()
-    assert tab.page.locator("img").count() == 0
-    assert tab.page.locator("script").count() == 4
-    assert tab.noise == []
-
-
-def test_the_policy_stops_a_script_that_got_in_and_any_request(open_tab, site):
-    tab = open_tab(site)
-    tab.page.evaluate(
-        """() => {
-            const script = document.createElement("script");
-            script.textContent = "window.ran = true";
-            document.body.append(script);
-        }"""
-    )
-    assert tab.page.evaluate("window.ran") is None
-    assert tab.page.evaluate("fetch('https://example.invalid/').then(() => 'sent', () => 'refused')") == "refused"
-    assert all("Content Security Policy" in text for text in tab.noise)
-    assert len(tab.noise) >= 2
-
-
 def test_the_csv_holds_the_shown_rows_in_their_order(open_tab, site):
     tab = open_tab(site, "#profile=quick&carrier=weights&sort=scheme&order=up")
     with tab.page.expect_download() as download:
@@ -329,33 +273,6 @@ def test_the_csv_holds_the_shown_rows_in_their_order(open_tab, site):
         text.split("\n")[0] for text in tab.column("Fidelity")
     ]
     assert "the loss is not finite" in found[0]["problems"]
-
-
-def test_a_formula_in_a_record_is_not_one_in_the_csv(open_tab, tmp_path):
-    made = [of_scheme(scheme_params={"=1+1": value}) for value in ("a", "b")]
-    tab = open_tab(build(made, tmp_path))
-    assert sorted(row.split(",")[3] for row in tab.page.evaluate("csv()").splitlines()[1:]) == ["'=1+1=a", "'=1+1=b"]
-
-
-@pytest.mark.parametrize("width", [1280, 800, 400])
-def test_searches_are_not_wider_than_the_window(open_tab, tmp_path, width):
-    made = searched(5, rungs=(5, 10), heldout=(0.0,) * 3, histories={"x" * 200: [1.0, 2.0]})
-    tab = open_tab(build([made], tmp_path))
-    tab.page.set_viewport_size({"width": width, "height": 800})
-    tab.page.locator("tr.row .name").click()
-    tab.page.locator("tr.detail code").first.wait_for()
-    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
-
-
-@pytest.mark.parametrize("width", [1280, 800, 400])
-def test_nothing_is_wider_than_the_window(open_tab, site, width):
-    tab = open_tab(site)
-    tab.page.set_viewport_size({"width": width, "height": 800})
-    tab.page.locator("tr.row .name", has_text="uchida-diff").click()
-    tab.page.locator("tr.detail code").first.wait_for()
-    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
-    if width != 800:  # in between, the table scrolls in its own box
-        assert tab.page.evaluate("document.querySelector('.scroll').scrollWidth") <= width
 
 
 def test_no_records_is_said(open_tab, tmp_path):
@@ -425,38 +342,6 @@ def test_a_page_of_nothing_but_submissions_opens(open_tab, tmp_path):
     assert tab.noise == []
 
 
-CARD = {
-    "title": "The title",
-    "paper": "A. Author: A paper (2017)",
-    "link": "https://example.org/paper",
-    "code": "javascript:alert(1)",
-    "extensions": ["a better null"],
-    "adversary": "white-box access; no images",
-}
-
-
-def test_rows_link_to_papers_and_to_nothing_that_runs(open_tab, tmp_path):
-    curve = [rung(10, 0.9, said(1e-9)), rung(20, 0.8, said(0.5))]
-    made = of_scheme(attack="pruning=50+ftal", curve=curve)
-    cards = {"schemes": {"uchida-random": CARD}, "attacks": {"pruning": CARD, "ftal": {**CARD, "title": "Tuning"}}}
-    tab = open_tab(build([made], tmp_path, cards=cards))
-    links = tab.page.locator("tr.row a")
-    assert [link.get_attribute("href") for link in links.all()] == ["https://example.org/paper"]
-    links.first.evaluate("link => link.addEventListener('click', event => event.preventDefault())")
-    links.first.click()
-    assert tab.page.locator("tr.detail").count() == 0, "a link does not open the row"
-    tab.page.locator("tr.row .name").click()
-    tab.page.locator("tr.detail code").first.wait_for()
-    text = tab.page.locator("tr.detail").inner_text()
-    assert "pruning 50 → ftal: what each seed shows" in text
-    assert "Tuning. The adversary has white-box access; no images." in text
-    assert "Ours, not the authors': a better null." in text
-    assert "--attack pruning=50+ftal" in text
-    tab.page.get_by_role("button", name="How the columns are defined").click()
-    assert tab.page.locator("#help").get_attribute("open") is not None
-    assert tab.page.locator("a[href^='javascript']").count() == 0
-
-
 def test_many_rows_are_drawn_some_at_a_time_and_all_of_them_are_searched(open_tab, tmp_path, monkeypatch):
     base = rows([of_scheme(curve=[rung(10, 0.9, said(1e-9))])])
     monkeypatch.setattr(page, "rows", lambda *_, **__: crowd(base, 700))
@@ -473,50 +358,12 @@ def test_many_rows_are_drawn_some_at_a_time_and_all_of_them_are_searched(open_ta
     assert again.noise == tab.noise == []
 
 
-def test_percentages_have_the_same_axis_everywhere(open_tab, tmp_path):
-    made = [of_scheme(s, curve=[rung(10, a, said(1e-9, 0.01))]) for s, a in (("a", 0.91), ("b", 0.12))]
-    tab = open_tab(build(made, tmp_path))
-    expected = ["0 %", "25 %", "50 %", "75 %", "100 %"]
-    for figure in tab.panels.locator("figure").all():
-        assert [t for t in figure.locator("text").all_text_contents() if t.endswith(" %")] == expected
-    tab.view("table").locator("tr.row .name").first.click()
-    for title in ("Test accuracy", "Bit error rate"):
-        texts = tab.page.locator("tr.detail figure", has_text=title).locator("text").all_text_contents()
-        assert texts[:5] == ["0", "25", "50", "75", "100"]
-
-
 def test_the_curves_open_with_the_attack_that_most_rows_have(open_tab, tmp_path):
     curve = [rung(10, 0.9, said(1e-9))]
     made = [of_scheme(s, "pruning", curve=curve) for s in ("a", "b")] + [of_scheme("c", "blur", curve=curve)]
     tab = open_tab(build(made, tmp_path, submitted=[of_scheme(f"s{i}", "blur", curve=curve) for i in range(4)]))
     assert tab.panels.locator("figure").count() == 2
     assert tab.page.input_value("#curves") == "pruning"
-
-
-def test_long_names_do_not_break_a_phone(open_tab, tmp_path):
-    name, chain = "a-long-name-" * 15, "images-jpeg=75+cutout=8+" + "pruning-of-everything-" * 7
-    curve = [rung(10, 0.9, said(1e-9)), rung(20, 0.8, said(0.5))]
-    made = of_scheme(name, chain, curve=curve, unit="% of the weights of all the layers together", arch=name)
-    tab = open_tab(build([made], tmp_path))
-    tab.page.set_viewport_size({"width": 360, "height": 740})
-    tab.page.locator("tr.row .name").click()
-    tab.page.locator("tr.detail figure").first.wait_for()
-    assert tab.panels.locator("svg").count() == 1
-    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 360
-
-
-def test_all_columns_fit_on_paper(open_tab, site):
-    tab = open_tab(site)
-    tab.page.emulate_media(media="print")
-    tab.page.set_viewport_size({"width": 1054, "height": 726})  # A4 across, less its margins, at 96 dots an inch
-    assert tab.page.locator("thead th").last.bounding_box()["x"] > 900
-    assert tab.page.evaluate("document.querySelector('#board').getBoundingClientRect().right") <= 1054
-    assert not tab.page.locator("#filters").is_visible()
-    assert tab.page.locator(".scroll").evaluate("e => getComputedStyle(e).overflowX") == "visible", "nothing is cut off"
-    width, height = re.search(
-        rb"/MediaBox *\[0 0 ([0-9]+)[0-9.]* ([0-9]+)", tab.page.pdf(prefer_css_page_size=True)
-    ).groups()
-    assert int(width) > int(height)
 
 
 def test_rows_below_the_window_follow_a_slider_in_their_order(open_tab, tmp_path):
