@@ -128,6 +128,24 @@ def test_imports_are_followed_and_re_exports_seen_through(tmp_path: Path) -> Non
         tree.closure(("schemes.absent",))
 
 
+@pytest.mark.parametrize(
+    "around",
+    [
+        "if a:\n    pass\nelse:\n    {}\n",
+        "try:\n    {}\nfinally:\n    pass\n",
+        "try:\n    pass\nexcept OSError:\n    {}\n",
+        "match a:\n    case 1:\n        {}\n",
+        "with a:\n    for b in c:\n        {}\n",
+        "class A:\n    async def f(self):\n        {}\n",
+    ],
+)
+def test_imports_are_found_wherever_statements_stand(around: str, tmp_path: Path) -> None:
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench/a.py").write_text("A = 1\n")
+    (tmp_path / "bench/b.py").write_text(around.format("from bench.a import A"))
+    assert set(Tree(tmp_path).closure(("bench.b",))) == {"bench.a", "bench.b"}
+
+
 def all_keys() -> dict[tuple[str, str, str], str]:
     """(scheme, attack, kind of step) -> key, for cells of several shapes."""
     pairs = [("uchida-random", "pruning"), ("zhang-content", "pruning-random"), ("anw-hue", "cutout")]
