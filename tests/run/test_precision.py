@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rich_click as click
 from click.testing import CliRunner
 
 from bench.cli import main
@@ -43,4 +44,5 @@ def test_trainings_run_as_asked_and_the_record_says_it(
 
 def test_the_command_line_offers_what_a_place_takes() -> None:
     (offered,) = (option.type for option in run.params if option.name == "precision")
-    assert tuple(offered.choices) == PRECISIONS  # type: ignore[attr-defined]  # a Choice, which click's base type does not say
+    assert isinstance(offered, click.Choice)
+    assert tuple(offered.choices) == PRECISIONS

@@ -26,7 +26,7 @@ from bench.steps.ownership import published_images
 from bench.steps.scheme_workspace import SchemeWorkspace
 from tests.conftest import PLUGINS
 from tests.fakes import on_digits, opened, same_key
-from tests.unit.chained import ZHANG, equal, judge_of
+from tests.unit.chained import ZHANG, equal, judge_of, triggered
 
 NOISE = [["output-noise", {"ladder": [0.5, 2.0]}]]
 PRUNED = ["pruning", {"ladder": [50.0]}]
@@ -39,8 +39,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def marked(store: Store) -> SchemeWorkspace:
-    """An attack step on a model that carries triggers."""
-    return opened(on_digits(**ZHANG).steps["attack"], store)
+    return triggered(store)
 
 
 @pytest.fixture(scope="module")

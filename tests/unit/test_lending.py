@@ -23,7 +23,7 @@ from bench.steps.embedding import Embedded
 from bench.steps.judge import State
 from bench.steps.scheme_workspace import SchemeWorkspace
 from tests.fakes import noise_images, on_digits, opened
-from tests.unit.chained import ZHANG, equal, judge_of, weights
+from tests.unit.chained import equal, judge_of, triggered, weights
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def marked(store: Store) -> SchemeWorkspace:
-    """An attack step on a model that carries triggers."""
-    return opened(on_digits(**ZHANG).steps["attack"], store)
+    return triggered(store)
 
 
 def lent(workspace: SchemeWorkspace, access: str = "none", **adversary: Any) -> AttackContext:
