@@ -94,7 +94,7 @@ class Batch:
     Attributes:
         images: N x C x H x W, float32 in [0, 1], augmented.
         labels: N, int64.
-        logits: N x K, with their graph.
+        logits: N x K, with their graph; on a GPU the next batch's are written over them.
         activations: outputs of the layers that the scheme's card watches, by the name used there.
     """
 

@@ -22,6 +22,7 @@ from bench.data.augmentation import augment as augmented
 from bench.data.loading import Data
 from bench.identity import Rng
 from bench.steps import cpu as cpu  # its settings, for all that trains
+from bench.steps.cuda_graph import Passes
 
 __all__ = [
     "Diverged",
@@ -148,6 +149,7 @@ def train_epochs(
         current = images() if callable(images) and epoch > 1 else current
         with _seeded(rng.child("dropout", epoch), device), steps.scope():
             _train_mode(model)
+            steps.prepare(current)
             rows_of_batches = steps.rows(rng, epoch)
             for batch in _batches(current, recipe, names, rng.torch("augment", epoch), rows_of_batches, classes):
                 steps.take(*batch)
@@ -272,6 +274,8 @@ class _Steps:
         self.half = half(self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.mixed and self.half == torch.float16)
         self.watches, self.activations = watches, dict[str, Tensor]()
+        # What is watched is asked for at each step, which a graph does not do.
+        self.passes = Passes(model) if self.device.type == "cuda" and not watches else None
         self.done = 0
         self._reset()
 
@@ -279,6 +283,20 @@ class _Steps:
         self.seen = 0
         self.loss, self.extra, self.correct = torch.zeros(3, device=self.device)
         self.has_extra = False
+
+    def prepare(self, images: ImageSet) -> None:
+        """Called in each epoch, in training mode: on a GPU the passes on full batches become CUDA graphs."""
+        if self.passes is not None and self.images >= (size := self.recipe.batch_size):
+            batch = torch.zeros(size, *images.images.shape[1:], device=self.device)
+            self.passes.record(batch.contiguous(memory_format=torch.channels_last), self._recording())
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        with _seeded(Rng("recording"), self.device), self._autocast(cache_enabled=False):
+            yield
+
+    def _autocast(self, **options: bool) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=self.half, enabled=self.mixed, **options)
 
     def rows(self, rng: Rng, epoch: int) -> Iterable[Tensor]:
         """Row numbers of each batch of an epoch: every image once, in random order."""
@@ -330,8 +348,8 @@ class _Steps:
         self.correct += (logits.detach().argmax(1) == labels).sum()
 
     def _task_loss(self, x: Tensor, targets: Tensor, reduction: str = "mean") -> tuple[Tensor, Tensor]:
-        with torch.autocast(self.device.type, dtype=self.half, enabled=self.mixed):
-            logits = self.model(x)
+        with self._autocast():
+            logits = self.model(x) if self.passes is None else self.passes(x)
         smoothing, temperature = self.recipe.label_smoothing, self.recipe.temperature
         loss = F.cross_entropy(logits.float() / temperature, targets, label_smoothing=smoothing, reduction=reduction)
         return temperature**2 * loss, logits
@@ -376,6 +394,7 @@ class _DescentSteps(_Steps):
                 "images or an added loss, but got one of them: leave out `perturb` and `mix`, or embed by data."
             )
         super().__init__(model, recipe, images, None, watches, undecayed, mixed_precision=False)
+        self.passes = None
         assert recipe.descent is not None, "the caller looked"
         self.descending = recipe.descent.start(model, self.optimizer, images=images, steps=self.per_epoch, seed=seed)
 
@@ -409,10 +428,12 @@ def _optimizer(model: nn.Module, recipe: Recipe, undecayed: Collection[str]) -> 
         {"params": [p for name, p in named.items() if name in undecayed], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    # One kernel for all weights on a GPU, where each launch counts.
+    at_once = {"fused" if next(model.parameters()).is_cuda else "foreach": True}
     if recipe.optimizer == "adam":
-        return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), foreach=True)
+        return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), **at_once)
     nesterov = recipe.nesterov and recipe.momentum > 0
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, foreach=True)
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, **at_once)
 
 
 @contextmanager

@@ -7,12 +7,15 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pytest
+import torch
 
 from bench import archs, data
 from bench.api import Rng
 from bench.plan.profiles import PROFILES
+from bench.runner.arithmetic import pin
 from bench.steps import training
 from tests.benchmarks.figures import Figures
 
@@ -32,21 +35,25 @@ def test_the_short_recipe_needs_a_tenth_of_the_epochs(
     """The first share of the paper's epochs at which `onecycle` ends within a point of the paper's accuracy.
 
     Each is a whole training of its own, since the learning rate falls to zero at its end; one that diverges answers
-    what it has come to. `--recipe full` takes a day on two cores, and needs CIFAR-10 (`BENCH_DATA_ROOT`); with `small`
-    the networks see few images, and what holds there need not hold on CIFAR-10.
+    what it has come to. `--recipe full` takes minutes on a GPU, and a day on two cores, and needs CIFAR-10
+    (`BENCH_DATA_ROOT`); with `small` the networks see few images, and what holds there need not hold on CIFAR-10.
     """
     scale = SCALES[request.config.getoption("--recipe")]
     loaded = data.load(scale["dataset"], data_root=Path(os.environ.get("BENCH_DATA_ROOT", ".")))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pin(device)
+    owner, heldout = loaded.owner.to(device), loaded.heldout.to(device)
     paper = replace(PROFILES["paper"].host["wrn"], epochs=scale["epochs"])
     short = PROFILES[scale["profile"]].recipe("host", "wrn")
 
     def reached(recipe: training.Recipe) -> float:
         found = []
         for seed in range(scale["seeds"]):
-            model = archs.build("wrn", 10, width=scale["width"], rng=Rng("recipe", seed))
+            model = archs.build("wrn", 10, width=scale["width"], rng=Rng("recipe", seed), device=device)
+            options: dict[str, Any] = {"augment": loaded.card.augment, "mixed_precision": device != "cpu"}
             with suppress(training.Diverged):
-                training.train(model, loaded.owner, recipe, rng=Rng("recipe", seed), augment=loaded.card.augment)
-            found.append(training.accuracy(model, loaded.heldout))
+                training.train(model, owner, recipe, rng=Rng("recipe", seed), **options)
+            found.append(training.accuracy(model, heldout))
         return mean(found)
 
     goal, tried = reached(paper), dict[str, float]()
@@ -55,7 +62,12 @@ def test_the_short_recipe_needs_a_tenth_of_the_epochs(
         tried[f"{share:g}"] = reached(recipe)
         if tried[f"{share:g}"] >= goal - WITHIN:
             break
-    details = {"scale": request.config.getoption("--recipe"), "paper_accuracy": round(goal, 4), "short": tried}
+    details = {
+        "device": device,
+        "scale": request.config.getoption("--recipe"),
+        "paper_accuracy": round(goal, 4),
+        "short": tried,
+    }
     details["reached"] = tried[f"{share:g}"] >= goal - WITHIN
     met = figures.add("recipe_epochs_ratio", share, at_most=0.1, **scale, **details)
     with capsys.disabled():

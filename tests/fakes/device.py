@@ -190,6 +190,7 @@ def simulated_gpu() -> Iterator[SimulatedDevice]:
         mock.patch("torch.cuda.synchronize"),
         mock.patch("torch.cuda.is_bf16_supported", return_value=True),
         mock.patch("torch.autocast", return_value=nullcontext()),
+        mock.patch("torch.cuda.make_graphed_callables", lambda model, sample, **_: model),
         mock.patch("torch.Generator", _Generator),
         mock.patch("bench.steps.training._seeded", _seeded),
         mock.patch.dict(os.environ),

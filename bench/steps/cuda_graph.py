@@ -1,0 +1,91 @@
+"""A network's forward and backward pass as CUDA graphs: a GPU is told once what to do, not at every step.
+
+A step of a small network is hundreds of short kernels, and launching them takes longer than computing them. A graph
+records them once and launches all at once (https://docs.pytorch.org/docs/stable/notes/cuda.html, "CUDA Graphs"). The
+kernels are the same, and so are the numbers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Passes"]
+
+
+class Passes:
+    """Calls a network in training mode, and replays its graphs where the batch has the recorded shape.
+
+    A graph reads and writes the memory that it was recorded with, so that it is recorded anew when weights lie
+    elsewhere. What a forward pass does in Python beside its kernels happens at recording alone. The answers to one
+    batch are overwritten by those to the next.
+
+    Args:
+        model: on a GPU, with no hook that must be called at each step.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._replay: Callable[[Tensor], Tensor] | None = None
+        self._shape: torch.Size | None = None
+        self._recorded: list[int] = []
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits, N x K, of float images N x C x H x W."""
+        if self._replay is None or x.shape != self._shape:
+            return self.model(x)  # type: ignore[no-any-return]
+        return self._replay(x)
+
+    def record(self, x: Tensor, scope: AbstractContextManager[object]) -> None:
+        """Record both passes, unless the graphs still fit; buffers stay as they are.
+
+        A network that cannot be recorded, because its forward pass waits for the device, is called as it is.
+
+        Args:
+            x: a batch, of any values.
+            scope: entered for the recording: autocast, without its cache.
+
+        Raises:
+            torch.OutOfMemoryError: the batch does not fit.
+        """
+        if self._recorded == (places := self._places()):
+            return
+        self._replay, self._shape, self._recorded = None, x.shape, places
+        kept = [buffer.clone() for buffer in self.model.buffers()]
+        _expect_two_streams()
+        try:
+            with scope, warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # the first product on a new thread
+                made = torch.cuda.make_graphed_callables(_Whole(self.model), (x,), allow_unused_input=True)
+                self._replay = cast(Callable[[Tensor], Tensor], made)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            torch.cuda.synchronize()
+        for buffer, before in zip(self.model.buffers(), kept, strict=True):
+            buffer.copy_(before)
+
+    def _places(self) -> list[int]:
+        return [tensor.data_ptr() for tensor in (*self.model.parameters(), *self.model.buffers())]
+
+
+class _Whole(nn.Module):
+    """A module around the network, because recording replaces the `forward` of what it is given."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)  # type: ignore[no-any-return]
+
+
+def _expect_two_streams() -> None:
+    """Gradients are written on the stream of the recording; PyTorch waits for it, and would warn of that."""
+    with suppress(AttributeError):  # PyTorch before 2.10 says nothing
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
