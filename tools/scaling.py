@@ -1,11 +1,12 @@
 """Prints what the matrix of all schemes and attacks costs, in steps, FLOPs, device hours and money, and how it scales.
 
 python tools/scaling.py [--profiles standard,paper] [--archs wrn,alexnet,vgg16,resnet50] [--seeds 5]
-    [--workers 1,8,64,512] [--images-per-s 18500] [--packed-images-per-s 57000] [--overhead-s 2] [--price 2.5] [--write]
+    [--workers 1,8,64,512] [--speed 1] [--overhead-s 2] [--price 2.5] [--write]
 
-The steps are those of the real plan. FLOPs of a network are counted by PyTorch on the `meta` device. How many images an
-attack and a verdict pass through the network comes from the shipped records of all schemes and attacks at `quick`. A
-schedule is simulated by list scheduling. With `--write` the tables replace those in docs/scaling.md.
+The steps are those of the real plan. FLOPs of a network are counted by PyTorch on the `meta` device, its speed was
+measured (`SPEED`). How many images an attack and a verdict pass through the network comes from the shipped records of
+all schemes and attacks at `quick`. A schedule is simulated by list scheduling. With `--write` the tables replace those
+in docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ BEGIN, END = "<!-- tools/scaling.py begins -->", "<!-- tools/scaling.py ends -->
 # CIFAR-10 as the split divides it, and digits-m, on which the shipped records were made.
 OWNER, ADVERSARY, HELDOUT = 33_333, 16_667, 10_000
 SMALL_OWNER, SMALL_EPOCHS = 898, {True: 16, False: 30}  # digits-m; epochs at `quick` of a learner, and of a host
-REFERENCE = "wrn"  # the network whose images/s were measured
+# Images/s of the training loop on one H100 (`tests/benchmarks/test_gpu.py`); other networks: the FLOP/s of the first.
+SPEED = {"wrn": 61_200, "alexnet": 89_400, "vgg16": 49_200, "resnet50": 11_600}
 TRAINING = 3  # a step of training costs about three forward passes
 
 
@@ -114,6 +116,12 @@ def flops(arch: str, width: float = 1.0, *, train: bool = False, classes: int = 
         if train:
             out.sum().backward()
     return counter.get_total_flops() / len(images)
+
+
+def rate(arch: str) -> float:
+    """FLOP/s that training an architecture reached, or the first one measured did."""
+    known = arch if arch in SPEED else next(iter(SPEED))
+    return SPEED[known] * flops(known, train=True)
 
 
 @dataclass
@@ -226,8 +234,9 @@ class Matrix:
     meaningful: int
     kinds: Mapping[str, int]
     flops: Mapping[str, float]
+    seconds: Mapping[str, float]
     inputs: Sequence[Sequence[int]]
-    work: Sequence[float]
+    work_s: Sequence[float]
     labels: Sequence[str]
     networks: int
 
@@ -249,13 +258,16 @@ class Matrix:
         number = {step.key: index for index, step in enumerate(steps)}
         inputs = [[number[needed.key] for needed in step.inputs.values()] for step in steps]
         each = [work(step) for step in steps]
-        by_kind: dict[str, float] = defaultdict(float)
-        for step, its in zip(steps, each, strict=True):
+        times = [its / rate(step.spec["arch"]) for step, its in zip(steps, each, strict=True)]
+        by_kind, seconds = defaultdict[str, float](float), defaultdict[str, float](float)
+        for step, its, taken in zip(steps, each, times, strict=True):
             by_kind[step.kind] += its
+            seconds[step.kind] += taken
         kinds = Counter(step.kind for step in steps)
         networks = sum(kinds[kind] for kind in ("host", "mark", "without", "null_host"))
         meaningful = sum(cell.reason is None for cell in cells)
-        return cls(len(cells), meaningful, kinds, by_kind, inputs, each, [s.label for s in steps], networks)
+        labels = [step.label for step in steps]
+        return cls(len(cells), meaningful, kinds, by_kind, seconds, inputs, times, labels, networks)
 
 
 def chain(matrix: Matrix, durations: Sequence[float]) -> list[str]:
@@ -281,37 +293,32 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def networks_table(archs: Sequence[str]) -> str:
-    """FLOPs of an image, by architecture."""
+    """FLOPs of an image, and the speed of training, by architecture."""
     rows = [
         [arch, f"{flops(arch) / 1e9:.3f}", f"{flops(arch, train=True) / 1e9:.3f}",
-         f"{flops(arch, train=True) / flops(REFERENCE, train=True):.2f}"]
+         f"{rate(arch) / flops(arch, train=True):,.0f}", f"{rate(arch) / 1e12:.0f}"]
         for arch in archs
     ]  # fmt: skip
-    return table(["architecture", "forward, GFLOP an image", "training step, GFLOP an image", "to WRN-10-4"], rows)
+    head = ["architecture", "forward, GFLOP an image", "training step, GFLOP an image", "images/s", "TFLOP/s"]
+    return table(head, rows)
 
 
 def costs_table(matrix: Matrix, asked: argparse.Namespace) -> str:
     """Steps, work, device hours and money, by kind of step."""
-    alone, packed = (rate * flops(REFERENCE, train=True) for rate in (asked.images_per_s, asked.packed_images_per_s))
-    rows = []
-    for kind in sorted(matrix.kinds, key=lambda name: -matrix.flops[name]):
-        count, work = matrix.kinds[kind], matrix.flops[kind]
-        hours = (work / alone + asked.overhead_s * count) / 3600
-        rows.append([kind.replace("_", " "), f"{count:,}", f"{work / 1e15:,.0f}", f"{hours:,.0f}",
-                     f"{(work / packed) / 3600:,.0f}", f"{hours * asked.price:,.0f}"])  # fmt: skip
-    total, count = sum(matrix.work), sum(matrix.kinds.values())
-    hours = (total / alone + asked.overhead_s * count) / 3600
-    packed_hours = total / packed / 3600
-    rows.append(["**all**", f"{count:,}", f"{total / 1e15:,.0f}", f"{hours:,.0f}", f"{packed_hours:,.0f}",
-                 f"{hours * asked.price:,.0f} ({packed_hours * asked.price:,.0f} packed)"])  # fmt: skip
-    head = ["kind of step", "steps", "PFLOP", "device hours, one step at a time", "device hours, packed", "money"]
-    return table(head, rows)
+
+    def row(name: str, count: int, work: float, seconds: float) -> list[str]:
+        hours = (seconds / asked.speed + asked.overhead_s * count) / 3600
+        return [name, f"{count:,}", f"{work / 1e15:,.0f}", f"{hours:,.0f}", f"{hours * asked.price:,.0f}"]
+
+    kinds = sorted(matrix.kinds, key=lambda kind: -matrix.seconds[kind])
+    rows = [row(kind.replace("_", " "), matrix.kinds[kind], matrix.flops[kind], matrix.seconds[kind]) for kind in kinds]
+    rows.append(row("**all**", sum(matrix.kinds.values()), sum(matrix.flops.values()), sum(matrix.work_s)))
+    return table(["kind of step", "steps", "PFLOP", "device hours", "money"], rows)
 
 
 def schedules_table(matrix: Matrix, asked: argparse.Namespace) -> str:
     """Simulated schedules, as the coordinator orders the steps, and in the order of the plan."""
-    rate = asked.images_per_s * flops(REFERENCE, train=True)
-    durations = [asked.overhead_s + work / rate for work in matrix.work]
+    durations = [asked.overhead_s + seconds / asked.speed for seconds in matrix.work_s]
     rows = []
     for workers in asked.workers:
         plan = schedule(durations, matrix.inputs, workers)
@@ -352,8 +359,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--archs", type=names, default=["wrn", "alexnet", "vgg16", "resnet50"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workers", type=lambda text: list(map(int, names(text))), default=[1, 8, 64, 512])
-    parser.add_argument("--images-per-s", type=float, default=18_500, help="WRN-10-4, one training on a device")
-    parser.add_argument("--packed-images-per-s", type=float, default=57_000, help="WRN-10-4, ten trainings on a device")
+    parser.add_argument("--speed", type=float, default=1.0, help="of a device, in those that were measured")
     parser.add_argument("--overhead-s", type=float, default=2.0, help="of a step besides its network")
     parser.add_argument("--price", type=float, default=2.5, help="of a device hour")
     parser.add_argument("--write", action="store_true", help="replace the tables in docs/scaling.md")

@@ -351,7 +351,11 @@ class _Steps:
         with self._autocast():
             logits = self.model(x) if self.passes is None else self.passes(x)
         smoothing, temperature = self.recipe.label_smoothing, self.recipe.temperature
-        loss = F.cross_entropy(logits.float() / temperature, targets, label_smoothing=smoothing, reduction=reduction)
+        scores = logits.float() / temperature
+        if self.recipe.floor:
+            loss = _floored_cross_entropy(scores, targets, self.recipe.floor, smoothing, reduction)
+        else:
+            loss = F.cross_entropy(scores, targets, label_smoothing=smoothing, reduction=reduction)
         return temperature**2 * loss, logits
 
     def _descend(self, loss: Tensor) -> None:
@@ -414,6 +418,15 @@ class _DescentSteps(_Steps):
 
         self._begin()
         self.descending.step(len(x), loss)
+
+
+def _floored_cross_entropy(logits: Tensor, targets: Tensor, floor: float, smoothing: float, reduction: str) -> Tensor:
+    """Cross entropy of labels or probabilities; a class that is given less than `floor` counts as given that much."""
+    classes = logits.shape[1]
+    wanted = targets if targets.is_floating_point() else F.one_hot(targets, classes).float()
+    told = logits.log_softmax(1).clamp(min=math.log(floor))
+    losses = -((1 - smoothing) * wanted + smoothing / classes).mul(told).sum(1)
+    return losses.mean() if reduction == "mean" else losses.sum()
 
 
 def _optimizer(model: nn.Module, recipe: Recipe, undecayed: Collection[str]) -> torch.optim.Optimizer:

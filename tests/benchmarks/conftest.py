@@ -18,7 +18,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("figures")
     written = os.environ.get("BENCHMARKS_JSON", "benchmarks.json")
     group.addoption("--figures", default=written, metavar="PATH", help="Where figures are written (BENCHMARKS_JSON).")
-    group.addoption("--recipe", choices=["small", "full"], default="small", help="Scale of recipe_epochs_ratio.")
+    scales = ["small", "narrow", "full"]
+    group.addoption("--recipe", choices=scales, default="small", help="Scale of recipe_epochs_ratio.")
     group.addoption("--matrix-profile", default="quick", help="Profile of matrix_ratio.")
     group.addoption("--matrix-schemes", default="all", help="Schemes of matrix_ratio.")
 
