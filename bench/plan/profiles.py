@@ -198,8 +198,8 @@ STANDARD = Profile(
 
 # Zou et al. 2022, section 5.1, and their code for the batch size.
 _ANW = _steps(0.1, 256, 90, every=30, gamma=0.1)
-# Uchida et al. 2017, section 4.1. Embedding by fine-tuning is a second full training (their footnote 5). Their loss, that
-# of Keras 1, has a floor; without one the network of their table 3 diverges in its first steps.
+# Uchida et al. 2017, section 4.1. Embedding by fine-tuning is a second full training (their footnote 5). The loss of
+# Keras 1, by which they trained, has a floor; without one the network of their table 3 diverges in its first steps.
 _UCHIDA = Recipe(200, 0.1, 64, schedule="step", milestones=(0.3, 0.6, 0.8), gamma=0.2, floor=1e-7)
 # Hong et al. 2019, the authors' code for clean images; on marked ones they chose `gamma` for each case.
 _DEEPSTAMP = {
