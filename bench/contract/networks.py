@@ -25,10 +25,9 @@ class Recipe:
         lr: peak learning rate.
         schedule: `onecycle`, `step` (times `gamma` at each milestone), `cosine` or `constant`.
         milestones: as fractions of the epochs.
+        warmup: fraction of the steps in which the learning rate rises to where the schedule has it.
         temperature: T, by which logits are divided before the loss, which is multiplied by T^2 (Hinton et al. 2015,
             section 2); soft targets are taken to be at that temperature already.
-        floor: the least probability that the loss tells apart: less counts as this much and has no gradient. Keras 1,
-            with which Uchida et al. trained, has 1e-7; without it their learning rate diverges.
         augment: batch augmentations by name; None takes the data set's.
         transforms: further transforms of a batch, `(float N x C x H x W in [0, 1], generator) -> the same`.
         mix: mixes the images of a batch and what the network shall answer, `(float N x C x H x W in [0, 1], N x K
@@ -47,10 +46,10 @@ class Recipe:
     schedule: Literal["onecycle", "step", "cosine", "constant"] = "onecycle"
     milestones: tuple[float, ...] = ()
     gamma: float = 0.1
+    warmup: float = 0.0
     augment: tuple[str, ...] | None = None
     label_smoothing: float = 0.0
     temperature: float = 1.0
-    floor: float = 0.0
     transforms: tuple[Callable[[Tensor, torch.Generator], Tensor], ...] = ()
     mix: Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]] | None = None
     perturb: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None

@@ -204,8 +204,14 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     """The learning rate of step `step` (from 0) of `steps`.
 
     `onecycle` rises by a half cosine from lr/25 to lr in the first 30 % of the steps and falls by another one to
-    lr/250,000 (Smith, Topin 2019, https://arxiv.org/abs/1708.07120, as PyTorch sets it, at constant momentum).
+    lr/250,000 (Smith, Topin 2019, https://arxiv.org/abs/1708.07120, as PyTorch sets it, at constant momentum). Any
+    schedule rises from 0 along a line first where the recipe has a warm-up (Goyal et al. 2017,
+    https://arxiv.org/abs/1706.02677, section 2.2).
     """
+    return _scheduled(recipe, step, steps) * min(1.0, (step + 1) / max(recipe.warmup * steps, 1))
+
+
+def _scheduled(recipe: Recipe, step: int, steps: int) -> float:
     if recipe.schedule == "onecycle":
         peak = max(0.3 * steps - 1, 1e-9)
         if step <= peak:
@@ -351,11 +357,7 @@ class _Steps:
         with self._autocast():
             logits = self.model(x) if self.passes is None else self.passes(x)
         smoothing, temperature = self.recipe.label_smoothing, self.recipe.temperature
-        scores = logits.float() / temperature
-        if self.recipe.floor:
-            loss = _floored_cross_entropy(scores, targets, self.recipe.floor, smoothing, reduction)
-        else:
-            loss = F.cross_entropy(scores, targets, label_smoothing=smoothing, reduction=reduction)
+        loss = F.cross_entropy(logits.float() / temperature, targets, label_smoothing=smoothing, reduction=reduction)
         return temperature**2 * loss, logits
 
     def _descend(self, loss: Tensor) -> None:
@@ -418,15 +420,6 @@ class _DescentSteps(_Steps):
 
         self._begin()
         self.descending.step(len(x), loss)
-
-
-def _floored_cross_entropy(logits: Tensor, targets: Tensor, floor: float, smoothing: float, reduction: str) -> Tensor:
-    """Cross entropy of labels or probabilities; a class that is given less than `floor` counts as given that much."""
-    classes = logits.shape[1]
-    wanted = targets if targets.is_floating_point() else F.one_hot(targets, classes).float()
-    told = logits.log_softmax(1).clamp(min=math.log(floor))
-    losses = -((1 - smoothing) * wanted + smoothing / classes).mul(told).sum(1)
-    return losses.mean() if reduction == "mean" else losses.sum()
 
 
 def _optimizer(model: nn.Module, recipe: Recipe, undecayed: Collection[str]) -> torch.optim.Optimizer:
