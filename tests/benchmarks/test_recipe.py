@@ -36,7 +36,7 @@ def test_the_short_recipe_needs_a_tenth_of_the_epochs(
     """The first share of the paper's epochs at which `onecycle` ends within a point of the paper's accuracy.
 
     Each is a whole training of its own, since the learning rate falls to zero at its end; a short one that diverges
-    answers what it has come to. `--recipe full` takes minutes on a GPU and a day on two cores, `narrow` an hour of a
+    answers what it has come to. `--recipe full` takes minutes on a GPU and a day on two cores, `narrow` hours of a slow
     core; both need CIFAR-10 (`BENCH_DATA_ROOT`). With `small` the networks see few images.
     """
     scale = SCALES[request.config.getoption("--recipe")]
