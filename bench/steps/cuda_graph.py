@@ -38,7 +38,8 @@ class Passes:
     def __call__(self, x: Tensor) -> Tensor:
         """Logits, N x K, of float images N x C x H x W."""
         if self._replay is None or x.shape != self._shape:
-            return self.model(x)  # type: ignore[no-any-return]
+            logits: Tensor = self.model(x)
+            return logits
         return self._replay(x)
 
     def record(self, x: Tensor, scope: AbstractContextManager[object]) -> None:
@@ -60,7 +61,7 @@ class Passes:
         _expect_two_streams()
         try:
             with scope, warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # the first product on a new thread
+                warnings.simplefilter("ignore", UserWarning)  # PyTorch warns of the first product on a thread
                 made = torch.cuda.make_graphed_callables(_Whole(self.model), (x,), allow_unused_input=True)
                 self._replay = cast(Callable[[Tensor], Tensor], made)
         except torch.OutOfMemoryError:
@@ -82,7 +83,8 @@ class _Whole(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)  # type: ignore[no-any-return]
+        logits: Tensor = self.model(x)
+        return logits
 
 
 def _expect_two_streams() -> None:

@@ -46,9 +46,8 @@ def without_graphs() -> AbstractContextManager[Any]:
 
 
 def optimizer_of(model: torch.nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(
-        model.parameters(), lr=0.001, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
-    )  # fmt: skip
+    settings = {"lr": 0.001, "momentum": 0.9, "weight_decay": 5e-4}
+    return torch.optim.SGD(model.parameters(), **settings, nesterov=True, fused=True)
 
 
 def bare(arch: str, batch: ImageSet) -> Callable[[], None]:

@@ -18,6 +18,7 @@ from bench.contract.networks import predict
 from bench.steps import training
 from bench.steps.judge import Served
 from tests.fakes import FakeContext, victim_of
+from tests.unit.trained import small_net
 
 RNG = Rng("test learner")
 RECIPE = Recipe(epochs=2, lr=0.05, batch_size=16)
@@ -45,15 +46,7 @@ def published(count: int = 48, size: int = 8) -> ImageSet:
 
 
 def network() -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return nn.Sequential(
-            nn.Conv2d(3, 12, 3, padding=1),
-            nn.BatchNorm2d(12),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(12 * 64, 2),
-        )
+    return small_net(channels=12)
 
 
 class Learner(FakeContext):

@@ -11,13 +11,14 @@ from bench import archs, data
 from bench.api import Recipe, Rng, replace
 from bench.plan.profiles import PROFILES
 from bench.steps import training
+from bench.steps.optimizer import learning_rate
 from tests.unit.trained import fit, toy
 
 
 def test_the_step_schedule_by_hand():
     """Uchida et al.: 0.1, times 0.2 at epochs 60, 120 and 160 of 200; here two steps an epoch."""
     recipe = Recipe(200, 0.1, schedule="step", milestones=(0.3, 0.6, 0.8), gamma=0.2)
-    rates = [training.learning_rate(recipe, step, 400) for step in range(400)]
+    rates = [learning_rate(recipe, step, 400) for step in range(400)]
     changes = {step: rates[step] for step in range(1, 400) if rates[step] != rates[step - 1]}
     assert rates[0] == 0.1
     assert changes == pytest.approx({120: 0.02, 240: 0.004, 320: 0.0008})
@@ -31,17 +32,17 @@ def test_onecycle_agrees_with_pytorchs(steps):
     for step in range(steps):
         expected = optimizer.param_groups[0]["lr"]
         if 0.3 * steps > 1:  # below, theirs starts beyond the peak
-            assert training.learning_rate(recipe, step, steps) == pytest.approx(expected, rel=1e-9)
+            assert learning_rate(recipe, step, steps) == pytest.approx(expected, rel=1e-9)
         if step < steps - 1:
             optimizer.step()
             theirs.step()
 
 
 def test_cosine_and_constant_by_hand():
-    cosine = [training.learning_rate(Recipe(1, 0.2, schedule="cosine"), step, 4) for step in range(4)]
+    cosine = [learning_rate(Recipe(1, 0.2, schedule="cosine"), step, 4) for step in range(4)]
     half = math.sqrt(0.5)
     assert cosine == pytest.approx([0.2, 0.1 * (1 + half), 0.1, 0.1 * (1 - half)])
-    assert {training.learning_rate(Recipe(1, 0.2, schedule="constant"), step, 4) for step in range(4)} == {0.2}
+    assert {learning_rate(Recipe(1, 0.2, schedule="constant"), step, 4) for step in range(4)} == {0.2}
 
 
 def test_the_rate_reaches_the_optimiser():
@@ -58,7 +59,7 @@ def test_the_rate_reaches_the_optimiser():
 
     model = Falling()
     fit(model, toy(32), recipe, extra_loss=lambda m, batch: m.weight)
-    assert model.weight.item() == pytest.approx(-sum(training.learning_rate(recipe, s, 4) for s in range(4)))
+    assert model.weight.item() == pytest.approx(-sum(learning_rate(recipe, s, 4) for s in range(4)))
 
 
 def test_profiles_are_whole():
@@ -84,7 +85,7 @@ def test_the_paper_profile_follows_uchidas_section_4_and_deepstamps_table():
         recipe = host[arch]
         assert (recipe.epochs, recipe.batch_size, recipe.nesterov) == (300, 128, False)
         for epoch in (0, every - 1, every, 2 * every, 299):
-            rate = training.learning_rate(recipe, epoch * 7, 300 * 7)
+            rate = learning_rate(recipe, epoch * 7, 300 * 7)
             assert rate == pytest.approx(lr * gamma ** (epoch // every))
 
 
@@ -99,7 +100,7 @@ def test_only_profiles_on_full_networks_are_ranked():
 def test_a_warm_up_by_hand():
     """Four steps of forty rise to the rate that the schedule has."""
     recipe = Recipe(10, 0.1, schedule="step", milestones=(0.5,), gamma=0.2, warmup=0.1)
-    rates = [training.learning_rate(recipe, step, 40) for step in range(40)]
+    rates = [learning_rate(recipe, step, 40) for step in range(40)]
     assert rates[:6] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
     assert rates[20:] == pytest.approx([0.02] * 20)
 
@@ -109,7 +110,7 @@ def test_no_warm_up_changes_no_rate(schedule):
     recipe = Recipe(1, 0.1, schedule=schedule)
     warm = replace(recipe, warmup=0.25)
     for step in range(20):
-        share = training.learning_rate(warm, step, 20) / training.learning_rate(recipe, step, 20)
+        share = learning_rate(warm, step, 20) / learning_rate(recipe, step, 20)
         assert share == pytest.approx(min(1, (step + 1) / 5))
 
 

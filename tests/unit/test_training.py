@@ -13,6 +13,7 @@ from bench import archs
 from bench.api import ImageSet, Recipe, replace
 from bench.contract.networks import Batch
 from bench.steps import training
+from bench.steps.optimizer import learning_rate, optimizer_of
 from tests.unit.trained import RECIPE, RNG, Recorder, fit, linear, same, small_net, state, toy
 
 
@@ -182,7 +183,7 @@ def test_each_step_has_the_schedule_s_rate_over_the_whole_training(monkeypatch):
     )
     recipe = replace(RECIPE, epochs=3, batch_size=16, schedule="onecycle")
     fit(linear(), toy(64), recipe)
-    assert rates == [training.learning_rate(recipe, step, 12) for step in range(12)]
+    assert rates == [learning_rate(recipe, step, 12) for step in range(12)]
     assert rates[0] < max(rates) == pytest.approx(recipe.lr, rel=0.2)
 
 
@@ -198,13 +199,13 @@ def test_images_may_be_asked_for_anew_before_every_epoch():
 
 def test_optimizers_have_the_recipe_s_numbers():
     model = linear()
-    adam = training._optimizer(model, replace(RECIPE, optimizer="adam", lr=0.003, momentum=0.8), ())
+    adam = optimizer_of(model, replace(RECIPE, optimizer="adam", lr=0.003, momentum=0.8), ())
     assert isinstance(adam, torch.optim.AdamW)
     assert (adam.defaults["lr"], adam.defaults["betas"]) == (0.003, (0.8, 0.999))
-    sgd = training._optimizer(model, replace(RECIPE, lr=0.2, momentum=0.7, nesterov=True), ())
+    sgd = optimizer_of(model, replace(RECIPE, lr=0.2, momentum=0.7, nesterov=True), ())
     assert isinstance(sgd, torch.optim.SGD)
     assert [sgd.defaults[name] for name in ("lr", "momentum", "nesterov")] == [0.2, 0.7, True]
-    assert not training._optimizer(model, replace(RECIPE, momentum=0.0, nesterov=True), ()).defaults["nesterov"]
+    assert not optimizer_of(model, replace(RECIPE, momentum=0.0, nesterov=True), ()).defaults["nesterov"]
 
 
 def test_images_lie_channels_last_while_networks_train():

@@ -23,16 +23,16 @@ def toy(count: int = 64, size: int = 8) -> ImageSet:
     return ImageSet(images, labels)
 
 
-def small_net(classes: int = 2, dropout: float = 0.0) -> nn.Sequential:
+def small_net(classes: int = 2, dropout: float = 0.0, channels: int = 4) -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return nn.Sequential(
-            nn.Conv2d(3, 4, 3, padding=1),
-            nn.BatchNorm2d(4),
+            nn.Conv2d(3, channels, 3, padding=1),
+            nn.BatchNorm2d(channels),
             nn.ReLU(),
             nn.Flatten(),
             nn.Dropout(dropout),
-            nn.Linear(4 * 64, classes),
+            nn.Linear(channels * 64, classes),
         )
 
 
