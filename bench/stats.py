@@ -87,7 +87,7 @@ def rank_p_value(statistic: float, null_statistics: Sequence[float]) -> float:
 
 
 def sequential_p_value(
-    statistic: float, draw: Callable[[int], Sequence[float]], most: int, *, exceeding: int = 10, block: int = 16
+    statistic: float, draw: Callable[[int], Sequence[float]], most: int, *, exceeding: int = 10
 ) -> tuple[float, list[float]]:
     """Sequential Monte Carlo p-value (Besag, Clifford 1991, https://doi.org/10.1093/biomet/78.2.301, section 3).
 
@@ -97,11 +97,10 @@ def sequential_p_value(
 
     Args:
         statistic: the claim's own.
-        draw: gives the next so many null statistics.
+        draw: gives the next so many null statistics: as many as the last needed one is away by the share that reached
+            so far, at most as many as were drawn before. Those after the deciding one are not used.
         most: draws at the most.
         exceeding: h; with 10, p-values above about 0.1 are coarse and those near an FPR of 1 % exact.
-        block: draws at a time, later half as many as were drawn before; draws after the deciding one are not used, so
-            it changes no p-value.
 
     Returns:
         The p-value, and the null statistics that were drawn.
@@ -111,7 +110,9 @@ def sequential_p_value(
     drawn: list[float] = []
     reached = 0
     while len(drawn) < most:
-        for null in draw(min(max(block, len(drawn) // 2), most - len(drawn))):
+        left = exceeding - reached
+        ahead = max(left, min(len(drawn), left * len(drawn) // max(1, reached)))
+        for null in draw(min(ahead, most - len(drawn))):
             drawn.append(null)
             reached += not null < statistic  # a null that is not a number counts against the claim
             if reached == exceeding:

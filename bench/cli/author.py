@@ -8,7 +8,6 @@ import re
 import shlex
 import sys
 import textwrap
-from importlib.resources import files
 from pathlib import Path
 
 import rich_click as click
@@ -28,6 +27,8 @@ __all__ = ["COMMANDS"]
 @sentences
 def new(kind: str, name: str, folder: Path) -> None:
     """Write the one file of a new scheme or attack, which works at once, from a template."""
+    from importlib.resources import files
+
     from bench.checks.submission import PLACEHOLDER
     from bench.registry import RegistryError
 

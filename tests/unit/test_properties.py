@@ -156,9 +156,17 @@ def test_the_order_of_nulls_does_not_matter(statistic: float, nulls: list[float]
 
 
 @always_the_same
-@given(FINITE, NULLS, st.integers(1, 50))
-def test_the_size_of_a_block_does_not_matter(statistic: float, nulls: list[float], block: int) -> None:
-    assert sequential(statistic, nulls, block=block) == sequential(statistic, nulls)
+@given(FINITE, NULLS, st.integers(1, 12))
+def test_how_many_are_drawn_at_a_time_does_not_matter(statistic: float, nulls: list[float], exceeding: int) -> None:
+    def one_by_one() -> float:
+        reached = 0
+        for count, null in enumerate(nulls, start=1):
+            reached += not null < statistic
+            if reached == exceeding:
+                return exceeding / count
+        return (1 + reached) / (len(nulls) + 1)
+
+    assert sequential(statistic, nulls, exceeding=exceeding) == one_by_one()
 
 
 @always_the_same

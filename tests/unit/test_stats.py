@@ -83,21 +83,31 @@ def test_sequential_p_value_is_the_rank_where_it_does_not_stop(above: int) -> No
 
 def test_sequential_p_value_stops_at_the_tenth_null_that_is_as_large() -> None:
     nulls = [0.9 if number % 3 == 0 else 0.1 for number in range(199)]  # the tenth is the 28th
-    for block in (1, 16, 199):
-        p_value, drawn = stats.sequential_p_value(0.5, drawn_from(nulls), 199, block=block)
-        assert (p_value, len(drawn)) == (10 / 28, 28)
+    p_value, drawn = stats.sequential_p_value(0.5, drawn_from(nulls), 199)
+    assert (p_value, len(drawn)) == (10 / 28, 28)
     assert stats.sequential_p_value(0.1, drawn_from(nulls), 199)[0] == 1.0, "ties count"
 
 
-def test_sequential_p_value_asks_for_more_at_a_time_the_longer_it_takes() -> None:
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [
+        (1, [10]),  # the tenth of ten decides
+        (2, [10, 10]),
+        (4, [10, 10, 20]),  # 3 of 10: no more than there were; 5 of 20: 20 more for the other 5
+        (1000, [10, 10, 20, 40, 80, 39]),  # one alone: as many again each time, up to the most
+    ],
+)
+def test_sequential_p_value_asks_for_what_it_expects_to_need(every: int, expected: list[int]) -> None:
+    """Each null asked costs a pass of a network, and so does asking."""
     asked: list[int] = []
+    nulls = drawn_from([0.9 if number % every == 0 else 0.1 for number in range(1000)])
 
     def draw(count: int) -> list[float]:
         asked.append(count)
-        return [0.0] * count
+        return nulls(count)
 
     stats.sequential_p_value(0.5, draw, 199)
-    assert asked == [16, 16, 16, 24, 36, 54, 37]
+    assert asked == expected
 
 
 def test_sequential_p_values_are_exact_under_the_null() -> None:
