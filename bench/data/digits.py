@@ -34,10 +34,10 @@ OWNER, ADVERSARY = 0.5, 0.25  # shares of the digits; the rest is held out
 def digits_m() -> Source:
     """The data set: 898 images of the owner's digits, 449 of the adversary's, 450 held out."""
     digits, labels = _digits()
-    photographs = sample_photographs()
+    large, photographs = _enlarge(digits), sample_photographs()
     rng = Rng("digits-m", "blend")
     owner, adversary, heldout = (
-        _blend(digits, labels, own[stratified(labels[own], rng.torch(name, "order"))], photographs, rng.child(name))
+        _blend(large, labels, own[stratified(labels[own], rng.torch(name, "order"))], photographs, rng.child(name))
         for name, own in zip(("owner", "adversary", "heldout"), _share_digits(labels), strict=True)
     )
     train = Part(*(torch.cat([getattr(part, name) for part in (owner, adversary)]) for name in ("images", "labels")))
@@ -52,11 +52,11 @@ def _share_digits(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _blend(digits: Tensor, labels: Tensor, rows: Tensor, photographs: Tensor, rng: Rng) -> Part:
-    """Images of the given digits, each over a crop of its own."""
+    """Images of the given digits (N x 1 x 32 x 32 uint8), each over a crop of its own."""
     generator = rng.torch("crop")
     windows = photographs.unfold(2, SIZE, 1).unfold(3, SIZE, 1)
     which, top, left = (torch.randint(windows.shape[axis], (len(rows),), generator=generator) for axis in (0, 2, 3))
-    front, back = _enlarge(digits)[rows], windows[which, :, top, left]
+    front, back = digits[rows], windows[which, :, top, left]
     # The absolute difference of two uint8 without a wider type.
     return Part(torch.maximum(front, back) - torch.minimum(front, back), labels[rows])
 

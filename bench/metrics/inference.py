@@ -14,7 +14,7 @@ from bench.stats import Interval
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["FEWEST_CLUSTERS", "cluster_interval", "holm", "sign_flip_p_value"]
+__all__ = ["FEWEST_CLUSTERS", "cluster_interval", "holm", "sign_flip_p_value", "sign_flip_p_values"]
 
 MOST_EXACT = 14  # differences whose sign flips, 16,384 at most, are all enumerated
 FLIPS = 99_999  # drawn where there are more
@@ -35,16 +35,22 @@ def sign_flip_p_value(differences: Sequence[float], seed: int = 0) -> float:
     Raises:
         ValueError: a difference is not finite.
     """
+    return sign_flip_p_values(differences, seed)[0]
+
+
+def sign_flip_p_values(differences: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """`sign_flip_p_value` of the differences and of their opposites, from the same flips."""
     import numpy as np
 
     values = np.asarray(differences, dtype=float)
     if not np.isfinite(values).all():
         raise ValueError(f"Expected finite differences, but got {list(differences)}.")
     if not len(values):
-        return 1.0
+        return 1.0, 1.0
     exact = len(values) <= MOST_EXACT
     sums = (_all_signs(len(values)) if exact else _drawn_signs(len(values), seed)) @ values
-    return float((sums >= values.sum() - ROUNDING).mean())
+    found = values.sum()
+    return float((sums >= found - ROUNDING).mean()), float((sums <= found + ROUNDING).mean())
 
 
 @cache

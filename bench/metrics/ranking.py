@@ -12,7 +12,7 @@ from typing import NamedTuple
 from bench.identity import Rng, canonical
 from bench.metrics import BUDGET_PP, DEFAULT_FPR
 from bench.metrics.aggregate import Mean
-from bench.metrics.inference import cluster_interval, holm, sign_flip_p_value
+from bench.metrics.inference import cluster_interval, holm, sign_flip_p_values
 from bench.metrics.robustness import trials
 from bench.records.record import CellRecord
 
@@ -236,9 +236,9 @@ def _better(known: Sequence[_Contestant]) -> tuple[set[tuple[str, str]], int]:
     for one, other in combinations(known, 2):
         found = _differences(one, other)
         common = max(common, len(found))
-        for first, second, sign in ((one, other, 1.0), (other, one, -1.0)):
+        both = sign_flip_p_values(found, seed)
+        for first, second, p_value in ((one, other, both[0]), (other, one, both[1])):
             directions.append((first.name, second.name))
-            p_value = sign_flip_p_value([sign * difference for difference in found], seed)
             p_values.append(1.0 if first.lacks(second) else p_value)
     adjusted = holm(p_values)
     return {pair for pair, p_value in zip(directions, adjusted, strict=True) if p_value <= LEVEL}, common

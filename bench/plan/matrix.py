@@ -219,8 +219,10 @@ class _Builder:
         return make(cls, {**cls.card.scales.get(profile, {}), **self.request.overrides.get(name, {}), **params})
 
     def _steps(self, cell: Cell, scheme: Scheme[Any], attacks: tuple[Attack, ...]) -> dict[str, Step]:
-        at, maker = self._place(cell, scheme, attacks), self._place(_key_cell(cell, scheme), scheme, attacks)
-        host, key_host = self._host(at), self._host(maker)
+        at, key_cell = self._place(cell, scheme, attacks), _key_cell(cell, scheme)
+        maker = at if key_cell is cell else self._place(key_cell, scheme, attacks)
+        host = self._host(at)
+        key_host = host if maker is at else self._host(maker)
         keys = self._step("keys", maker, {**maker.of_scheme, "owners": cell.owners}, {"host": key_host})
         learning, marking = self._learning(at), {"host": host, "keys": keys}
         embedding = {**at.of_scheme, **learning, "owners": cell.owners}
