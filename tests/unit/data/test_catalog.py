@@ -82,7 +82,7 @@ def test_digits_m_blends_by_absolute_difference():
     photographs = torch.randint(256, (2, 3, 60, 50), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     eights = torch.full((1, 8, 8), 6.0)  # an even grey of 6 / 16: round(95.6) = 96 after enlarging
     rows = torch.zeros(300, dtype=torch.int64)
-    part = digits._blend(eights, torch.tensor([8]), rows, photographs, digits.Rng("test"))
+    part = digits._blend(digits._enlarge(eights), torch.tensor([8]), rows, photographs, digits.Rng("test"))
     for image in part.images[:20].int():
         crops = [(96 - photographs[p, :, y : y + 32, x : x + 32].int()).abs()
                  for p in range(2) for y in range(29) for x in range(19)]  # fmt: skip
