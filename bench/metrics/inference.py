@@ -40,6 +40,12 @@ def sign_flip_p_value(differences: Sequence[float], seed: int = 0) -> float:
 
 def sign_flip_p_values(differences: Sequence[float], seed: int = 0) -> tuple[float, float]:
     """`sign_flip_p_value` of the differences and of their opposites, from the same flips."""
+    return _both_sides(tuple(differences), seed)
+
+
+@lru_cache(maxsize=1024)
+def _both_sides(differences: tuple[float, ...], seed: int) -> tuple[float, float]:
+    """Kept, because in a table of schemes many pairs have the same differences."""
     import numpy as np
 
     values = np.asarray(differences, dtype=float)
