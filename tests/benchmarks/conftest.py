@@ -20,6 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--figures", default=written, metavar="PATH", help="Where figures are written (BENCHMARKS_JSON).")
     scales = ["small", "narrow", "full"]
     group.addoption("--recipe", choices=scales, default="small", help="Scale of recipe_epochs_ratio.")
+    group.addoption("--recipe-batch", type=int, help="Batch size of its short recipe, if not the profile's.")
     group.addoption("--matrix-profile", default="quick", help="Profile of matrix_ratio.")
     group.addoption("--matrix-schemes", default="all", help="Schemes of matrix_ratio.")
 

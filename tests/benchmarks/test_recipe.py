@@ -47,6 +47,7 @@ def test_the_short_recipe_needs_a_tenth_of_the_epochs(
     owner, heldout = loaded.owner.to(device), loaded.heldout.to(device)
     paper = replace(PROFILES["paper"].host["wrn"], epochs=scale["epochs"])
     short = PROFILES[scale["profile"]].recipe("host", "wrn")
+    short = replace(short, batch_size=request.config.getoption("--recipe-batch") or short.batch_size)
 
     def reached(recipe: training.Recipe, *, diverges: bool = True) -> float:
         found = []
@@ -69,6 +70,7 @@ def test_the_short_recipe_needs_a_tenth_of_the_epochs(
         "scale": request.config.getoption("--recipe"),
         "paper_accuracy": round(goal, 4),
         "short": tried,
+        "short_batch": short.batch_size,
     }
     details["reached"] = tried[f"{share:g}"] >= goal - WITHIN
     met = figures.add("recipe_epochs_ratio", share, at_most=0.1, **scale, **details)
