@@ -42,6 +42,7 @@ def short(context: Context, params: StepParams, epochs: int) -> Recipe:
         optimizer="sgd",
         momentum=0.9,
         schedule="constant",
+        warmup=0.0,
     )
 
 

@@ -25,7 +25,7 @@ class Recipe:
         lr: peak learning rate.
         schedule: `onecycle`, `step` (times `gamma` at each milestone), `cosine` or `constant`.
         milestones: as fractions of the epochs.
-        warmup: fraction of the steps in which the learning rate rises to where the schedule has it.
+        warmup: epochs in which the learning rate rises to where the schedule has it.
         temperature: T, by which logits are divided before the loss, which is multiplied by T^2 (Hinton et al. 2015,
             section 2); soft targets are taken to be at that temperature already.
         augment: batch augmentations by name; None takes the data set's.

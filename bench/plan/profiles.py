@@ -200,7 +200,7 @@ STANDARD = Profile(
 _ANW = _steps(0.1, 256, 90, every=30, gamma=0.1)
 # Uchida et al. 2017, section 4.1. Embedding by fine-tuning is a second full training (their footnote 5). The epoch of
 # warm-up is ours: at their learning rate the network of their table 3 diverges in its first steps.
-_UCHIDA = Recipe(200, 0.1, 64, schedule="step", milestones=(0.3, 0.6, 0.8), gamma=0.2, warmup=1 / 200)
+_UCHIDA = Recipe(200, 0.1, 64, schedule="step", milestones=(0.3, 0.6, 0.8), gamma=0.2, warmup=1.0)
 # Hong et al. 2019, the authors' code for clean images; on marked ones they chose `gamma` for each case.
 _DEEPSTAMP = {
     "alexnet": _steps(0.01, 128, 300, every=10, gamma=0.95),
@@ -223,7 +223,7 @@ PAPER = Profile(
     embed={"*": _UCHIDA, "wrn": _UCHIDA, **_DEEPSTAMP},
     learner={
         "*": _ANW,
-        "wrn": replace(_ANW, warmup=1 / 90),  # they trained none
+        "wrn": replace(_ANW, warmup=1.0),  # they trained none
         **{name: _DEEPSTAMP[name] for name in ("alexnet", "vgg16")},
     },
     null_hosts=2,

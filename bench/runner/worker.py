@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import traceback as tracebacks
 from collections.abc import Mapping
@@ -101,6 +102,7 @@ def _starved(error: BaseException) -> bool:
     """Whether an error says that memory is short; what a device's allocator keeps for later is given back then."""
     starved = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
     if starved and torch.cuda.is_available():
+        gc.collect()
         torch.cuda.empty_cache()
     return starved
 

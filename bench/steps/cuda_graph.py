@@ -7,6 +7,7 @@ kernels are the same, and so are the numbers.
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -22,8 +23,8 @@ class Passes:
     """Calls a network in training mode, and replays its graphs where the batch has the recorded shape.
 
     A graph reads and writes the memory that it was recorded with, so that it is recorded anew when weights lie
-    elsewhere. What a forward pass does in Python beside its kernels happens at recording alone. The answers to one
-    batch are overwritten by those to the next.
+    elsewhere, or other layers are trained. What a forward pass does in Python beside its kernels happens at recording
+    alone. The answers to one batch are overwritten by those to the next.
 
     Args:
         model: on a GPU, with no hook that must be called at each step.
@@ -33,7 +34,7 @@ class Passes:
         self.model = model
         self._replay: Callable[[Tensor], Tensor] | None = None
         self._shape: torch.Size | None = None
-        self._recorded: list[int] = []
+        self._recorded: list[object] = []
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits, N x K, of float images N x C x H x W."""
@@ -54,13 +55,15 @@ class Passes:
         Raises:
             torch.OutOfMemoryError: the batch does not fit.
         """
-        if self._recorded == (places := self._places()):
+        if self._recorded == (state := self._state()):
             return
-        self._replay, self._shape, self._recorded = None, x.shape, places
+        self.release()
+        self._shape, self._recorded = x.shape, state
         kept = [buffer.clone() for buffer in self.model.buffers()]
         _expect_two_streams()
         try:
-            with scope, warnings.catch_warnings():
+            # A recording that fails leaves PyTorch on its own stream.
+            with scope, torch.cuda.stream(torch.cuda.current_stream()), warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # PyTorch warns of the first product on a thread
                 made = torch.cuda.make_graphed_callables(_Whole(self.model), (x,), allow_unused_input=True)
                 self._replay = cast(Callable[[Tensor], Tensor], made)
@@ -71,8 +74,19 @@ class Passes:
         for buffer, before in zip(self.model.buffers(), kept, strict=True):
             buffer.copy_(before)
 
-    def _places(self) -> list[int]:
-        return [tensor.data_ptr() for tensor in (*self.model.parameters(), *self.model.buffers())]
+    def release(self) -> None:
+        """Give the graphs and their memory back: they refer to themselves, so that only the collector finds them."""
+        if self._replay is not None:
+            self._replay, self._recorded = None, []
+            gc.collect()
+
+    def _state(self) -> list[object]:
+        """What a graph was recorded with: where tensors lie, which are trained, and the mode of each layer."""
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        return [
+            *((tensor.data_ptr(), tensor.requires_grad) for tensor in tensors),
+            *(module.training for module in self.model.modules()),
+        ]
 
 
 class _Whole(nn.Module):

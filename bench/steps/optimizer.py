@@ -22,7 +22,7 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     schedule rises from 0 along a line first where the recipe has a warm-up (Goyal et al. 2017,
     https://arxiv.org/abs/1706.02677, section 2.2).
     """
-    return _scheduled(recipe, step, steps) * min(1.0, (step + 1) / max(recipe.warmup * steps, 1))
+    return _scheduled(recipe, step, steps) * min(1.0, (step + 1) / max(recipe.warmup * steps / recipe.epochs, 1))
 
 
 def _scheduled(recipe: Recipe, step: int, steps: int) -> float:
@@ -43,13 +43,16 @@ def _between(start: float, end: float, progress: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def optimizer_of(model: nn.Module, recipe: Recipe, undecayed: Collection[str]) -> torch.optim.Optimizer:
+def optimizer_of(
+    model: nn.Module, recipe: Recipe, undecayed: Collection[str], *, fused: bool = False
+) -> torch.optim.Optimizer:
     """The recipe's optimiser of all parameters that need a gradient.
 
     Args:
         model: on its device.
         recipe: its optimiser, momentum and weight decay.
         undecayed: names of parameters that weight decay leaves alone.
+        fused: one kernel for all weights, which a GPU has.
 
     Raises:
         ValueError: `undecayed` names no parameter.
@@ -65,8 +68,7 @@ def optimizer_of(model: nn.Module, recipe: Recipe, undecayed: Collection[str]) -
         {"params": [p for name, p in named.items() if name in undecayed], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    # One kernel for all weights on a GPU, where each launch counts.
-    at_once = {"fused" if next(model.parameters()).is_cuda else "foreach": True}
+    at_once = {"fused" if fused else "foreach": True}
     if recipe.optimizer == "adam":
         return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), **at_once)
     nesterov = recipe.nesterov and recipe.momentum > 0

@@ -143,20 +143,23 @@ def train_epochs(
     names = augment if recipe.augment is None else recipe.augment
     # What is mixed are probabilities, of as many classes as the network has.
     classes = 0 if recipe.mix is None else predict(model, current.images[:1]).shape[1]
-    for epoch in range(1, recipe.epochs + 1):
-        start = time.perf_counter()
-        current = images() if callable(images) and epoch > 1 else current
-        with _seeded(rng.child("dropout", epoch), device), steps.scope():
-            _train_mode(model)
-            steps.prepare(current)
-            rows_of_batches = steps.rows(rng, epoch)
-            for batch in _batches(current, recipe, names, rng.torch("augment", epoch), rows_of_batches, classes):
-                steps.take(*batch)
-        model.eval()
-        loss, extra, correct, seen = steps.read_out(epoch)
-        seconds = time.perf_counter() - start
-        _told.get()(epoch, recipe.epochs)
-        yield Epoch(epoch, loss, extra, correct / seen, seconds, seen / seconds)
+    try:
+        for epoch in range(1, recipe.epochs + 1):
+            start = time.perf_counter()
+            current = images() if callable(images) and epoch > 1 else current
+            with _seeded(rng.child("dropout", epoch), device), steps.scope():
+                _train_mode(model)
+                steps.prepare(current)
+                rows_of_batches = steps.rows(rng, epoch)
+                for batch in _batches(current, recipe, names, rng.torch("augment", epoch), rows_of_batches, classes):
+                    steps.take(*batch)
+            model.eval()
+            loss, extra, correct, seen = steps.read_out(epoch)
+            seconds = time.perf_counter() - start
+            _told.get()(epoch, recipe.epochs)
+            yield Epoch(epoch, loss, extra, correct / seen, seconds, seen / seconds)
+    finally:
+        steps.release()
 
 
 def accuracy(model: nn.Module, images: ImageSet) -> float:
@@ -195,7 +198,7 @@ def soft_targets(model: nn.Module, images: ImageSet) -> Tensor:
 
 def half(device: torch.device) -> torch.dtype:
     """The half precision of a device: float16 on a GPU without bfloat16."""
-    lacking = device.type == "cuda" and not torch.cuda.is_bf16_supported()
+    lacking = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.float16 if lacking else torch.bfloat16
 
 
@@ -244,11 +247,15 @@ class _Steps:
     ) -> None:
         self.model, self.recipe, self.extra_loss, self.images = model, recipe, extra_loss, images
         self.per_epoch = math.ceil(images / recipe.batch_size)
-        self.optimizer = optimizer_of(model, recipe, undecayed)
         self.device = next(model.parameters()).device
         self.mixed = mixed_precision
         self.half = half(self.device)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.mixed and self.half == torch.float16)
+        scaled = self.mixed and self.half == torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
+        # On a GPU each launch counts. Where the first step may be skipped, as with float16, PyTorch's one kernel would
+        # begin with a momentum that nobody has set.
+        fused = self.device.type == "cuda" and not scaled
+        self.optimizer = optimizer_of(model, recipe, undecayed, fused=fused)
         self.watches, self.activations = watches, dict[str, Tensor]()
         # What is watched is asked for at each step, which a graph does not do.
         self.passes = Passes(model) if self.device.type == "cuda" and not watches else None
@@ -265,6 +272,11 @@ class _Steps:
         if self.passes is not None and self.images >= (size := self.recipe.batch_size):
             batch = torch.zeros(size, *images.images.shape[1:], device=self.device)
             self.passes.record(batch.contiguous(memory_format=torch.channels_last), self._recording())
+
+    def release(self) -> None:
+        """Called at the end, however it comes: what graphs hold of a GPU is given back."""
+        if self.passes is not None:
+            self.passes.release()
 
     @contextmanager
     def _recording(self) -> Iterator[None]:

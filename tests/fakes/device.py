@@ -188,6 +188,7 @@ def simulated_gpu() -> Iterator[SimulatedDevice]:
     """Scope with a GPU that computes on the CPU: what PyTorch asks of the driver is answered, too."""
     with (
         mock.patch("torch.cuda.synchronize"),
+        mock.patch("torch.cuda.current_stream"),
         mock.patch("torch.cuda.is_bf16_supported", return_value=True),
         mock.patch("torch.autocast", return_value=nullcontext()),
         mock.patch("torch.cuda.make_graphed_callables", lambda model, sample, **_: model),

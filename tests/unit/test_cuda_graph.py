@@ -5,6 +5,7 @@ What graphs compute is compared on a GPU: `tests/benchmarks/test_gpu.py`.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from bench import archs
 from bench.api import Recipe
+from bench.steps import training
 from bench.steps.cuda_graph import Passes
 from tests.fakes.device import simulated_gpu
 from tests.unit.test_device_path import trained
@@ -28,6 +30,7 @@ class Recorder:
 
     recordings: int = 0
     replayed: list[int] = field(default_factory=list)
+    alive: list[Any] = field(default_factory=list)
     error: Exception | None = None
 
     def __call__(self, module: nn.Module, sample: tuple[Tensor], **options: Any) -> Callable[[Tensor], Tensor]:
@@ -42,13 +45,19 @@ class Recorder:
             found: Tensor = module(x)
             return found
 
+        replay.itself = replay  # type: ignore[attr-defined]  # as what PyTorch makes: only the collector frees it
+        self.alive.append(weakref.ref(replay))
         return replay
 
 
 @contextmanager
 def recorder(error: Exception | None = None) -> Iterator[Recorder]:
     found = Recorder(error=error)
-    with mock.patch("torch.cuda.make_graphed_callables", found), mock.patch("torch.cuda.synchronize"):
+    with (
+        mock.patch("torch.cuda.make_graphed_callables", found),
+        mock.patch("torch.cuda.synchronize"),
+        mock.patch("torch.cuda.current_stream"),
+    ):
         yield found
 
 
@@ -95,6 +104,31 @@ def test_it_is_recorded_anew_only_where_weights_lie_elsewhere() -> None:
         model[1].register_buffer("running_mean", torch.zeros(4))
         passes.record(batch(4), nullcontext())
         assert seen.recordings == 3
+
+
+def test_it_is_recorded_anew_where_other_layers_are_trained() -> None:
+    """A frozen layer's statistics stand still; a graph would go on moving them."""
+    model = network()
+    passes = Passes(model)
+    with recorder() as seen:
+        for change in (lambda: None, lambda: model[1].eval(), lambda: model[1].requires_grad_(False), lambda: None):
+            change()
+            passes.record(batch(4), nullcontext())
+    assert seen.recordings == 3
+
+
+def test_graphs_that_no_longer_fit_are_gone_before_new_ones_are_made() -> None:
+    model = network()
+    passes = Passes(model)
+    with recorder() as seen:
+        passes.record(batch(4), nullcontext())
+        model[1].eval()
+        passes.record(batch(4), nullcontext())
+        assert [found() is None for found in seen.alive] == [True, False]
+        passes.release()
+        assert [found() is None for found in seen.alive] == [True, True]
+        passes(batch(4)), passes.record(batch(4), nullcontext())
+    assert (seen.recordings, seen.replayed) == (3, [])
 
 
 def test_a_network_that_cannot_be_recorded_is_called_and_not_tried_again() -> None:
@@ -150,3 +184,25 @@ def test_a_cpu_records_nothing() -> None:
     with recorder() as seen:
         trained(2, "cpu")
     assert (seen.recordings, seen.replayed) == (0, [])
+
+
+def test_a_training_gives_its_graphs_back_however_it_ends() -> None:
+    with simulated_gpu(), recorder() as seen:
+        trained(3, "cuda", Recipe(2, 0.05, 8))
+        with pytest.raises(KeyError):
+            trained(3, "cuda", Recipe(2, 0.05, 8), extra_loss=lambda model, batch: {}["loss"])
+    assert [found() for found in seen.alive] == [None, None]
+
+
+# ---- one kernel for all weights --------------------------------------------------------------------------------------
+@pytest.mark.filterwarnings("ignore:torch.cuda.amp.GradScaler is enabled")
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_weights_are_updated_by_one_kernel_but_with_float16(bfloat16: bool) -> None:
+    """With float16 the first step may be skipped, and PyTorch's one kernel would begin with any momentum."""
+    model = network()
+    with simulated_gpu(), mock.patch("torch.cuda.is_bf16_supported", return_value=bfloat16) as asked:
+        steps = training._Steps(model.to("cuda"), Recipe(1, 0.1, 8), 8, None, {}, (), True)
+    assert asked.call_args.kwargs == {"including_emulation": False}
+    assert bool(steps.optimizer.defaults["fused"]) == bfloat16
+    assert bool(steps.optimizer.defaults["foreach"]) == (not bfloat16)
+    assert steps.half == (torch.bfloat16 if bfloat16 else torch.float16)

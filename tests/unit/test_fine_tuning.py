@@ -81,11 +81,12 @@ def test_a_rung_is_a_training_of_so_many_epochs(attack):
 
 @pytest.mark.parametrize("attack", [FTAL, FTLL, RTAL, RTLL])
 def test_the_recipe_is_constant_descent_at_the_attackers_rate(attack):
-    recipe = Recipe(30, 0.5, 128, optimizer="adam", schedule="onecycle", weight_decay=0.123)
+    recipe = Recipe(30, 0.5, 128, optimizer="adam", schedule="onecycle", weight_decay=0.123, warmup=2.0)
     made = attack(ladder=[1, 3], lr=0.02, batch_size=16)
     _, context = attacked(made, context_of(made, recipe=recipe))
     (training,) = context.trainings
-    assert training["recipe"] == replace(recipe, epochs=3, lr=0.02, batch_size=16, optimizer="sgd", schedule="constant")
+    constant = Recipe(3, 0.02, 16, schedule="constant", weight_decay=0.123)
+    assert training["recipe"] == replace(constant, augment=recipe.augment)
 
 
 @pytest.mark.parametrize("attack", [RTAL, RTLL])

@@ -78,7 +78,7 @@ def test_profiles_are_whole():
 def test_the_paper_profile_follows_uchidas_section_4_and_deepstamps_table():
     host = PROFILES["paper"].host
     assert replace(host["wrn"], augment=None) == Recipe(
-        200, 0.1, 64, weight_decay=5e-4, schedule="step", milestones=(0.3, 0.6, 0.8), gamma=0.2, warmup=1 / 200
+        200, 0.1, 64, weight_decay=5e-4, schedule="step", milestones=(0.3, 0.6, 0.8), gamma=0.2, warmup=1.0
     )
     expected = {"alexnet": (0.01, 0.95, 10), "vgg16": (0.1, 0.1, 100), "resnet50": (0.1, 0.1, 100)}
     for arch, (lr, gamma, every) in expected.items():
@@ -99,10 +99,21 @@ def test_only_profiles_on_full_networks_are_ranked():
 # ---- warm-up ---------------------------------------------------------------------------------------------------------
 def test_a_warm_up_by_hand():
     """Four steps of forty rise to the rate that the schedule has."""
-    recipe = Recipe(10, 0.1, schedule="step", milestones=(0.5,), gamma=0.2, warmup=0.1)
+    recipe = Recipe(10, 0.1, schedule="step", milestones=(0.5,), gamma=0.2, warmup=1.0)
     rates = [learning_rate(recipe, step, 40) for step in range(40)]
     assert rates[:6] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
     assert rates[20:] == pytest.approx([0.02] * 20)
+
+
+def test_a_warm_up_is_as_long_where_an_attack_trains_for_fewer_epochs():
+    """An adversary who trains from scratch at the paper's rate needs all of it."""
+    recipe = PROFILES["paper"].recipe("host", "wrn")
+    for epochs in (200, 60, 2):
+        rates = [
+            learning_rate(replace(recipe, epochs=epochs, schedule="constant"), step, 50 * epochs) for step in range(60)
+        ]
+        assert rates[:50] == pytest.approx([0.1 * (step + 1) / 50 for step in range(50)])
+        assert rates[50:] == pytest.approx([0.1] * 10)
 
 
 @pytest.mark.parametrize("schedule", ["onecycle", "step", "cosine", "constant"])
@@ -116,7 +127,7 @@ def test_no_warm_up_changes_no_rate(schedule):
 
 def test_the_papers_learning_rate_trains_the_papers_network_after_a_warm_up():
     """Features of WRN are large, as nothing follows its additions: at 0.1 from the first step on it diverges."""
-    recipe = replace(PROFILES["paper"].recipe("host", "wrn"), epochs=3, schedule="constant", warmup=0.7)
+    recipe = replace(PROFILES["paper"].recipe("host", "wrn"), epochs=3, schedule="constant", warmup=2.1)
     model = archs.build("wrn", 10, width=0.5, rng=Rng("paper", 1))
     trained = training.train(model, data.load("digits-m").owner, recipe, rng=Rng("paper", 1), augment=())
     assert trained.history[-1].loss < math.log(10)
