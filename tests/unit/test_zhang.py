@@ -341,7 +341,7 @@ def test_p_values_of_a_random_null_are_not_needlessly_large() -> None:
 
 
 def test_queries_are_counted_and_clean_answers_are_asked_once() -> None:
-    """A network that never says the target: ten of the first sixteen decoys tie with the claim, and decide."""
+    """A network that never says the target: the first ten decoys tie with the claim, and decide."""
     host, scheme = host_of(), ZhangContent(probe=8, decoys=99)
     asked: list[int] = []
 
@@ -349,7 +349,7 @@ def test_queries_are_counted_and_clean_answers_are_asked_once() -> None:
         asked.append(len(images))
         return torch.full((len(images),), CLASSES)
 
-    never, shared, own = suspect(answer, CLASSES + 1), 4 * 8, 8 + 16 * 8 + (8 + 10)
+    never, shared, own = suspect(answer, CLASSES + 1), 4 * 8, 8 + 10 * 8 + (8 + 10)
     for trial, really in enumerate((shared + own, own)):
         before, _ = never.queries, asked.clear()
         verdict = scheme.verify(never, scheme.keygen(host, Rng("owner", trial)))
