@@ -14,18 +14,19 @@ from bench.stats import Interval
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["FEWEST_CLUSTERS", "cluster_interval", "holm", "sign_flip_p_value", "sign_flip_p_values"]
+__all__ = ["FEWEST_CLUSTERS", "cluster_interval", "holm", "sign_flip_p_values"]
 
 MOST_EXACT = 14  # differences whose sign flips, 16,384 at most, are all enumerated
 FLIPS = 99_999  # drawn where there are more
 ROUNDING = 1e-9  # sums of the same differences in another order may differ by so little
 
 
-def sign_flip_p_value(differences: Sequence[float], seed: int = 0) -> float:
-    """One-sided paired permutation test: chance of a mean this large if each difference could have been negated.
+@lru_cache(maxsize=1024)  # in a table of schemes many pairs have the same differences
+def sign_flip_p_values(differences: tuple[float, ...], seed: int = 0) -> tuple[float, float]:
+    """One-sided paired permutation tests: chance of a mean this large, and this small, if differences could be negated.
 
     Under the null the two sides of each pair are exchangeable, so every assignment of signs is as likely as any other.
-    Up to `MOST_EXACT` differences all 2^n are enumerated, which makes the p-value exact; else `FLIPS` are drawn, and
+    Up to `MOST_EXACT` differences all 2^n are enumerated, which makes the p-values exact; else `FLIPS` are drawn, and
     the observed one counts among them. Never below 2^-n: five differences cannot reach 1 %.
 
     Args:
@@ -35,17 +36,6 @@ def sign_flip_p_value(differences: Sequence[float], seed: int = 0) -> float:
     Raises:
         ValueError: a difference is not finite.
     """
-    return sign_flip_p_values(differences, seed)[0]
-
-
-def sign_flip_p_values(differences: Sequence[float], seed: int = 0) -> tuple[float, float]:
-    """`sign_flip_p_value` of the differences and of their opposites, from the same flips."""
-    return _both_sides(tuple(differences), seed)
-
-
-@lru_cache(maxsize=1024)
-def _both_sides(differences: tuple[float, ...], seed: int) -> tuple[float, float]:
-    """Kept, because in a table of schemes many pairs have the same differences."""
     import numpy as np
 
     values = np.asarray(differences, dtype=float)

@@ -168,7 +168,7 @@ def rank(
 
     **Test.** Two contestants are compared on the seeds, attacks and architectures that both have a decided outcome of.
     The unit is the seed, because all its cells share a host: the difference is averaged within the seed, and the
-    paired permutation test flips its sign (`sign_flip_p_value`). Equal outcomes are differences of zero.
+    paired permutation test flips its sign (`sign_flip_p_values`). Equal outcomes are differences of zero.
 
     **Multiplicity.** Holm over both directions of all pairs, so that with a chance of 95 % no statement "A is better
     than B" of the table is wrong. For the strongest pair that is its two-sided p-value times the number of pairs.
@@ -236,7 +236,7 @@ def _better(known: Sequence[_Contestant]) -> tuple[set[tuple[str, str]], int]:
     for one, other in combinations(known, 2):
         found = _differences(one, other)
         common = max(common, len(found))
-        both = sign_flip_p_values(found, seed)
+        both = sign_flip_p_values(tuple(found), seed)
         for first, second, p_value in ((one, other, both[0]), (other, one, both[1])):
             directions.append((first.name, second.name))
             p_values.append(1.0 if first.lacks(second) else p_value)

@@ -45,7 +45,7 @@ class Recorder:
             found: Tensor = module(x)
             return found
 
-        replay.itself = replay  # type: ignore[attr-defined]  # as what PyTorch makes: only the collector frees it
+        vars(replay)["itself"] = replay  # as what PyTorch makes: only the collector frees it
         self.alive.append(weakref.ref(replay))
         return replay
 

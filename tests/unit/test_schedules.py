@@ -107,11 +107,10 @@ def test_a_warm_up_by_hand():
 
 def test_a_warm_up_is_as_long_where_an_attack_trains_for_fewer_epochs():
     """An adversary who trains from scratch at the paper's rate needs all of it."""
-    recipe = PROFILES["paper"].recipe("host", "wrn")
+    paper = PROFILES["paper"].recipe("host", "wrn")
     for epochs in (200, 60, 2):
-        rates = [
-            learning_rate(replace(recipe, epochs=epochs, schedule="constant"), step, 50 * epochs) for step in range(60)
-        ]
+        recipe = replace(paper, epochs=epochs, schedule="constant")
+        rates = [learning_rate(recipe, step, 50 * epochs) for step in range(60)]
         assert rates[:50] == pytest.approx([0.1 * (step + 1) / 50 for step in range(50)])
         assert rates[50:] == pytest.approx([0.1] * 10)
 

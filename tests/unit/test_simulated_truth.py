@@ -113,7 +113,7 @@ def fisher_null(draws: np.random.Generator) -> float:
 
 
 def sign_flip_null(draws: np.random.Generator) -> float:
-    return inference.sign_flip_p_value((draws.standard_normal(9) * draws.exponential(1, 9)).tolist())
+    return inference.sign_flip_p_values(tuple((draws.standard_normal(9) * draws.exponential(1, 9)).tolist()))[0]
 
 
 NULLS = [rank_null, tied_rank_null, sequential_null, bits_null, one_sided_bits_null, cosine_null, fisher_null,
