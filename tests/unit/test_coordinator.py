@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -107,6 +108,17 @@ def test_several_workers_begin_with_what_takes_longest(
     plan = Plan.make([cell], run_dir.records, lambda key: False)
     execute(plan, run_dir, Settings(Place(), jobs=jobs, threads=1), Silent(), durations)
     assert begun[:2] == ["host", second]
+
+
+def test_short_of_memory_the_collector_comes_before_the_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a dead network still holds of a GPU cannot be given back before it is found."""
+    done: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("emptied"))
+    monkeypatch.setattr(gc, "collect", lambda: done.append("collected"))
+    assert worker._starved(MemoryError())
+    assert not worker._starved(ValueError())
+    assert done == ["collected", "emptied"]
 
 
 @pytest.mark.parametrize(
