@@ -240,7 +240,11 @@ def test_overwriting_embeds_a_fresh_key_by_the_schemes_own_hooks(name: str, stor
     state = State(workspace.data.adversary, recipe, lambda: model)
     (found,) = judge.verdicts(state, details=False)
     (without,) = judge.verdicts(replace(state, network=lambda: workspace.model("host"), _made=None), details=False)
-    assert found.p_value < 0.01 < without.p_value or found.statistic > without.statistic
+    if name.startswith("zhang"):
+        # Three epochs teach the triggers; whether their pattern too, so that decoys answer otherwise, is chance.
+        assert found.details["trigger_accuracy"] > 0.9 > 0.5 > without.details["trigger_accuracy"]
+    else:
+        assert found.p_value < 0.01 < without.p_value
     assert not model.training
     again, same_key = context.embed(workspace.model("mark"), recipe)
     assert equal(again, model)
