@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,36 @@ PLUGINS = Path(__file__).parent / "plugins"
 SETTING = {"OMP_NUM_THREADS": "1", "BENCH_THREADS": "1", "COLUMNS": "200"}
 Bench = Callable[..., "subprocess.CompletedProcess[str]"]
 BenchHere = Callable[..., Result]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rounding", type=int, metavar="SEED", help="Weights begin trainings with other last bits.")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _rounding(request: pytest.FixtureRequest) -> Iterator[None]:
+    """`--rounding SEED`: trainings in this process end as they might on another processor, which rounds otherwise.
+
+    What fails then, but comparisons of one training with two, rests on chance.
+    """
+    seed = request.config.getoption("--rounding")
+    if seed is None:
+        yield
+        return
+    from bench.steps import training
+
+    begin = training._Steps.__init__
+
+    def moved(self: Any, model: torch.nn.Module, *given: Any, **named: Any) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weights in filter(lambda each: each.requires_grad, model.parameters()):
+                weights *= 1 + 2**-20 * torch.randn(weights.shape, generator=generator).to(weights.device)
+        begin(self, model, *given, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training._Steps, "__init__", moved)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,8 @@ def test_the_short_recipe_needs_a_tenth_of_the_epochs(
             with suppress(*[training.Diverged] if diverges else []):
                 training.train(model, owner, recipe, rng=Rng("recipe", seed), **options)
             found.append(training.accuracy(model, heldout))
+            with capsys.disabled():
+                print(f"\n{recipe.epochs} epochs, {recipe.schedule}, seed {seed}: {found[-1]:.4f}", flush=True)
         return mean(found)
 
     goal, tried = reached(paper, diverges=False), dict[str, float]()
