@@ -61,7 +61,7 @@ CARD = SchemeCard(
     payload="zero-bit",
     extensions=("random text, place and colour of the logo", RANKED),
     scales={"smoke": FEW, "quick": QUICK, "small": {**SMALL, "decoys": 199}},
-    tiny={"probe": 8, "decoys": 19, "repeat": 6},
+    tiny={"probe": 8, "decoys": 19},
 )
 
 
