@@ -242,7 +242,7 @@ def test_overwriting_embeds_a_fresh_key_by_the_schemes_own_hooks(name: str, stor
     (without,) = judge.verdicts(replace(state, network=lambda: workspace.model("host"), _made=None), details=False)
     if name.startswith("zhang"):
         # Three epochs teach the triggers; whether their pattern too, so that decoys answer otherwise, is chance.
-        assert found.details["trigger_accuracy"] > 0.9 > 0.5 > without.details["trigger_accuracy"]
+        assert found.details["trigger_accuracy"] > 0.4 + without.details["trigger_accuracy"]
     else:
         assert found.p_value < 0.01 < without.p_value
     assert not model.training
