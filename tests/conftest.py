@@ -28,7 +28,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _rounding(request: pytest.FixtureRequest) -> Iterator[None]:
     """`--rounding SEED`: trainings in this process end as they might on another processor, which rounds otherwise.
 
-    What fails then, but comparisons of one training with two, rests on chance.
+    A test that fails then depends on chance, unless it compares a training here with one in another process, or with
+    the exact weights that it began with.
     """
     seed = request.config.getoption("--rounding")
     if seed is None:

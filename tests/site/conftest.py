@@ -10,6 +10,7 @@ import pytest
 
 from leaderboard import build
 from tests.fakes import benchmark_records
+from tests.site.viewed import CARDS, records
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
@@ -103,3 +104,16 @@ def open_tab(browser):
     yield opened
     for tab in tabs:
         tab.page.close()
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return build(records(), tmp_path_factory.mktemp("views"), cards=CARDS)
+
+
+@pytest.fixture
+def tab(open_tab, path):
+    tab = open_tab(path, "#profile=small")
+    yield tab
+    assert tab.noise == []
+    assert [url for url in tab.requests if not url.startswith("data:")] == [path.as_uri()]
